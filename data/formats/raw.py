@@ -1,0 +1,59 @@
+"""What the readers of all formats share: the labels as found, before a check against the images."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+
+
+@dataclass
+class Unchecked:
+    """Labels of a split as its files have them, all images together (n images, M labels).
+
+    paths, label_files, image_ids: per image; told_sizes (n, 2): the height and width that the label file claims, 0
+    where it does not; image (M,): the position of each label's image; boxes (M, 4) float64 xyxy, in pixels, or as
+    fractions of the image where `normalised`; labels (M,), no class where outside [0, number of names); ignore (M,);
+    areas (M,), NaN where not told; annotation_ids (M,); rows (M,): what a message calls the label, a `row_word` and
+    this number. exact: a box that reaches less than a pixel out of its image is kept to the last digit, so that AP is
+    COCO's own.
+    """
+
+    paths: list[str]
+    label_files: Sequence[str]
+    image_ids: list[int]
+    told_sizes: np.ndarray
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    areas: np.ndarray
+    annotation_ids: np.ndarray
+    rows: np.ndarray
+    names: list[str]
+    category_ids: list[int]
+    row_word: str = "line"
+    normalised: bool = False
+    exact: bool = False
+
+
+def image_files(folder: Path) -> list[str]:
+    """Every image below a folder, sorted by path."""
+    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names  # noqa: PTH118
+                  if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)  # noqa: PTH122  Path costs 10x here
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list file, without blank ones."""
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def ids_from_names(paths: list[str]) -> list[int]:
+    """Image ids as COCO has them: the number that a file's name is; 1..n where not every name is one."""
+    stems = [Path(p).stem for p in paths]
+    numbers = [int(s) for s in stems if s.isascii() and s.isdigit() and len(s) <= 18]
+    return numbers if len(set(numbers)) == len(paths) else list(range(1, len(paths) + 1))

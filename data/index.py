@@ -1,0 +1,138 @@
+"""A split of a dataset, ready to train on or to evaluate with: `load_index`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import cache as label_cache
+from data import shapes
+from data.formats import coco, voc, yolo
+from data.records import Record, RecordTable
+from data.report import ScanReport
+from data.scan import scan
+from data.source import Source, read_source
+from utils.errors import UserError
+
+READERS = {"coco": coco, "voc": voc, "yolo": yolo}
+SIZE_BINS = {"small": (0, 32 ** 2), "medium": (32 ** 2, 96 ** 2), "large": (96 ** 2, float("inf"))}  # COCO, in px^2
+
+
+@dataclass
+class Index:
+    """The records of a split with what they mean.
+
+    records: a sequence of `Record`; names: of the classes, by label; category_ids: what each label is called in result
+    files, as in the source where it is COCO, 1..nc otherwise; report: what the scan found; source: where it came from.
+    """
+
+    records: Sequence[Record]
+    names: list[str]
+    category_ids: list[int]
+    report: ScanReport
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def subset(self, images: "int | Sequence[int]") -> "Index":
+        """The first `images` images, or those at these positions. The report stays that of the whole split."""
+        positions = range(min(images, len(self))) if isinstance(images, int) else images
+        return replace(self, records=RecordTable.from_records([self.records[i] for i in positions]))
+
+    def coco(self) -> dict[str, Any]:
+        """The ground truth in the form of COCO JSON: native areas and category ids, ignore regions as `iscrowd`."""
+        images, annotations = [], []
+        for record in self.records:
+            name = Path(record.path).name
+            images.append({"id": record.image_id, "file_name": name, "height": record.height, "width": record.width})
+            boxes = record.boxes.astype(np.float64)
+            boxes[:, 2:] -= boxes[:, :2]
+            # float32 holds a thousandth of a pixel: rounded to it, the source's own decimals come back exactly
+            rows = zip(np.round(boxes, 3).tolist(), record.labels.tolist(), record.ignore.tolist(),
+                       record.areas.tolist(), record.annotation_ids.tolist(), strict=True)
+            annotations += [{"id": number, "image_id": record.image_id, "category_id": self.category_ids[label],
+                             "bbox": box, "area": area, "iscrowd": int(ignore)}
+                            for box, label, ignore, area, number in rows]
+        if len({a["id"] for a in annotations}) != len(annotations) or any(a["id"] < 1 for a in annotations):
+            for number, annotation in enumerate(annotations, 1):  # pycocotools takes id 0 for "no match"
+                annotation["id"] = number
+        categories = [{"id": i, "name": name} for i, name in zip(self.category_ids, self.names, strict=True)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def counts(self) -> np.ndarray:
+        """(nc, 3) boxes of each class that are small, medium, large by COCO area; ignore regions are left out."""
+        counts = np.zeros((len(self.names), len(SIZE_BINS)), np.int64)
+        for record in self.records:
+            objects = ~record.ignore
+            bins = np.digitize(record.areas[objects], [low for low, _ in SIZE_BINS.values()][1:])
+            np.add.at(counts, (record.labels[objects], bins), 1)
+        return counts
+
+
+def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: bool = False,
+               strict: bool = False) -> Index:
+    """Read a split ("train", "val" or "test") of `data`, a name in cfg/data or the path of a YAML.
+
+    cache: use and write the label cache. single_cls: all objects are one class. strict: anything that the scan would
+    repair or leave out is a `UserError`. `shapes` are drawn where they are not there yet.
+    """
+    source = read_source(data, split)
+    if source.format == "shapes":
+        source = _draw_shapes(source)
+    table, meta, report = _load(source, cache)
+    if strict:
+        report.check_strict()
+    if not len(table):
+        first = "".join(f"; {example}" for _, example in report.findings.values())[:300]
+        folder = (source.image_folders or source.entries)[0]
+        raise UserError(f"{source.yaml}: no usable image for `{split}:` in {folder}{first}; correct `{split}:` "
+                        f"or put images there")
+    names, category_ids = meta["names"], meta["category_ids"]
+    if single_cls and len(names) > 1:
+        names, category_ids = ["item"], [1]
+        table = replace(table, labels=np.zeros_like(table.labels))
+    return Index(table, names, category_ids, report, source)
+
+
+def _load(source: Source, cache: bool) -> tuple[RecordTable, dict[str, Any], ScanReport]:
+    reader = READERS[source.format]
+    settings = (source.format, source.split, source.names, source.difficult, source.notes,
+                [str(p) for p in (*source.entries, *source.image_folders)])
+    key = label_cache.digest(settings, reader.inputs(source)) if cache else ""
+    places = label_cache.places(source.root, f"{source.yaml.stem}-{source.split}")
+    known = label_cache.load(places, key) if cache else None
+    if known is not None:
+        return known
+    report = ScanReport()
+    found = reader.read(source, report)
+    if found.paths and report.count("missing_label") == len(found.paths) and source.split != "test":
+        raise UserError(f"{source.yaml}: not one label file for the {len(found.paths)} images of `{source.split}:`; "
+                        f"put them where the first is looked for, {found.label_files[0]}, or correct `format`")
+    table = scan(found, report)
+    meta = {"names": found.names, "category_ids": found.category_ids}
+    if cache and len(table) and label_cache.save(places, key, table, meta, report) is None:
+        report.notes.append(f"the label cache could not be written to any of {', '.join(map(str, places))}")
+    return table, meta, report
+
+
+def _draw_shapes(source: Source) -> Source:
+    """Generate a split of the synthetic data where it is not there yet; the COCO source that reads it."""
+    options = source.options
+    for key, least in (("count", 1), ("seed", 0)):
+        if not isinstance(options[key], int) or isinstance(options[key], bool) or options[key] < least:
+            word = source.split if key == "count" else key
+            raise UserError(f"{source.yaml}: `{word}: {options[key]}` should be a whole number, {least} or more")
+    size = options["size"]
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or any(not isinstance(s, int) or not 32 <= s <= 8192 for s in sides):
+        raise UserError(f"{source.yaml}: `size: {size}` should be a number of pixels or [height, width], 32 to 8192")
+    scene = shapes.scene_from(options["scene"] or {}, str(source.yaml))
+    try:
+        folder = shapes.generate(source.root, source.split, options["count"], tuple(sides), options["seed"], scene)
+    except OSError as error:
+        raise UserError(f"{source.yaml}: {source.root} cannot be written ({error.strerror}); give `path:` a folder "
+                        f"that can") from None
+    return replace(source, format="coco", entries=[folder / "annotations.json"], image_folders=[folder / "images"])

@@ -1,0 +1,87 @@
+"""Fitting an image of any size into the input frame, with a transform whose inverse is exact.
+
+Legend: boxes are xyxy pixels, continuous (a box over a whole 640 x 480 image is 0, 0, 640, 480). A resize from w to w'
+pixels multiplies x by w'/w: that quotient, after rounding of w', is the scale that boxes get, axis by axis.
+"""
+
+import cv2
+import numpy as np
+import torch
+
+from utils.structures import Letterbox
+
+FILL = 114  # the grey of every YOLO code base
+
+
+def fit_side(original: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) after resizing so that the longest side is `side` pixels; no side below 1."""
+    ratio = side / max(original)
+    return max(round(original[0] * ratio), 1), max(round(original[1] * ratio), 1)
+
+
+def plan_letterbox(original: tuple[int, int], size: int | tuple[int, int], *, auto: bool = False, stride: int = 32,
+                   scaleup: bool = True, stretch: bool = False) -> tuple[tuple[int, int], Letterbox]:
+    """Where an image of `original` (height, width) goes in a frame of `size` (one number, or height and width).
+
+    auto: pad each axis only to the next multiple of `stride`; scaleup: allow enlarging; stretch: fill the frame and let
+    the aspect change (only without `auto`). Returns the resized (height, width) and the transform.
+    """
+    frame = (size, size) if isinstance(size, int) else tuple(size)
+    ratio = min(frame[0] / original[0], frame[1] / original[1])
+    if not scaleup:
+        ratio = min(ratio, 1.0)
+    inner = tuple(max(round(side * ratio), 1) for side in original)
+    spare = [outer - side for outer, side in zip(frame, inner, strict=True)]
+    if auto:
+        spare = [gap % stride for gap in spare]
+    elif stretch:
+        inner, spare = frame, [0, 0]
+    return inner, _centred(original, inner, (inner[0] + spare[0], inner[1] + spare[1]))
+
+
+def plan_rect(original: tuple[int, int], side: int, frame: tuple[int, int]) -> tuple[tuple[int, int], Letterbox]:
+    """As `plan_letterbox`, but for an image loaded at longest side `side` and only then padded to the larger `frame`.
+
+    This is rectangular evaluation: the frame has room to spare and the image is not enlarged to use it.
+    """
+    inner = fit_side(original, side)
+    if inner[0] > frame[0] or inner[1] > frame[1]:
+        return plan_letterbox(original, frame)
+    return inner, _centred(original, inner, frame)
+
+
+def place(image: np.ndarray, inner: tuple[int, int], transform: Letterbox, *, fill: int = FILL,
+          antialias: bool = False) -> np.ndarray:
+    """Resize `image` (H, W, 3) uint8 to `inner` and set it in the frame of `transform`, the rest `fill`.
+
+    antialias: average over the covered pixels when shrinking (INTER_AREA), as YOLOv5/v7 do at evaluation.
+    """
+    if image.shape[:2] != inner:
+        shrinks = inner[0] * inner[1] < image.shape[0] * image.shape[1]
+        how = cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(image, inner[::-1], interpolation=how)
+    (height, width), (left, top) = transform.input, transform.pad
+    return cv2.copyMakeBorder(image, top, height - inner[0] - top, left, width - inner[1] - left,
+                              cv2.BORDER_CONSTANT, value=(fill,) * 3)
+
+
+def letterbox(image: np.ndarray, size: int | tuple[int, int], *, auto: bool = False, stride: int = 32,
+              scaleup: bool = True, stretch: bool = False, fill: int = FILL,
+              antialias: bool = False) -> tuple[np.ndarray, Letterbox]:
+    """Fit `image` (H, W, 3) uint8 into a frame of `size`; options as in `plan_letterbox` and `place`.
+
+    Returns the new image and the `Letterbox` that carries boxes there (`forward`) and back (`inverse`).
+    """
+    inner, transform = plan_letterbox(image.shape[:2], size, auto=auto, stride=stride, scaleup=scaleup, stretch=stretch)
+    return place(image, inner, transform, fill=fill, antialias=antialias), transform
+
+
+def forward_boxes(transform: Letterbox, boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) float32 boxes of the original frame -> boxes of the input frame, as arrays."""
+    return transform.forward(torch.from_numpy(np.ascontiguousarray(boxes, np.float32))).numpy()
+
+
+def _centred(original: tuple[int, int], inner: tuple[int, int], frame: tuple[int, int]) -> Letterbox:
+    # Half of the spare pixels on each side; an odd one goes to the right and the bottom, as in the originals.
+    top, left = (round((outer - side) / 2 - 0.1) for outer, side in zip(frame, inner, strict=True))
+    return Letterbox(tuple(original), tuple(frame), (inner[1] / original[1], inner[0] / original[0]), (left, top))

@@ -1,0 +1,69 @@
+"""What a scan of a dataset found: every image or label that is not taken as it is, counted, with a first example."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from utils.errors import UserError
+
+# kind -> (what it is, what was done about it)
+KINDS = {
+    "missing_image": ("images not found", "skipped"),
+    "corrupt_image": ("images that cannot be read whole", "skipped"),
+    "repeated_image": ("images listed twice", "taken once"),
+    "corrupt_label": ("label files that cannot be read", "image skipped"),
+    "corrupt_row": ("labels that are not well formed", "skipped"),
+    "bad_class": ("labels of an unknown class", "skipped"),
+    "other_class": ("labels of classes that `names` leaves out", "skipped"),
+    "orphan": ("labels of an image that is not listed", "skipped"),
+    "clipped": ("boxes that reach out of their image", "cut at its border"),
+    "no_area": ("boxes without area inside their image", "skipped"),
+    "duplicate": ("boxes given twice", "taken once"),
+    "wrong_size": ("label files that claim another image size", "the image is believed"),
+    "wrong_name": ("label files that claim another file or folder", "their own place is believed"),
+    "missing_label": ("images without a label file", "kept as background"),
+}
+HARMLESS = ("missing_label", "other_class", "wrong_size", "wrong_name")  # `strict` lets them pass: nothing is lost
+
+
+@dataclass
+class ScanReport:
+    """images, boxes, ignored (crowd regions) and background (images without a box) are what is left to use.
+
+    findings: kind of KINDS -> [count, first example]; notes: sentences about the YAML and the cache.
+    """
+
+    images: int = 0
+    boxes: int = 0
+    ignored: int = 0
+    background: int = 0
+    findings: dict[str, list[Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        """Count `count` more of a kind; the first example is kept."""
+        if kind not in KINDS:
+            raise KeyError(kind)
+        if count:
+            self.findings.setdefault(kind, [0, example])[0] += count
+
+    def count(self, kind: str) -> int:
+        """How many of a kind were found."""
+        if kind not in KINDS:
+            raise KeyError(kind)
+        return self.findings.get(kind, [0])[0]
+
+    def check_strict(self) -> None:
+        """Raise `UserError` where an image or a label was changed or left out."""
+        for kind, (count, example) in self.findings.items():
+            if kind not in HARMLESS:
+                raise UserError(f"{count} {KINDS[kind][0]}, the first: {example}; mend them or do without strict")
+
+    def format(self) -> str:
+        """A line of totals, then a line for each kind of finding and each note."""
+        lines = [f"{self.images} images ({self.background} background), {self.boxes} boxes, "
+                 f"{self.ignored} ignore regions"]
+        for kind, (what, done) in KINDS.items():
+            if kind in self.findings:
+                count, example = self.findings[kind]
+                lines.append(f"  {count} {what}: {done}; the first: {example}")
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])

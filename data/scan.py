@@ -1,0 +1,127 @@
+"""The check of labels against their images: what is wrong is repaired or left out, and always counted.
+
+Legend: n images, M labels of all images together.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from data.formats.raw import Unchecked
+from data.headers import Header, read_header
+from data.records import RecordTable, box_areas
+from data.report import ScanReport
+
+ROUNDING = 1.0  # pixels by which a box may reach out of its image without being told
+CHUNK = 256  # images per task of a thread
+
+
+def scan(found: Unchecked, report: ScanReport) -> RecordTable:
+    """Check all images and labels of a split; the counts of what is kept and what is not go to the report."""
+    headers = _read_headers(found.paths)
+    usable = np.array([isinstance(h, Header) for h in headers], bool)
+    for i in np.flatnonzero(~usable):
+        missing = isinstance(headers[i], FileNotFoundError)
+        report.add("missing_image" if missing else "corrupt_image",
+                   found.paths[i] if missing else f"{found.paths[i]} ({_reason(headers[i])})")
+    sizes = [(h.height, h.width) if isinstance(h, Header) else (0, 0) for h in headers]
+    sizes = np.array(sizes, np.int64).reshape(-1, 2)
+    turned = np.array([isinstance(h, Header) and h.turned for h in headers], bool)
+    _compare_sizes(found, sizes, turned, usable, report)
+    boxes, keep = _check_labels(found, sizes, usable, report)
+    image = found.image[keep]
+    order = np.argsort(image, kind="stable")
+    keep, image = keep[order], image[order]
+    boxes = boxes[keep].astype(np.float32)
+    areas = found.areas[keep].astype(np.float32)
+    per_image = np.bincount(image, minlength=len(usable))[usable]
+    paths = [os.fsencode(found.paths[i]) for i in np.flatnonzero(usable)]
+    table = RecordTable(
+        paths=np.frombuffer(b"".join(paths), np.uint8), path_ends=np.cumsum([len(p) for p in paths], dtype=np.int64),
+        image_ids=np.array(found.image_ids, np.int64)[usable], sizes=sizes[usable].astype(np.int32),
+        ends=np.cumsum(per_image, dtype=np.int64), boxes=boxes, labels=found.labels[keep], ignore=found.ignore[keep],
+        areas=np.where(np.isnan(areas), box_areas(boxes), areas), annotation_ids=found.annotation_ids[keep])
+    report.images, report.background = len(table), int((per_image == 0).sum())
+    report.ignored = int(table.ignore.sum())
+    report.boxes = len(table.labels) - report.ignored
+    return table
+
+
+def _read_headers(paths: list[str]) -> list[Header | Exception]:
+    """In threads, for over a network the wait is for the disk."""
+    def read(chunk: list[str]) -> list[Header | Exception]:
+        headers: list[Header | Exception] = []
+        for path in chunk:
+            try:
+                headers.append(read_header(path))
+            except (OSError, ValueError) as error:
+                headers.append(error)
+        return headers
+
+    chunks = [paths[i:i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    with ThreadPoolExecutor(8) as pool:
+        return [header for part in pool.map(read, chunks) for header in part]
+
+
+def _reason(error: Header | Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _compare_sizes(found: Unchecked, sizes: np.ndarray, turned: np.ndarray, usable: np.ndarray,
+                   report: ScanReport) -> None:
+    """Tell where a label file claims another size; labels made on an image as stored, not as turned, keep that frame."""
+    told = found.told_sizes
+    stored = turned & (told == sizes[:, ::-1]).all(1)
+    sizes[stored] = told[stored]
+    wrong = np.flatnonzero((told != 0).any(1) & (told != sizes).any(1) & usable)
+    if len(wrong):
+        i = wrong[0]
+        says, has = (f"{w}x{h}" for h, w in (told[i].tolist(), sizes[i].tolist()))
+        report.add("wrong_size", f"{found.label_files[i]} says {says}, {found.paths[i]} has {has}", len(wrong))
+
+
+def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
+                  report: ScanReport) -> tuple[np.ndarray, np.ndarray]:
+    """(boxes (M, 4) in pixels, positions of labels to keep); a label counts for its first fault only."""
+    frame = sizes[found.image][:, [1, 0, 1, 0]].astype(np.float64)  # (M, 4): width, height, width, height
+    boxes = found.boxes * frame if found.normalised else found.boxes
+    keep = usable[found.image]
+
+    def leave_out(kind: str, fault: np.ndarray, detail: str = "") -> None:
+        nonlocal keep
+        rows = np.flatnonzero(keep & fault)
+        if len(rows):
+            said = f", class {found.labels[rows[0]]}" if kind == "bad_class" else ""
+            report.add(kind, _where(found, rows[0]) + said + detail, len(rows))
+            keep = keep & ~fault
+
+    bad = (found.labels < 0) | (found.labels >= len(found.names))
+    leave_out("bad_class", bad, f"; there are {len(found.names)} names, 0 to {len(found.names) - 1}")
+    inside = np.clip(boxes, 0, frame)
+    no_area = (inside[:, 2:] - inside[:, :2] <= 0).any(1)
+    leave_out("no_area", no_area)
+    reach = np.abs(inside - boxes).max(1, initial=0)
+    far = np.flatnonzero(keep & (reach > ROUNDING))
+    if len(far):
+        report.add("clipped", f"{_where(found, far[0])}, by {reach[far[0]]:.1f} px", len(far))
+    boxes = np.where((reach > ROUNDING)[:, None], inside, boxes) if found.exact else inside
+    leave_out("duplicate", _repeats(found, boxes))
+    return boxes, np.flatnonzero(keep)
+
+
+def _repeats(found: Unchecked, boxes: np.ndarray) -> np.ndarray:
+    """(M,) True for a label whose image, class, box and ignore flag stood before it already."""
+    keys = (*np.round(boxes, 3).T, found.ignore, found.labels, found.image)
+    order = np.lexsort(keys)  # stable: the first of equals stays first
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for key in keys:
+        sorted_key = key[order]
+        same &= sorted_key[1:] == sorted_key[:-1]
+    repeats = np.zeros(len(order), bool)
+    repeats[order[1:]] = same
+    return repeats
+
+
+def _where(found: Unchecked, label: int) -> str:
+    return f"{found.label_files[found.image[label]]} {found.row_word} {found.rows[label]}"

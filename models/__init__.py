@@ -1,0 +1,6 @@
+"""Detectors: `build_model` makes one by name, `load_model` reads one from a checkpoint."""
+
+from models.catalogue import known_models
+from models.detector import Detector, build_model, load_model
+
+__all__ = ["Detector", "build_model", "known_models", "load_model"]

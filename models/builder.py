@@ -1,0 +1,194 @@
+"""From a resolved config to layers: rows are bound to what layers declared; channels and strides are derived.
+
+A row is `[from, repeats, module, args]` with an optional name as fifth entry, or a mapping with the keys from, repeats,
+module, args, options (arguments by name) and name. `from` is -1 for the row before, an index, a name, or a list of them.
+"""
+
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+from torch import nn
+
+from models import layers, necks
+from models.catalogue import NECKS
+from models.graph import IMAGE, Graph, Node, Series, relative_stride
+from models.heads import anchor, dfl
+from models.layers.conv import default_activation
+from models.registry import LayerType, lookup
+from utils.errors import UserError, nearest
+
+DECLARED = (layers, necks, anchor, dfl)  # importing them fills the registry
+_KEYS = ("from", "repeats", "module", "args", "name", "options")
+
+
+@dataclass
+class Row:
+    """One row as written, `where` saying which for errors."""
+
+    where: str
+    sources: list[int | str]
+    repeats: int
+    module: str
+    args: list[Any]
+    name: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How written widths and repeats become real ones."""
+
+    depth: float
+    width: float
+    max_channels: int | None
+
+    def channels(self, written: int) -> int:
+        """The width rounded up to a multiple of 8."""
+        return ceil(min(written, self.max_channels or written) * self.width / 8) * 8
+
+    def repeats(self, written: int) -> int:
+        return max(round(written * self.depth), 1) if written > 1 else written
+
+
+def build_graph(config: dict[str, Any]) -> Graph:
+    """The layers of a resolved config (`models.catalogue.resolve`). Raises `UserError` naming the row and the cause."""
+    rows = _rows(config)
+    scale = Scale(config["depth_multiple"], config["width_multiple"], config["max_channels"])
+    words = {key: config.get(key) for key in ("nc", "anchors") if config.get(key) is not None}
+    built: list[nn.Module] = []
+    nodes: list[Node] = []
+    with default_activation(_activation(config)):
+        for index, row in enumerate(rows):
+            try:
+                sources = _link(row, index, nodes)
+                layer, kind = _build_row(row, sources, nodes, scale, words)
+            except (UserError, ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+                raise UserError(f"{row.where} ({row.module}): {error}") from error
+            built.append(layer)
+            stride = _stride(sources[0], nodes) * relative_stride(layer)
+            nodes.append(Node(index, row.name, row.module, sources, kind.many, layer.out_channels,
+                              int(stride) if stride == int(stride) else stride))
+    if not hasattr(built[-1], "decode"):
+        raise UserError(f"{rows[-1].where} ({rows[-1].module}): the last row must be a head such as Detect or IDetect")
+    return Graph(built, nodes)
+
+
+def _activation(config: dict[str, Any]) -> str:
+    return str(config.get("activation") or "SiLU")
+
+
+def _rows(config: dict[str, Any]) -> list[Row]:
+    """All rows of a config, the neck's among them, the head with the options that were asked for."""
+    written = [*config.get("backbone", []), *config["head"]]
+    rows = [_parse(entry, f"{config['source']} row {i}") for i, entry in enumerate(written)]
+    if config["neck"]:
+        _insert_neck(rows, config["neck"])
+    rows[-1].options = {**rows[-1].options, **config["options"]}
+    return rows
+
+
+def _parse(entry: Any, where: str) -> Row:
+    if isinstance(entry, dict):
+        wrong = [str(k) for k in entry if k not in _KEYS]
+        if wrong or "module" not in entry:
+            problem = f"unknown key {wrong[0]!r}; {nearest(wrong[0], list(_KEYS))}" if wrong else "no `module`"
+            raise UserError(f"{where}: {problem}".rstrip("; "))
+        entry = [entry.get("from", -1), entry.get("repeats", 1), entry["module"], entry.get("args", []),
+                 entry.get("name"), entry.get("options", {})]
+    if not isinstance(entry, list) or not 4 <= len(entry) <= 6:
+        raise UserError(f"{where}: expected [from, repeats, module, args], found {entry!r}")
+    source, repeats, module, args, *rest = entry
+    name, options = (*rest, None, None)[:2]
+    sources = source if isinstance(source, list) else [source]
+    if not sources or any(isinstance(s, bool) or not isinstance(s, int | str) for s in sources):
+        raise UserError(f"{where} ({module}): `from` must be a row's number or name, or a list of them, not {source!r}")
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise UserError(f"{where} ({module}): repeats must be a whole number from 1, not {repeats!r}")
+    if not isinstance(args, list):
+        raise UserError(f"{where} ({module}): arguments must be a list, not {args!r}")
+    return Row(where, list(sources), repeats, str(module), args, name, options or {})
+
+
+def _insert_neck(rows: list[Row], neck: dict[str, Any]) -> None:
+    """Put the neck in front of the head: it reads what the head reads and takes the place of the finest level.
+
+    `levels` picks among the head's inputs, the one to replace first, all of them by default.
+    """
+    options = dict(neck)
+    kind = options.pop("type")
+    head, index = rows[-1], len(rows) - 1
+    sources = [s if isinstance(s, str) or s >= 0 else s + index for s in head.sources]
+    levels = options.pop("levels", None) or list(range(len(sources)))
+    if len(set(levels)) < 2 or any(not isinstance(i, int) or not 0 <= i < len(sources) for i in levels):
+        raise UserError(f"neck {kind}: levels {levels} must be two or more of 0 to {len(sources) - 1}")
+    row = Row(f"neck {kind}", [sources[i] for i in levels], 1, NECKS.get(kind, kind), [], options=options)
+    try:
+        lookup(row.module)
+    except UserError:
+        hint = nearest(kind, ["pan", *NECKS])
+        raise UserError(f"neck {kind!r} is not one of pan, {', '.join(NECKS)}{'; ' + hint if hint else ''}") from None
+    head.sources = [index if i == levels[0] else s for i, s in enumerate(sources)]
+    rows.insert(index, row)
+
+
+def _link(row: Row, index: int, nodes: list[Node]) -> tuple[int, ...]:
+    """Sources as absolute indices. Raises `UserError` for rows that are not there or come later."""
+    named = {node.name: node.index for node in nodes if node.name}
+    if row.name in named:
+        raise UserError(f"the name {row.name!r} is taken by row {named[row.name]}")
+    sources = []
+    for source in row.sources:
+        if isinstance(source, str):
+            if source not in named:
+                hint = nearest(source, list(named))
+                raise UserError(f"no earlier row is named {source!r}{'; ' + hint if hint else ''}")
+            source = named[source]
+        elif source < 0:
+            source += index
+        if not (0 <= source < index or (source == IMAGE and index == 0)):
+            raise UserError(f"reads row {source}, which is not before row {index}")
+        sources.append(source)
+    return tuple(sources)
+
+
+def _stride(source: int, nodes: list[Node]) -> float:
+    return 1 if source == IMAGE else nodes[source].stride
+
+
+def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Scale,
+               words: dict[str, Any]) -> tuple[nn.Module, LayerType]:
+    channels = [3 if s == IMAGE else nodes[s].channels for s in sources]
+    args = [_literal(a, words) for a in row.args]
+    options = {str(k): _literal(v, words) for k, v in row.options.items()}
+    kinds = lookup(row.module)
+    kind = next((k for k in kinds if k.accepts(args, options)), None)
+    if kind is None:
+        given = ", ".join([repr(a) for a in args] + [f"{k}={v!r}" for k, v in options.items()])
+        wanted = " or ".join(f"{k.name}{k.signature}" for k in kinds)
+        raise UserError(f"arguments ({given}) do not fit {wanted}")
+    bound = kind.signature.bind(*args, **options)
+    for width in kind.width:
+        if bound.arguments.get(width) is not None:
+            bound.arguments[width] = scale.channels(bound.arguments[width])
+    keywords = dict(bound.kwargs)
+    if kind.wants_strides:
+        keywords["strides"] = [_stride(s, nodes) for s in sources]
+    copies = scale.repeats(row.repeats)
+    if kind.repeats:
+        keywords[kind.repeats], copies = copies, 1
+    if kind.many:
+        return kind.cls(channels, *bound.args, **keywords), kind
+    if len(channels) != 1:
+        raise UserError(f"reads one map, but {len(channels)} are given")
+    made: list[nn.Module] = []
+    for _ in range(copies):
+        made.append(kind.cls(made[-1].out_channels if made else channels[0], *bound.args, **keywords))
+    return made[0] if len(made) == 1 else Series(made), kind
+
+
+def _literal(value: Any, words: dict[str, Any]) -> Any:
+    """What a row's argument means: `nc` and `anchors` stand for the file's, and YAML reads None as a text."""
+    if not isinstance(value, str):
+        return value
+    return {"None": None, "True": True, "False": False, **words}.get(value, value)

@@ -1,0 +1,159 @@
+"""From what a user names to one plain dict that says everything: the only reader of model YAML.
+
+A model file holds `backbone` and `head`, lists of rows, as YOLO files do; or `base: <name>` and the keys that it
+changes. Keys: nc, anchors, activation, depth_multiple, width_multiple, max_channels, or `scales: {n: [depth, width,
+max_channels], ...}` for a family; `neck`, a name or a mapping with `type`; `necks`, default options of each neck on this
+base.
+"""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+from utils.config import CFG_ROOT, read_yaml
+from utils.errors import UserError, nearest
+
+NECKS = {"assn": "ASSN", "ssfpn": "SSFPN"}  # name on the command line -> layer
+NO_NECK = "pan"  # what every base has already
+
+_KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
+               "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "ch"}
+
+
+def known_models() -> list[str]:
+    """Names of all models that `cfg/models` describes, without neck suffixes."""
+    names = []
+    for path in sorted((CFG_ROOT / "models").glob("*.yaml")):
+        scales = read_yaml(path).get("scales") or {}
+        names += [_member(path.stem, scale) for scale in scales] or [path.stem]
+    return names
+
+
+def resolve(model: str | Path | dict[str, Any], num_classes: int | None = None, names: Any = None,
+            neck: str | dict[str, Any] | None = None, options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The config of a model with everything explicit, plain data throughout.
+
+    model: a name such as `yolov8n-assn`, a path, or a dict of the same content. Arguments that are given win over the
+    file. Raises `UserError` for an unknown name, key or neck, and where names and class count disagree.
+    """
+    config = copy.deepcopy(model) if isinstance(model, dict) else _load(str(model))
+    config.setdefault("source", "model dict")
+    config = _with_base(config, Path())
+    where = config["source"]
+    for part in ("backbone", "head"):
+        if not isinstance(config.get(part, []), list):
+            raise UserError(f"{where}: `{part}` must be a list of rows [from, repeats, module, args]")
+    if not config.get("head"):
+        raise UserError(f"{where}: no `head` rows and no `base`, so there is no model to build")
+    _resolve_scale(config)
+    _resolve_neck(config, neck)
+    _resolve_classes(config, num_classes, names)
+    config["options"] = {**config.get("options", {}), **{k: v for k, v in (options or {}).items() if v is not None}}
+    return config
+
+
+def _load(name: str, folder: Path = CFG_ROOT / "models") -> dict[str, Any]:
+    """The content of a model file by path or name; a neck suffix and a scale letter are taken off where needed."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return {"name": path.stem, **_read(path)}
+        if path.parent != Path():
+            folder = path.parent
+        name = path.stem
+    for candidate in sorted(folder.glob("*.yaml")):
+        if name == candidate.stem:
+            return {"name": name, **_read(candidate)}
+        scale = _scale_letter(name, candidate.stem)
+        if scale:
+            content = _read(candidate)
+            if scale in content.get("scales", {}):
+                return {**content, "name": name, "scale": scale}
+    for neck in (*NECKS, NO_NECK):
+        if name.endswith(f"-{neck}"):
+            return {**_load(name.removesuffix(f"-{neck}"), folder), "name": name, "neck": neck}
+    known = known_models()
+    hint = nearest(name, [*known, *(f"{k}-{n}" for k in known for n in NECKS)])
+    raise UserError(f"{name}: no such model; {hint or 'known: ' + ', '.join(known)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
+    here = path.resolve()
+    project = CFG_ROOT.parent
+    content["source"] = str(here.relative_to(project)) if here.is_relative_to(project) else str(path)
+    return _with_base(content, path.parent)
+
+
+def _with_base(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A file that names a base: the base's content with this file's keys in place of its own."""
+    wrong = sorted(set(map(str, config)) - _KNOWN_KEYS)
+    if wrong and "base" in config:  # other people's whole files may hold keys of their own
+        hint = nearest(wrong[0], sorted(_KNOWN_KEYS))
+        raise UserError(f"{config['source']}: unknown key {wrong[0]!r}{'; ' + hint if hint else ''}")
+    if "base" not in config:
+        return config
+    base = str(config.pop("base"))
+    near = folder / base
+    content = _load(str(near) if near.suffix in {".yaml", ".yml"} and near.is_file() else base)
+    rows = "backbone" in config or "head" in config
+    return {**content, **config, "source": config["source"] if rows else content["source"]}
+
+
+def _member(stem: str, scale: str) -> str:
+    """`yolov8-p6` and `n` -> `yolov8n-p6`: the scale's letter stands behind the first number."""
+    return re.sub(r"\d+", lambda m: m[0] + scale, stem, count=1) if re.search(r"\d", stem) else stem + scale
+
+
+def _scale_letter(name: str, stem: str) -> str | None:
+    """The letter that makes `name` a member of the family `stem`, if any."""
+    if len(name) != len(stem) + 1:
+        return None
+    return next((c for c in name if _member(stem, c) == name), None)
+
+
+def _resolve_scale(config: dict[str, Any]) -> None:
+    scales = config.pop("scales", None)
+    scale = config.pop("scale", None)
+    if scales:
+        scale = scale or next(iter(scales))
+        if scale not in scales:
+            raise UserError(f"{config['source']}: scale {scale!r} is not one of {', '.join(map(str, scales))}")
+        numbers = scales[scale]
+        if not isinstance(numbers, list) or len(numbers) not in (2, 3):
+            raise UserError(f"{config['source']}: scale {scale!r} must be [depth, width] or [depth, width, max_channels]")
+        config["depth_multiple"], config["width_multiple"] = numbers[:2]
+        config["max_channels"] = numbers[2] if len(numbers) == 3 else None
+    for key, default in (("depth_multiple", 1.0), ("width_multiple", 1.0), ("max_channels", None)):
+        config.setdefault(key, default)
+
+
+def _resolve_neck(config: dict[str, Any], given: str | dict[str, Any] | None) -> None:
+    """`neck` becomes None or a mapping with `type` and every option that this base sets."""
+    neck = config.get("neck") if given is None else given
+    defaults = config.setdefault("necks", {})
+    if isinstance(neck, str):
+        neck = {"type": neck}
+    if neck is None or neck.get("type") == NO_NECK:
+        config["neck"] = None
+        return
+    kind = neck.get("type")
+    if not isinstance(kind, str):
+        raise UserError(f"{config['source']}: a neck needs a type: {', '.join([NO_NECK, *NECKS])}")
+    config["neck"] = {**defaults.get(kind, {}), **neck}
+
+
+def _resolve_classes(config: dict[str, Any], num_classes: int | None, names: Any) -> None:
+    inherited = config.get("names") if num_classes in (None, config.get("nc")) else None
+    names = inherited if names is None else names
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names, key=int)]
+    if num_classes is None:
+        num_classes = len(names) if names is not None else config.get("nc", 80)
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UserError(f"{config['source']}: {num_classes!r} classes; at least 1 is needed")
+    if names is not None and len(names) != num_classes:
+        raise UserError(f"{config['source']}: {len(names)} class names for {num_classes} classes")
+    config["nc"] = num_classes
+    config["names"] = [str(n) for n in names] if names is not None else [f"class{i}" for i in range(num_classes)]

@@ -1,0 +1,101 @@
+"""A detector: rows that end in a head, and the five things that scripts ask of it.
+
+Legend: B images, H, W pixels of the input frame, N candidates of an image, C classes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.builder import build_graph
+from models.catalogue import resolve
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.structures import Detections, PackedTargets, Raw, Targets, pack_targets
+
+
+class Detector(nn.Module):
+    """forward -> Raw; loss and decode read that Raw; select turns decoded candidates into detections.
+
+    config: the resolved, plain description from which `build_model` makes the same model again.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+        self.names: list[str] = list(config["names"])
+        self.model = build_graph(config)
+
+    @property
+    def head(self) -> nn.Module:
+        return self.model[-1]
+
+    @property
+    def num_classes(self) -> int:
+        return self.head.num_classes
+
+    @property
+    def strides(self) -> list[int]:
+        """Of the head's levels, in pixels."""
+        return self.head.strides
+
+    def forward(self, images: Tensor) -> Raw:
+        """(B, 3, H, W) RGB, uint8 or float in [0, 1], -> `Raw`. H and W are multiples of the largest stride."""
+        height, width = images.shape[2:]
+        if not torch.jit.is_tracing():
+            step = int(max(node.stride for node in self.model.nodes))
+            if height % step or width % step:
+                raise ValueError(f"images of {height} x {width} pixels: both must be multiples of {step}")
+        if images.dtype == torch.uint8:
+            images = images.to(next(self.parameters()).dtype) / 255
+        return Raw(self.model(images), (height, width))
+
+    def loss(self, raw: Raw, targets: Sequence[Targets] | PackedTargets) -> dict[str, Tensor]:
+        """Weighted terms, each a scalar already times the batch size; their sum is what to minimise."""
+        device = next(iter(raw.maps.values()))[0].device
+        return self.head.loss(raw, pack_targets(targets).to(device))
+
+    def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, C) in [0, 1], both float32."""
+        return self.head.decode(raw)
+
+    def select(self, boxes: Tensor, scores: Tensor, *, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
+               classes: Sequence[int] | None = None, agnostic: bool = False,
+               multi_label: bool = False) -> list[Detections]:
+        """One `Detections` per image from decoded candidates."""
+        return self.head.select(boxes, scores, conf=conf, iou=iou, max_det=max_det, classes=classes, agnostic=agnostic,
+                                multi_label=multi_label)
+
+    def fuse(self) -> "Detector":
+        """Fold batch norms, branches and implicit constants in place, for inference; the output stays the same."""
+        for module in list(self.modules()):
+            if module is not self and hasattr(module, "fuse"):
+                module.fuse()
+        return self
+
+
+def build_model(model: str | Path | dict[str, Any], num_classes: int | None = None, *,
+                names: Sequence[str] | dict[int, str] | None = None, neck: str | dict[str, Any] | None = None,
+                **head_options: Any) -> Detector:
+    """A detector by name (`yolov8n-assn`), by path of a model file, or from a dict of such content.
+
+    num_classes: by default what names or the file say (80 in ours). neck: "pan", "ssfpn", "assn", or a mapping with
+    `type` and the neck's options. head_options: arguments of the head by name, such as box_loss, assign, gains; None
+    means the head's default. Raises `UserError` naming the file, row or option that is wrong.
+    """
+    return Detector(resolve(model, num_classes, names, neck, head_options))
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> Detector:
+    """A detector from one of our checkpoints, in evaluation mode. Raises `UserError` for a file that is not one."""
+    checkpoint = load_checkpoint(path)
+    model = build_model(checkpoint["config"], names=checkpoint["names"])
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path}: weights do not fit the model that it describes: {detail}") from None
+    return model.float().to(device).eval()

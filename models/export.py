@@ -1,0 +1,210 @@
+"""A trained model as an ONNX or TorchScript file that is proved against PyTorch before it takes its place.
+
+Legend: B images in a batch, H, W pixels of the input frame, N candidate boxes of one image, C classes.
+Interface of every file: `images` (B, 3, H, W) float32 RGB in [0, 1] -> `boxes` (B, N, 4) float32 xyxy input pixels,
+`scores` (B, N, C) float32; also with `half`, where only what lies between is fp16. Both are the model's decoded answer;
+choosing among the boxes (NMS) is left to the reader. `models.runtime.Card` travels inside.
+"""
+
+import copy
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from models.runtime import CARD_KEY, Card, Runtime, TorchRuntime, first_line, load_runtime
+from utils.errors import UserError
+from utils.structures import Detections
+
+FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript"}
+OPSET = 17  # the newest that the TorchScript-based exporter of torch 2.6 writes without conversion
+# How far a file may be from PyTorch, by `half`: boxes in input pixels, scores, and the share of detections that may
+# differ, rounded up: NMS is a chain of decisions, and one that was a matter of the last digit may fall the other way.
+TOLERANCE = {False: (0.1, 1e-3, 0.02), True: (16.0, 0.1, 0.10)}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """size: (height, width) px; batch: images per call; dynamic: leave both free; half: fp16 inside; opset: of ONNX."""
+
+    size: tuple[int, int] = (640, 640)
+    batch: int = 1
+    dynamic: bool = False
+    half: bool = False
+    opset: int = OPSET
+    simplify: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One input through both: greatest absolute differences of boxes (px) and scores; detections, and how many differ."""
+
+    what: str
+    boxes: float
+    scores: float
+    found: int
+    differ: int
+
+    def __str__(self) -> str:
+        return (f"{self.what:<28} boxes within {self.boxes:.2g} px, scores within {self.scores:.2g}, "
+                f"{self.found - self.differ} of {self.found} detections the same")
+
+
+def export(model: nn.Module, path: Path, options: ExportOptions, pictures: Tensor) -> list[Comparison]:
+    """Write `model` to `path` (.onnx or .torchscript) in the form that `options` ask for.
+
+    model: a Detector on the device to export on; it is not changed. pictures: (K, 3, h, w) uint8 RGB, real content for
+    the check. The file is written beside `path` and moved there once every comparison is within `TOLERANCE`; otherwise
+    `UserError`, and whatever lay at `path` is untouched.
+    """
+    device = next(model.parameters()).device
+    _refuse_senseless(path, options, device)
+    fused = copy.deepcopy(model).eval().fuse().float()
+    reference = TorchRuntime(path, fused, device, half=False)
+    traced = _Exported(copy.deepcopy(fused).half() if options.half else fused, options.half).eval()
+    card = Card(tuple(model.names), tuple(model.strides), None if options.dynamic else options.size,
+                None if options.dynamic else options.batch, options.half,
+                device=device.type if path.suffix == ".torchscript" else "")
+    write = _write_onnx if path.suffix == ".onnx" else _write_torchscript
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); copy the weights to another folder") from None
+    temporary = Path(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing warns of constants; the comparisons below are what decides
+            write(traced, temporary, card, options)
+        written = load_runtime(temporary, device)
+        written.path = path  # for its error messages
+        comparisons = list(_compare(reference, written, options, pictures))
+        _judge(comparisons, path, options)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return comparisons
+
+
+class _Exported(nn.Module):
+    """The whole way from float images to decoded boxes and scores, as one module to trace."""
+
+    def __init__(self, model: nn.Module, half: bool) -> None:
+        super().__init__()
+        self.model, self.dtype = model, torch.float16 if half else torch.float32
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.decode(self.model(images.to(self.dtype)))
+
+
+def _refuse_senseless(path: Path, options: ExportOptions, device: torch.device) -> None:
+    if path.suffix == ".torchscript" and options.half and device.type == "cpu":
+        raise UserError("--half with torchscript needs a GPU: fp16 operators are some hundred times slower on a CPU; "
+                        "use --device 0, or --include onnx")
+    for package in ["onnx", "onnxruntime"] * (path.suffix == ".onnx") + ["onnxslim"] * options.simplify:
+        try:
+            __import__(package)
+        except ImportError:
+            raise UserError(f"{path.name}: needs {package}, which is not installed; pip install {package}") from None
+
+
+def _example(options: ExportOptions, device: torch.device) -> Tensor:
+    return torch.rand(options.batch, 3, *options.size, device=device)
+
+
+def _write_torchscript(traced: nn.Module, path: Path, card: Card, options: ExportOptions) -> None:
+    device = next(traced.parameters()).device
+    with torch.inference_mode():
+        script = torch.jit.trace(traced, _example(options, device), check_trace=False)
+    script.save(str(path), _extra_files={f"{CARD_KEY}.json": card.to_json()})
+
+
+def _write_onnx(traced: nn.Module, path: Path, card: Card, options: ExportOptions) -> None:
+    import onnx
+
+    axes = {"images": {0: "batch", 2: "height", 3: "width"},
+            "boxes": {0: "batch", 1: "candidates"}, "scores": {0: "batch", 1: "candidates"}}
+    device = next(traced.parameters()).device
+    try:
+        # dynamo=False: the exporter that needs no package beside onnx, and that torch 2.6 and 2.15 both have.
+        torch.onnx.export(traced, (_example(options, device),), str(path), input_names=["images"],
+                          output_names=["boxes", "scores"], opset_version=options.opset,
+                          dynamic_axes=axes if options.dynamic else None, dynamo=False)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--opset {options.opset}: this model cannot be written so: {first_line(error)}") from error
+    graph = onnx.load(str(path))
+    if options.simplify:
+        import onnxslim
+
+        graph = onnxslim.slim(graph)
+    graph.metadata_props.add(key=CARD_KEY, value=card.to_json())
+    onnx.save(graph, str(path))
+
+
+def _compare(reference: Runtime, exported: Runtime, options: ExportOptions, pictures: Tensor) -> Iterator[Comparison]:
+    """Random and real input at the size and batch asked for; where those are free, at another size and batch too."""
+    height, width = options.size
+    shapes = [(options.batch, height, width)]
+    if options.dynamic:
+        stride = max(reference.strides)
+        shapes.append((options.batch + 1, height + stride, max(width - stride, stride)))
+    generator = torch.Generator().manual_seed(0)
+    for batch, h, w in shapes:
+        noise = torch.rand(batch, 3, h, w, generator=generator)
+        real = nn.functional.interpolate(pictures.float() / 255, (h, w), mode="bilinear", antialias=True)
+        real = real[torch.arange(batch) % len(real)]
+        for kind, images in (("random", noise), ("pictures", real)):
+            yield _compare_one(f"{kind} {batch}x3x{h}x{w}", images, reference, exported)
+
+
+def _compare_one(what: str, images: Tensor, reference: Runtime, exported: Runtime) -> Comparison:
+    boxes, scores = reference.predict(images)
+    try:
+        other_boxes, other_scores = exported.predict(images)
+    except UserError as error:
+        raise UserError(f"not written, the exported model does not run: {error}") from None
+    if boxes.shape != other_boxes.shape or scores.shape != other_scores.shape:
+        raise UserError(f"{exported.path}: not written, for {what} the exported model gives boxes "
+                        f"{tuple(other_boxes.shape)}, PyTorch {tuple(boxes.shape)}")
+    conf = _telling_confidence(scores)
+    found = reference.select(boxes, scores, conf=conf)
+    other = exported.select(other_boxes, other_scores, conf=conf)
+    total = max(sum(map(len, found)), sum(map(len, other)))
+    same = sum(_same(a, b) for a, b in zip(found, other, strict=True))
+    return Comparison(what, (boxes - other_boxes).abs().max().item(), (scores - other_scores).abs().max().item(),
+                      total, total - same)
+
+
+def _telling_confidence(scores: Tensor) -> float:
+    """The usual 0.25, or lower where that finds nothing: the middle of the widest gap among the 100 best scores."""
+    best = scores.amax(-1).flatten().sort(descending=True).values[:100]
+    if best[0] > 0.25:
+        return 0.25
+    gaps = best[:-1] - best[1:]
+    at = gaps[len(gaps) // 2:].argmax().item() + len(gaps) // 2
+    return ((best[at] + best[at + 1]) / 2).item()
+
+
+def _same(a: Detections, b: Detections) -> int:
+    """How many detections of `a` have one of the same class at the same place in `b`."""
+    if not len(a) or not len(b):
+        return 0
+    match = (box_iou(a.boxes, b.boxes) > 0.9) & (a.labels[:, None] == b.labels)
+    return int(match.any(1).sum())
+
+
+def _judge(comparisons: list[Comparison], path: Path, options: ExportOptions) -> None:
+    boxes, scores, share = TOLERANCE[options.half]
+    for found in comparisons:
+        few = found.differ <= math.ceil(share * found.found)
+        if not (found.boxes <= boxes and found.scores <= scores and few):  # NaN fails too
+            raise UserError(f"{path}: not written, the exported model differs from PyTorch: {found} (allowed: "
+                            f"{boxes} px, {scores}, {share:.0%} of the detections)")

@@ -1,0 +1,150 @@
+"""The anchor heads of YOLOv3, v4, v5, v7 and YOLOR, with and without implicit knowledge.
+
+Legend: B images, L levels, na anchors per cell, h, w cells of a level, nc classes, no = 5 + nc numbers per anchor
+(t_x, t_y, t_w, t_h, objectness, classes), N = sum of na*h*w over levels.
+"""
+
+from collections.abc import Sequence
+from math import log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.heads.decoding import decode_anchor
+from models.heads.options import choose, merge_gains, select_by_nms
+from models.layers.conv import with_bias
+from models.losses import anchor_head_loss
+from models.registry import register
+from utils.boxes import cxcywh_to_xyxy
+from utils.structures import Detections, PackedTargets, Raw
+
+
+def anchor_pairs(anchors: Sequence[Sequence], strides: Sequence[int]) -> list[list[list[float]]]:
+    """Per level a list of [width, height] in pixels, from lists that are flat (w, h, w, h, ...) or of pairs.
+
+    A table written in the opposite order of the levels is turned round, as the original code bases do. Raises
+    ValueError where the numbers do not make equally many pairs per level.
+    """
+    try:
+        flat = [[float(x) for item in level for x in (item if isinstance(item, list | tuple) else [item])]
+                for level in anchors]
+    except (TypeError, ValueError):
+        flat = []
+    if not flat or not flat[0] or any(len(level) != len(flat[0]) or len(level) % 2 for level in flat):
+        raise ValueError(f"anchors {anchors!r} are not lists of width, height pairs, equally many per level")
+    if len(flat) != len(strides):
+        raise ValueError(f"{len(flat)} lists of anchors for {len(strides)} levels")
+    pairs = [[list(pair) for pair in zip(level[::2], level[1::2], strict=True)] for level in flat]
+    area = [sum(w * h for w, h in level) for level in pairs]
+    return pairs if (area[-1] - area[0]) * (strides[-1] - strides[0]) >= 0 else pairs[::-1]
+
+
+@register("Detect", "AnchorDetect", many=True)
+class AnchorDetect(nn.Module):
+    """One 1x1 convolution per level. Anchors are in pixels.
+
+    box_loss: similarity of boxes (`models.losses.box_similarity`). assign: "anchor" (ratio matching of YOLOv5) or "ota"
+    (YOLOv7). gains: weights of box, obj, cls. label_smoothing, focal_gamma: of the classification terms.
+    """
+
+    gains_default = {"box": 0.05, "obj": 1.0, "cls": 0.5}
+    assign_default = "anchor"
+    prior_slack = 0.99999  # class prior 0.6 / (nc - slack)
+
+    def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence], *, strides: list[int],
+                 box_loss: str = "ciou", assign: str | None = None, gains: dict[str, float] | None = None,
+                 label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> None:
+        super().__init__()
+        self.num_classes, self.strides, self.out_channels = nc, list(strides), 0
+        self.box_loss = choose("box_loss", box_loss, ("iou", "giou", "diou", "ciou", "sca"))
+        self.assign = choose("assign", assign or self.assign_default, ("anchor", "ota"))
+        self.gains = merge_gains(self.gains_default, gains)
+        self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
+        # Geometry belongs to the config, from which it is rebuilt; it is not learned, so it is no part of the state.
+        self.register_buffer("anchors", torch.tensor(anchor_pairs(anchors, strides)), persistent=False)
+        width = self.anchors.shape[1] * (nc + 5)
+        self.m = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self._init_bias()
+
+    def _init_bias(self) -> None:
+        """Objectness expects eight objects in a 640 px image; classes are taken for equally likely."""
+        for conv, stride in zip(self.m, self.strides, strict=True):
+            bias = conv.bias.data.view(self.anchors.shape[1], -1)  # (na, no)
+            bias[:, 4] += log(8 / (640 / stride) ** 2)
+            bias[:, 5:] += log(0.6 / (self.num_classes - self.prior_slack))
+
+    def level(self, i: int, x: Tensor) -> Tensor:
+        """(B, c, h, w) -> (B, na*no, h, w)."""
+        return self.m[i](x)
+
+    def forward(self, pyramid: list[Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        """Levels (B, c, h, w) -> {"lead": logits (B, na, h, w, no) per level}."""
+        na, no = self.anchors.shape[1], self.num_classes + 5
+        return {"lead": tuple(self.level(i, x).unflatten(1, (na, no)).permute(0, 1, 3, 4, 2)
+                              for i, x in enumerate(pyramid))}
+
+    def loss(self, raw: Raw, targets: PackedTargets) -> dict[str, Tensor]:
+        """Weighted terms box, obj, cls, times the batch size."""
+        return anchor_head_loss(raw.maps["lead"], self.anchors, self.strides, targets, raw.image_size,
+                                assign=self.assign, box_loss=self.box_loss, gains=self.gains,
+                                label_smoothing=self.label_smoothing, focal_gamma=self.focal_gamma)
+
+    def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, nc), float32; N runs level, anchor, row, column.
+
+        With one class the score is the objectness alone: the losses leave the only class untrained.
+        """
+        boxes, scores = [], []
+        for level, anchors, stride in zip(raw.maps["lead"], self.anchors, self.strides, strict=True):
+            level = level.float()
+            boxes.append(decode_anchor(level, anchors, stride).flatten(1, 3))
+            belief = level[..., 4:].sigmoid().flatten(1, 3)  # (B, na*h*w, 1+nc)
+            scores.append(belief[..., :1] if self.num_classes == 1 else belief[..., :1] * belief[..., 1:])
+        return cxcywh_to_xyxy(torch.cat(boxes, 1)), torch.cat(scores, 1)
+
+    def select(self, boxes: Tensor, scores: Tensor, **options: object) -> list[Detections]:
+        """Non-maximum suppression; see `utils.nms.non_max_suppression`."""
+        return select_by_nms(boxes, scores, **options)
+
+
+class Implicit(nn.Module):
+    """A learned constant per channel, (1, c, 1, 1) (YOLOR, Wang et al. 2021)."""
+
+    def __init__(self, channels: int, mean: float) -> None:
+        super().__init__()
+        self.implicit = nn.Parameter(torch.empty(1, channels, 1, 1))
+        nn.init.normal_(self.implicit, mean, 0.02)
+
+
+@register("IDetect", "ImplicitDetect", many=True)
+class ImplicitDetect(AnchorDetect):
+    """Anchor head of YOLOR and YOLOv7: im * conv(ia + x) with learned per-channel ia and im."""
+
+    gains_default = {"box": 0.05, "obj": 0.7, "cls": 0.3}
+    assign_default = "ota"
+    prior_slack = 0.99
+
+    def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence], *, strides: list[int],
+                 **options: object) -> None:
+        super().__init__(channels, nc, anchors, strides=strides, **options)
+        self.ia = nn.ModuleList(Implicit(c, 0.0) for c in channels)
+        self.im = nn.ModuleList(Implicit(conv.out_channels, 1.0) for conv in self.m)
+
+    def level(self, i: int, x: Tensor) -> Tensor:
+        return F.conv2d(x, *self._folded(i)) if len(self.ia) else self.m[i](x)
+
+    def _folded(self, i: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that equals im * conv(ia + x); exact, and it spares two passes over
+        the map."""
+        conv, ia, im = self.m[i], self.ia[i].implicit, self.im[i].implicit.flatten()  # im (c2,)
+        bias = conv.bias + conv.weight.flatten(1) @ ia.flatten()
+        return conv.weight * im[:, None, None, None], bias * im
+
+    def fuse(self) -> None:
+        """Fold the implicit constants into the convolutions."""
+        if len(self.ia):
+            with torch.no_grad():
+                folded = [self._folded(i) for i in range(len(self.m))]
+                self.m = nn.ModuleList(with_bias(c, *f) for c, f in zip(self.m, folded, strict=True))
+            self.ia, self.im = nn.ModuleList(), nn.ModuleList()

@@ -1,0 +1,89 @@
+"""The anchor-free head of YOLOv8: decoupled branches, boxes as distributions over distances to the four sides.
+
+Legend: B images, h, w cells of a level, nc classes, bins DFL bins per side, N = sum of h*w over levels.
+"""
+
+from collections.abc import Sequence
+from math import log
+
+import torch
+from torch import Tensor, nn
+
+from models.heads.decoding import anchor_points, dfl_expectation, distances_to_boxes
+from models.heads.options import choose, merge_gains, select_by_nms
+from models.layers.conv import Conv
+from models.losses import dfl_head_loss
+from models.registry import register
+from utils.structures import Detections, PackedTargets, Raw
+
+GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
+
+
+class Expectation(nn.Module):
+    """The constant bin values 0..bins-1, kept as the frozen 1x1 convolution that YOLOv8 checkpoints hold."""
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(bins, 1, 1, bias=False).requires_grad_(False)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.arange(bins, dtype=torch.float32).reshape(1, bins, 1, 1))
+
+
+# Registered behind the anchor head, which YOLOv3/v5/v7 files also call Detect, with anchors as second argument.
+@register("Detect", "DFLDetect", many=True)
+class DFLDetect(nn.Module):
+    """YOLOv8 head; learns by task-aligned assignment (TOOD, Feng et al. 2021) and DFL (Li et al. 2020).
+
+    channels, strides: of the levels read. box_loss: similarity of boxes (`models.losses.box_similarity`). gains: weights
+    of the terms box, cls, dfl.
+    """
+
+    def __init__(self, channels: list[int], nc: int = 80, bins: int = 16, *, strides: list[int], box_loss: str = "ciou",
+                 assign: str = "tal", gains: dict[str, float] | None = None) -> None:
+        super().__init__()
+        self.num_classes, self.bins, self.strides = nc, bins, list(strides)
+        self.box_loss = choose("box_loss", box_loss, ("iou", "giou", "diou", "ciou", "sca"))
+        self.assign = choose("assign", assign, ("tal",))
+        self.gains = merge_gains(GAINS, gains)
+        box, cls = max(16, channels[0] // 4, 4 * bins), max(channels[0], min(nc, 100))
+        self.cv2 = nn.ModuleList(self._branch(c, box, 4 * bins) for c in channels)
+        self.cv3 = nn.ModuleList(self._branch(c, cls, nc) for c in channels)
+        self.dfl = Expectation(bins)
+        self.out_channels = 0
+        self._init_bias()
+
+    @staticmethod
+    def _branch(c1: int, hidden: int, c2: int) -> nn.Sequential:
+        return nn.Sequential(Conv(c1, hidden, 3), Conv(hidden, hidden, 3), nn.Conv2d(hidden, c2, 1))
+
+    def _init_bias(self) -> None:
+        """Box logits lean to no bin; class priors expect five objects in a 640 px image."""
+        for box, cls, stride in zip(self.cv2, self.cv3, self.strides, strict=True):
+            nn.init.constant_(box[-1].bias, 1.0)
+            nn.init.constant_(cls[-1].bias, log(5 / self.num_classes / (640 / stride) ** 2))
+
+    def forward(self, pyramid: list[Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        """Levels (B, c, h, w) -> box logits (B, 4*bins, h, w), side by side l t r b, and class logits (B, nc, h, w)."""
+        return {"box": tuple(branch(x) for branch, x in zip(self.cv2, pyramid, strict=True)),
+                "cls": tuple(branch(x) for branch, x in zip(self.cv3, pyramid, strict=True))}
+
+    def loss(self, raw: Raw, targets: PackedTargets) -> dict[str, Tensor]:
+        """Weighted terms box, cls, dfl, times the batch size."""
+        return dfl_head_loss(raw.maps["box"], raw.maps["cls"], self.strides, targets, raw.image_size, bins=self.bins,
+                             box_loss=self.box_loss, gains=self.gains)
+
+    def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, nc), float32; N runs level, row, column."""
+        box = _flatten(raw.maps["box"])  # (B, N, 4*bins)
+        points, steps = anchor_points([m.shape[2:] for m in raw.maps["box"]], self.strides, box.device)
+        boxes = distances_to_boxes(dfl_expectation(box, self.bins) * steps, points)
+        return boxes, _flatten(raw.maps["cls"]).sigmoid()
+
+    def select(self, boxes: Tensor, scores: Tensor, **options: object) -> list[Detections]:
+        """Non-maximum suppression; see `utils.nms.non_max_suppression`."""
+        return select_by_nms(boxes, scores, **options)
+
+
+def _flatten(maps: Sequence[Tensor]) -> Tensor:
+    """Maps (B, c, h, w) of all levels -> (B, N, c) in float32, whatever the precision they were computed in."""
+    return torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2).float()

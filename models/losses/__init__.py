@@ -1,0 +1,9 @@
+"""Losses as pure functions: what a head says and what is true -> weighted scalars."""
+
+from models.assign.similarity import box_similarity
+from models.assign.task_aligned import TalOptions
+from models.losses.anchor_head import anchor_head_loss
+from models.losses.dfl_head import dfl_head_loss
+from models.losses.gains import scale_gains
+
+__all__ = ["TalOptions", "anchor_head_loss", "box_similarity", "dfl_head_loss", "scale_gains"]

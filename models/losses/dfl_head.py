@@ -1,0 +1,93 @@
+"""Loss of the decoupled anchor-free head of YOLOv8: task-aligned assignment, box similarity, distribution focal loss, BCE.
+
+Legend: B images, N anchor points of all levels, P positives (padded on a GPU), nc classes, bins DFL bins per side.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.assign.similarity import box_similarity, full_precision, upcast
+from models.assign.slots import ignored_cells, true_rows
+from models.assign.task_aligned import PointAssignment, TalOptions, assign_task_aligned
+from models.heads.decoding import anchor_points, dfl_expectation, distances_to_boxes
+from models.losses.checks import check_maps
+from utils.structures import PackedTargets
+
+
+def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], strides: Sequence[int], targets: PackedTargets,
+                  image_size: tuple[int, int], *, gains: Mapping[str, float], bins: int = 16, box_loss: str = "ciou",
+                  tal: TalOptions | None = None) -> dict[str, Tensor]:
+    """Weighted loss terms {"box", "cls", "dfl"} of a batch, each already multiplied by the batch size.
+
+    box_maps: (B, 4*bins, h, w) logits per level; cls_maps: (B, nc, h, w) logits; image_size: (H, W) in pixels; gains: one
+    weight per term; box_loss: a kind of `box_similarity`. Computed in float32 (float64 stays). Crowd regions
+    (`targets.ignore`) teach nothing: a point inside one that learns no box has no loss. Raises `UserError` for an
+    unknown box_loss, `ValueError` where maps, strides and image_size disagree.
+    """
+    check_maps([m.shape for m in cls_maps], strides, image_size, box_loss)
+    with full_precision(cls_maps[0].device):
+        shapes = [(m.shape[2], m.shape[3]) for m in cls_maps]
+        box_levels = [m.flatten(2) for m in box_maps]  # (B, 4*bins, n)
+        cls_levels = [upcast(m).flatten(2) for m in cls_maps]  # (B, nc, n)
+        points, steps = anchor_points(shapes, strides, cls_maps[0].device, cls_levels[0].dtype)
+        with torch.no_grad():
+            distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), bins) for m in box_levels], 1)  # (B, N, 4)
+            boxes = distances_to_boxes(distances * steps, points)
+        assigned = assign_task_aligned(boxes, [m.detach() for m in cls_levels], points, targets, tal)
+        total = assigned.score.sum().clamp(min=1)  # S of the facts: every term is per unit of target score
+        topk = (tal or TalOptions()).topk
+        logits, weight, box, label_logit, place = _positives(box_levels, cls_levels, assigned, targets, topk)
+        box_term, dfl_term = _box_terms(logits, box, points[place], steps[place], bins, box_loss)
+        weights = _background_weights(assigned, targets, shapes, strides)  # (B, N)
+        # BCE(x, t) = softplus(x) - x*t and t is zero but at the positives: no (B, N, nc) target is ever built
+        every = torch.cat([F.softplus(m).sum(1) for m in cls_levels], 1)  # (B, N)
+        cls_term = (every * weights).sum() - (label_logit * weight).sum()
+        terms = {"box": (box_term * weight).sum(), "cls": cls_term, "dfl": (dfl_term * weight).sum()}
+        return {name: term * (gains[name] * len(cls_maps[0])) / total for name, term in terms.items()}
+
+
+def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assigned: PointAssignment,
+               targets: PackedTargets, topk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What the positives say and should say: box logits (P, 4*bins), weight (P,), true box (P, 4), logit of the true class
+    (P,), index of the point among N (P,). Read level by level, so that the big maps are never joined."""
+    start, parts = 0, []
+    bound = targets.boxes.shape[1] * topk
+    for box_map, cls_map in zip(box_levels, cls_levels, strict=True):
+        level = slice(start, start + cls_map.shape[-1])
+        image, place, keep = true_rows(assigned.box[:, level] >= 0, bound)
+        row = assigned.box[:, level][image, place].clamp(min=0)
+        weight = assigned.score[:, level][image, place] * keep
+        parts.append((box_map[image, :, place], weight, targets.boxes[image, row],
+                      cls_map[image, targets.labels[image, row], place], place + start))
+        start = level.stop
+    logits, weight, box, label_logit, place = (torch.cat(column) for column in zip(*parts, strict=True))
+    return upcast(logits), weight, box.to(label_logit.dtype), label_logit, place
+
+
+def _box_terms(logits: Tensor, box: Tensor, points: Tensor, steps: Tensor, bins: int, kind: str) -> tuple[Tensor, Tensor]:
+    """1 - similarity (P,) and DFL (P,), in stride units about each point.
+
+    DFL (Li et al., Generalized Focal Loss, 2020, eq. 6): cross entropy against the two bins around the true distance.
+    """
+    log_p = logits.unflatten(-1, (4, bins)).log_softmax(-1)  # (P, 4, bins)
+    distance = log_p.exp() @ torch.arange(bins, device=logits.device, dtype=logits.dtype)  # (P, 4)
+    truth = (box - points.repeat(1, 2)) / steps  # (P, 4) xyxy about the point
+    origin = torch.zeros_like(points)
+    box_term = 1 - box_similarity(distances_to_boxes(distance, origin), truth, kind)
+    target = torch.cat((-truth[:, :2], truth[:, 2:]), -1).clamp(0, bins - 1 - 0.01)  # (P, 4) l t r b
+    low = target.floor()
+    index = low.long()[..., None]  # (P, 4, 1)
+    below, above = log_p.gather(-1, index)[..., 0], log_p.gather(-1, index + 1)[..., 0]
+    dfl = -(below * (low + 1 - target) + above * (target - low)).mean(-1)
+    return box_term, dfl
+
+
+def _background_weights(assigned: PointAssignment, targets: PackedTargets, shapes: Sequence[tuple[int, int]],
+                        strides: Sequence[int]) -> Tensor:
+    """(B, N): 0 for points inside a crowd region that learn no box, 1 elsewhere."""
+    ignored = torch.cat([ignored_cells(targets.boxes, targets.ignore, shape, stride).flatten(1)
+                         for shape, stride in zip(shapes, strides, strict=True)], 1)
+    return (~ignored | (assigned.box >= 0)).to(assigned.score.dtype)

@@ -1,0 +1,79 @@
+"""ssFPN, the scale-sequence neck (Park et al. 2022): a 3-D convolution over the levels stacked as a third axis.
+
+Legend: B images, C width, D levels along the scale axis, H, W pixels of the finest level.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers.conv import Conv, activation, fold_batch_norm
+from models.necks.assn import scale_factors
+from models.necks.resample import conv3x3_enlarged
+from models.registry import register
+
+
+class ScaleConv(nn.Module):
+    """3x3x3 convolution over a stack of levels, batch norm, activation, mean over the scale axis.
+
+    A 3-D convolution over D planes is a sum of 2-D ones, two or three per plane, so each level is convolved at its own
+    resolution, once for all planes that it reaches, and the stack is never made.
+    """
+
+    def __init__(self, c1: int, c2: int, act: bool | str = "LeakyReLU(0.01)") -> None:
+        super().__init__()
+        self.conv3d = nn.Conv3d(c1, c2, 3, padding=1)
+        self.batch3d = nn.BatchNorm3d(c2, eps=1e-3)
+        self.act = activation(act)
+
+    def forward(self, levels: list[Tensor], factors: list[int]) -> Tensor:
+        """Levels (B, C, H/f, W/f) in the order of the scale axis, with their factors f -> (B, C, H, W)."""
+        depth = len(levels)
+        planes: list[list[Tensor]] = [[] for _ in range(depth)]
+        for i, (x, factor) in enumerate(zip(levels, factors, strict=True)):
+            reached = range(max(i - 1, 0), min(i + 2, depth))
+            weight = torch.cat([self.conv3d.weight[:, :, i - d + 1] for d in reached])  # tap of plane d that sees level i
+            for d, y in zip(reached, conv3x3_enlarged(x, weight, factor).chunk(len(reached), 1), strict=True):
+                planes[d].append(y)
+        stack = torch.stack([sum(parts[1:], parts[0]) for parts in planes], 2)  # (B, C, D, H, W)
+        return self.act(self.batch3d(stack + self.conv3d.bias[:, None, None, None])).mean(2)
+
+    def fuse(self) -> None:
+        """Fold the batch norm into the convolution."""
+        if isinstance(self.batch3d, nn.BatchNorm3d):
+            with torch.no_grad():
+                weight, bias = fold_batch_norm(self.conv3d, self.batch3d)
+                self.conv3d.weight.copy_(weight)
+                self.conv3d.bias.copy_(bias)
+            self.conv3d.requires_grad_(False)
+            self.batch3d = nn.Identity()
+
+
+@register("SSFPN", many=True)
+class SSFPN(nn.Module):
+    """Levels, finest first -> the scale-sequence map beside the finest level (cat, or their sum where `merge` is "add").
+
+    The order of the levels is the order along the scale axis; the published P6 models use P3, P6, P5, P4.
+    channels: C, by default the width of the finest level. act: LeakyReLU(0.01) as in ssFPN; the YOLOv7 fork of ASSN
+    uses SiLU.
+    """
+
+    def __init__(self, widths: list[int], channels: int | None = None, act: bool | str = "LeakyReLU(0.01)",
+                 merge: str = "concat", *, strides: list[int]) -> None:
+        super().__init__()
+        finest, c = widths[0], channels or widths[0]
+        if merge not in ("add", "concat"):
+            raise ValueError(f"merge {merge!r} is not one of add, concat")
+        if merge == "add" and c != finest:
+            raise ValueError(f"merge 'add' needs channels {finest}, the width of the finest level, not {c}")
+        self.factors = scale_factors(strides)
+        self.reduce = nn.ModuleList(nn.Identity() if i == 0 and width == c else Conv(width, c)
+                                    for i, width in enumerate(widths))
+        self.scale = ScaleConv(c, c, act)
+        self.concat = merge == "concat"
+        self.out_channels = finest + c if self.concat else finest
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        levels = [unit(x) for unit, x in zip(self.reduce, pyramid, strict=True)]
+        sequence = self.scale(levels, self.factors)
+        return torch.cat((sequence, pyramid[0]), 1) if self.concat else sequence + pyramid[0]

@@ -1,0 +1,217 @@
+"""One face for a trained detector, whatever file it lies in: .pt (checkpoint), .onnx or .torchscript.
+
+Legend: B images in a batch, H, W pixels of the input frame, N candidate boxes of one image, C classes.
+An exported file takes `images` (B, 3, H, W) float32 RGB in [0, 1] and gives `boxes` (B, N, 4) float32 xyxy input pixels
+and `scores` (B, N, C) float32; what else one must know to use it travels inside it as a `Card`.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models import load_model
+from utils.device import select_device
+from utils.errors import UserError
+from utils.nms import non_max_suppression
+from utils.structures import Detections
+
+CARD_FORMAT = "assn-export/1"
+CARD_KEY = "assn"  # the entry of ONNX metadata_props, and the stem of TorchScript's extra file
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an exported file says about itself; kept inside the file as JSON.
+
+    names: class names; strides: pixels per cell of each level; size: (height, width) where the file takes no
+    other, else None; batch: images per call where that is fixed, else None; half: weights and most arithmetic in fp16;
+    device: the device type a TorchScript file was traced on, which it is bound to ("" where it is not bound);
+    select: how detections are chosen from boxes and scores.
+    """
+
+    names: tuple[str, ...]
+    strides: tuple[int, ...]
+    size: tuple[int, int] | None
+    batch: int | None
+    half: bool
+    device: str = ""
+    select: str = "nms"
+    format: str = CARD_FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> "Card":
+        """Read a card back. Raises `UserError` for files that this project did not write, or a newer version of it."""
+        if not text:
+            raise UserError(f"{path}: was not written by this project's export.py (no card inside); export it again")
+        content = json.loads(text)
+        if content.get("format") != CARD_FORMAT or content.get("select") != "nms":
+            found = f"{content.get('format')}, select {content.get('select')}"
+            raise UserError(f"{path}: its card ({found}) is not what this version reads ({CARD_FORMAT}, nms); export "
+                            "it again")
+        size = content["size"] and tuple(content["size"])
+        return cls(**{**content, "names": tuple(content["names"]), "strides": tuple(content["strides"]), "size": size})
+
+
+class Runtime:
+    """A detector that is ready to run; the subclasses say how one batch is computed.
+
+    names: class names; strides: pixels per cell of each level; fixed_size: the only (height, width) it takes, or None;
+    fixed_batch: the only batch size it takes inside, or None (`predict` takes any: it pads or splits); device: where
+    images are best put and where `boxes` and `scores` lie.
+    """
+
+    def __init__(self, path: Path, card: Card, device: torch.device) -> None:
+        self.path, self.device = path, device
+        self.names, self.strides = list(card.names), list(card.strides)
+        self.fixed_size, self.fixed_batch, self.half = card.size, card.batch, card.half
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images (B, 3, H, W), uint8 or float in [0, 1] -> boxes (B, N, 4) xyxy input pixels, scores (B, N, C).
+
+        Both answers are float32. Raises `UserError` where the file takes another size.
+        """
+        height, width = images.shape[-2:]
+        if self.fixed_size and (height, width) != self.fixed_size:
+            bound = "x".join(map(str, self.fixed_size))
+            raise UserError(f"{self.path}: exported for {bound} pixels, got {height}x{width}; give that --imgsz, or "
+                            "export it again with --dynamic")
+        step = self.fixed_batch or len(images)
+        parts = []
+        with torch.inference_mode():
+            for part in images.to(self.device, non_blocking=True).split(step):
+                short = step - len(part)
+                padded = torch.cat((part, part.new_zeros(short, *part.shape[1:]))) if short else part
+                parts.append([out[:len(part)] for out in self._predict(padded)])
+        boxes, scores = zip(*parts, strict=True)
+        return torch.cat(boxes), torch.cat(scores)
+
+    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def select(self, boxes: Tensor, scores: Tensor, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
+               classes: Sequence[int] | None = None, agnostic: bool = False,
+               multi_label: bool = False) -> list[Detections]:
+        """Choose the detections of each image from what `predict` gave."""
+        return non_max_suppression(boxes, scores, conf=conf, iou=iou, max_det=max_det, classes=classes,
+                                   agnostic=agnostic, multi_label=multi_label)
+
+
+class TorchRuntime(Runtime):
+    """A PyTorch model, fused. half: fp16 on a GPU and bf16 on a CPU, where fp16 is some hundred times slower."""
+
+    def __init__(self, path: Path, model: torch.nn.Module, device: torch.device, half: bool) -> None:
+        super().__init__(path, Card(tuple(model.names), tuple(model.strides), None, None, half), device)
+        self.dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
+        self.model = model.eval().fuse().to(device, self.dtype)
+
+    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.decode(self.model(images if images.dtype == torch.uint8 else images.to(self.dtype)))
+
+    def select(self, boxes: Tensor, scores: Tensor, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
+               classes: Sequence[int] | None = None, agnostic: bool = False,
+               multi_label: bool = False) -> list[Detections]:
+        return self.model.select(boxes, scores, conf=conf, iou=iou, max_det=max_det, classes=classes,
+                                 agnostic=agnostic, multi_label=multi_label)
+
+
+class TorchScriptRuntime(Runtime):
+    """A traced file; it runs on the type of device it was traced on, since tracing writes the device into the file."""
+
+    def __init__(self, path: Path, device: str | torch.device) -> None:
+        extra = {f"{CARD_KEY}.json": ""}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "deprecated": the format has no successor that needs no compiler
+                self.module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: truncated or not TorchScript ({first_line(error)}); export it again") from None
+        text = extra[f"{CARD_KEY}.json"]
+        card = Card.from_json(text.decode() if isinstance(text, bytes) else text, path)
+        chosen = select_device(card.device if device == "" else str(device))
+        if (chosen.type, chosen.index or 0) != (card.device, 0):
+            word, other = ("cpu", "with --device 0") if card.device == "cpu" else ("0", "with --device cpu")
+            raise UserError(f"{path}: was traced for --device {word} and runs only there; give that here, or export it "
+                            f"again {other}")
+        super().__init__(path, card, chosen)
+        self.module.to(chosen).eval()
+
+    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return self.module(as_unit(images))
+        except RuntimeError as error:
+            raise UserError(f"{self.path}: failed on {list(images.shape)}: {str(error).strip()[-150:]!r}") from None
+
+
+class OnnxRuntime(Runtime):
+    """An ONNX file run by onnxruntime, on the CPU or through its CUDA provider."""
+
+    def __init__(self, path: Path, device: str | torch.device) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise UserError(f"{path}: needs onnxruntime, which is not installed; pip install onnxruntime "
+                            "(or onnxruntime-gpu)") from None
+        gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        chosen = torch.device("cpu") if device == "" and not gpu else select_device(str(device))
+        if chosen.type == "cuda" and not gpu:
+            raise UserError(f"--device {chosen.index}: the installed onnxruntime is built without CUDA; "
+                            "pip install onnxruntime-gpu, or use --device cpu")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # silent: its errors come as exceptions too, its warnings no user can act on
+        providers = [("CUDAExecutionProvider", {"device_id": chosen.index})] if chosen.type == "cuda" else []
+        providers.append("CPUExecutionProvider")
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # onnxruntime's own exceptions share no public base class
+            raise UserError(f"{path}: truncated or not an ONNX file ({first_line(error)}); export it again") from None
+        card = Card.from_json(self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY, ""), path)
+        super().__init__(path, card, chosen)
+
+    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            outputs = self.session.run(["boxes", "scores"], {"images": as_unit(images).cpu().numpy()})
+        except Exception as error:  # as above
+            raise UserError(f"{self.path}: failed on {list(images.shape)}: {first_line(error)}") from None
+        boxes, scores = (torch.from_numpy(out).to(self.device) for out in outputs)
+        return boxes, scores
+
+
+def load_runtime(path: Path | str, device: str | torch.device = "", half: bool = False) -> Runtime:
+    """Open a checkpoint or an exported file, told apart by its suffix (.pt, .onnx, .torchscript).
+
+    device: '' takes the first GPU that the file and the installed libraries can use, or else the CPU; 'cpu', '0', ...
+    half: compute in 16 bits; an exported file must have been exported so.
+    Raises `UserError` for a missing, truncated or foreign file, or a device that the file cannot use.
+    """
+    path = Path(path)
+    kinds = {".pt": "a checkpoint", ".onnx": "ONNX", ".torchscript": "TorchScript"}
+    if path.suffix not in kinds:
+        known = ", ".join(f"{suffix} ({what})" for suffix, what in kinds.items())
+        raise UserError(f"{path}: unknown kind of weights {path.suffix!r}; known: {known}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; nothing is downloaded, so give the path of a trained model, such as "
+                        "runs/train/exp/weights/best.pt")
+    if path.suffix == ".pt":
+        chosen = select_device(str(device))
+        return TorchRuntime(path, load_model(path), chosen, half)
+    runtime = OnnxRuntime(path, device) if path.suffix == ".onnx" else TorchScriptRuntime(path, device)
+    if half and not runtime.half:
+        raise UserError(f"--half: {path} was exported in fp32; export it again with --half, or drop the flag here")
+    return runtime
+
+
+def as_unit(images: Tensor) -> Tensor:
+    """uint8 images -> float32 in [0, 1]; float images are taken as they are, in float32."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

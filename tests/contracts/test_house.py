@@ -1,0 +1,135 @@
+"""Rules of the house that no reviewer should have to check by eye: which way imports run, what is unsafe, what must exist."""
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("utils", "data", "models", "benchmarks")
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
+FILES = sorted([*ROOT.glob("*.py"), *(f for p in PACKAGES for f in (ROOT / p).rglob("*.py"))])
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+FLOORS = {"utils": {"utils"}, "data": {"utils", "data"}, "models": {"utils", "models"}, "train": {"utils", "data", "models", "val"}}
+HOUSE = {*PACKAGES, *SCRIPTS, "tests"}
+DISTRIBUTIONS = {"cv2": "opencv-python", "yaml": "pyyaml", "PIL": "pillow", "google": "protobuf"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def nodes(paths: list[Path], *kinds: type[ast.AST]):
+    """(`file:line`, path, node) of every node of these kinds."""
+    for path in paths:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, kinds):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", path, node
+
+
+def imports(paths: list[Path]):
+    """(`file:line`, path, top-level name) of every absolute import, inside functions too."""
+    for where, path, node in nodes(paths, ast.Import, ast.ImportFrom):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] * (not node.level)
+        yield from ((where, path, name.split(".")[0]) for name in names)
+
+
+def test_imports_run_one_way():
+    wrong = []
+    for where, path, name in imports(FILES):
+        home = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        allowed = HOUSE if home == "benchmarks" else FLOORS.get(home, {"utils", "data", "models"})
+        if name in HOUSE - allowed:
+            wrong.append(f"{where} imports {name}")
+    assert not wrong
+
+
+def test_third_party_imports_are_required():
+    listed = {re.split(r"[<>=!~\[ ;#]", line.strip(), maxsplit=1)[0].lower()
+              for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines() if line.strip()}
+    unlisted = {f"{name} ({where})" for where, _, name in imports(FILES + TESTS)
+                if name not in HOUSE | set(sys.stdlib_module_names) and DISTRIBUTIONS.get(name, name).lower() not in listed}
+    assert not unlisted
+
+
+def unsafe(call: ast.Call) -> bool:
+    """Calls that run what they read."""
+    name, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+    if name == "torch.load":
+        return given.get("weights_only") != "True"
+    if name.startswith("yaml."):
+        return "load" in name and "safe" not in name or name.startswith("yaml.unsafe")
+    return (name in ("eval", "exec", "pickle.load", "pickle.loads", "joblib.load", "torch.hub.load")
+            or given.get("allow_pickle") == "True")
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("eval(x)", True), ("model.eval()", False), ("yaml.load(f)", True), ("yaml.unsafe_load(f)", True),
+    ("yaml.safe_load(f)", False), ("torch.load(f)", True), ("torch.load(f, weights_only=True)", False),
+    ("pickle.load(f)", True), ("np.load(f, allow_pickle=True)", True), ("np.load(f)", False)])
+def test_unsafe_is_recognised(text, expected):
+    assert unsafe(ast.parse(text, mode="eval").body) == expected
+
+
+def test_nothing_that_is_read_is_executed():
+    assert not [f"{where} {ast.unparse(node.func)}" for where, _, node in nodes(FILES + TESTS, ast.Call) if unsafe(node)]
+
+
+def test_rooms_fit_a_screen():
+    long = [f"{path.relative_to(ROOT)}: {lines} lines" for path in FILES
+            if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400]
+    for where, _, node in nodes(FILES, ast.FunctionDef, ast.AsyncFunctionDef):
+        if (lines := node.end_lineno - node.lineno + 1) > 60:
+            long.append(f"{where} {node.name}: {lines} lines")
+    assert not long
+
+
+def test_no_absolute_paths():
+    here = re.compile(r"(?<![\w.:/}])/(?:work|home|root|tmp|mnt|media|Users)/")
+    texts = [*FILES, *TESTS, *(ROOT / "cfg").rglob("*.yaml"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    assert not [f"{path.relative_to(ROOT)}:{number}: {line.strip()}" for path in texts
+                for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if here.search(line)]
+
+
+def test_the_card_is_complete():
+    entries = ("models", "utils", "data", "cfg/models", "cfg/data", "cfg/train", "tests", "benchmarks", "train.py", "val.py",
+               "detect.py", "export.py", "requirements.txt", "README.md", "LICENSE", "pyproject.toml", "Makefile", ".ci/run")
+    assert not [entry for entry in entries if not (ROOT / entry).exists()]
+
+
+PROBE = """
+import importlib, json, os, random, sys
+import numpy as np, torch
+modules, foreign = json.loads(sys.argv[1])
+for name in foreign:
+    importlib.import_module(name)  # what libraries do at import is theirs
+def world():
+    return {"os.environ": dict(os.environ), "sys.path": list(sys.path), "threads": torch.get_num_threads(),
+            "numpy print options": np.get_printoptions(), "default type": torch.get_default_dtype(), "folder": os.getcwd(),
+            "torch print options": vars(torch._tensor_str.PRINT_OPTS).copy(), "random": random.getstate(),
+            "torch random": torch.get_rng_state().tolist(), "numpy random": np.random.get_state()[1].tolist(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(), "files": sorted(os.listdir())}
+for name in modules:
+    before = world()
+    importlib.import_module(name)
+    for what, value in world().items():
+        if value != before[what]:
+            print(f"importing {name} changed {what}")
+"""
+
+
+def test_imports_have_no_side_effects():
+    import json
+
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES
+               if path.name != "__main__.py"]
+    foreign = sorted({name for _, _, name in imports(FILES)} - HOUSE - {"__future__"})
+    run = subprocess.run([sys.executable, "-B", "-c", PROBE, json.dumps([modules, foreign])], cwd=ROOT, text=True,
+                         capture_output=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout == ""

@@ -1,0 +1,60 @@
+"""Raw maps and targets that the tests of losses and assignment share."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.assign import slots
+from utils.boxes import cxcywh_to_xyxy
+from utils.structures import PackedTargets, Targets, pack_targets
+
+STRIDES = [8, 16, 32]
+V7_ANCHORS = torch.tensor([[12, 16, 19, 36, 40, 28], [36, 75, 76, 55, 72, 146], [142, 110, 192, 243, 459, 401]],
+                          dtype=torch.float32).view(3, 3, 2)
+V8_GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
+V7_GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}
+
+
+def targets_from_rows(rows: np.ndarray, batch: int, size: int, dtype: torch.dtype = torch.float32) -> PackedTargets:
+    """Normalised (image, class, cx, cy, w, h) rows -> packed pixel boxes of square images."""
+    rows = torch.from_numpy(rows).to(dtype)
+    images = [rows[rows[:, 0] == i] for i in range(batch)]
+    packed = pack_targets([Targets((cxcywh_to_xyxy(r[:, 2:]) * size).float(), r[:, 1].long()) for r in images])
+    return packed
+
+
+def random_targets(batch: int, count: int, size: int, classes: int, seed: int = 0, largest: float = 0.4) -> PackedTargets:
+    """Up to `count` boxes in each image, sides from 1.5 % of the image to `largest` of it, mostly small."""
+    rng = np.random.RandomState(seed)
+    targets = []
+    for i in range(batch):
+        n = count if i == 0 else rng.randint(0, count + 1)
+        sides = size * np.exp(rng.uniform(np.log(0.015), np.log(largest), (n, 2)))
+        low = rng.rand(n, 2) * (size - sides)
+        boxes = torch.from_numpy(np.concatenate((low, low + sides), 1)).float()
+        targets.append(Targets(boxes, torch.from_numpy(rng.randint(0, classes, n))))
+    return pack_targets(targets)
+
+
+def dfl_maps(batch: int, classes: int, size: int, strides: list[int] | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    """Box (B, 64, h, w) and class (B, nc, h, w) logits by the rule of the v8 goldens."""
+    box, cls = [], []
+    for k, stride in enumerate(strides or STRIDES):
+        side = size // stride
+        value = np.random.RandomState(200 + k).standard_normal((batch, 64 + classes, side, side))
+        value[:, :64] = 2.0 * value[:, :64] - 0.25 * (np.arange(64) % 16)[:, None, None]
+        value = torch.from_numpy(value.astype(np.float32))
+        box.append(value[:, :64].clone())
+        cls.append(value[:, 64:].clone())
+    return box, cls
+
+
+def anchor_maps(batch: int, classes: int, size: int, strides: list[int] | None = None, first: int = 0) -> list[Tensor]:
+    """(B, 3, h, w, 5+nc) logits by the rule of the anchor goldens."""
+    return [torch.from_numpy(np.random.RandomState(100 + first + k).standard_normal(
+        (batch, 3, size // s, size // s, 5 + classes)).astype(np.float32)) for k, s in enumerate(strides or STRIDES)]
+
+
+def pad_as_on_cuda(monkeypatch) -> None:
+    """Let the CPU run the padded lists that a GPU gets."""
+    monkeypatch.setattr(slots, "counts_are_free", lambda device: False)

@@ -1,0 +1,208 @@
+"""detect.py: every flag changes something, nothing is lost, and mistakes are told in one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import detect
+import export
+from tests.tiny import NAMES, picture, tiny_checkpoint, video
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "best.pt")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A folder with two pictures, a text file and a picture that is not one."""
+    folder = tmp_path_factory.mktemp("source")
+    picture(folder / "a.jpg", 0)
+    picture(folder / "000123.png", 1, (64, 64))
+    (folder / "notes.md").write_text("not a picture")
+    (folder / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:100])
+    return folder
+
+
+@pytest.fixture
+def run(weights, tmp_path):
+    """run(source, *flags) -> results folder; 64 px, everything below `tmp_path`."""
+
+    def go(source, *flags, weights=weights):
+        words = ["--weights", weights, "--source", source, "--project", tmp_path / "out", "--device", "cpu", *flags]
+        words += ["--img", 64] * ("--img" not in flags)
+        return detect.main(detect.build_parser().parse_args([str(word) for word in words]))
+
+    return go
+
+
+def rows(folder: Path, name: str = "a") -> np.ndarray:
+    return np.loadtxt(folder / "labels" / f"{name}.txt", ndmin=2)
+
+
+def test_a_folder(run, source, capsys):
+    folder = run(source, "--save-txt", "--save-conf", "--save-crop", "--save-json")
+    told = capsys.readouterr().out
+    assert "2 images, 1 skipped" in told and f"skipped {source / 'broken.jpg'}" in told and f"results: {folder}" in told
+    assert all(stage in told for stage in ("ms pre-process", "ms inference", "ms NMS"))
+    assert f"image {source / 'a.jpg'}: 64x64 " in told or f"image {source / 'a.jpg'}: 48x64 " in told
+    assert {p.name for p in folder.iterdir()} == {"a.jpg", "000123.png", "labels", "crops", "predictions.json"}
+    assert cv2.imread(str(folder / "a.jpg")).shape == (96, 128, 3)
+    assert (cv2.imread(str(folder / "000123.png")) != cv2.imread(str(source / "000123.png"))).any()
+    table, answers = rows(folder), json.loads((folder / "predictions.json").read_text())
+    mine = [row for row in answers if row["image_id"] == "a"]
+    assert len(table) == len(mine) > 0 and table.shape[1] == 6
+    assert {row["image_id"] for row in answers} <= {"a", 123}
+    for line, row in zip(table, mine, strict=True):
+        left, top, width, height = row["bbox"]
+        box = [(left + width / 2) / 128, (top + height / 2) / 96, width / 128, height / 96]
+        np.testing.assert_allclose(line, [row["category_id"], *box, row["score"]], atol=1e-4)
+        assert row["category"] == NAMES[row["category_id"]] and row["file_name"] == str(source / "a.jpg")
+    crops = list((folder / "crops").rglob("*.jpg"))
+    assert len(crops) == len(answers) and {p.parent.name for p in crops} <= set(NAMES)
+
+
+def test_flags_that_choose_detections(run, source):
+    def found(*flags):
+        return rows(run(source / "a.jpg", "--save-txt", "--save-conf", "--nosave", *flags))
+
+    plain = found()
+    assert not np.array_equal(plain, found("--half"))
+    assert not np.array_equal(plain, found("--img", 128, 96))
+    scores = np.sort(plain[:, 5])
+    middle = (scores[0] + scores[-1]) / 2
+    assert 0 < len(found("--conf", middle)) < len(plain)
+    assert len(found("--iou", 0.05)) < len(plain) < len(found("--iou", 0.95))
+    assert len(found("--max-det", 1)) == 1
+    assert len(found("--agnostic-nms", "--iou", 0.1)) < len(found("--iou", 0.1))
+    label = int(plain[0, 0])
+    np.testing.assert_array_equal(found("--classes", label), found("--classes", NAMES[label]))
+    assert set(found("--classes", label)[:, 0]) == {label} and len(set(plain[:, 0])) > 1
+
+
+def test_flags_that_choose_looks(run, tmp_path):
+    wide = picture(tmp_path / "wide.png", size=(256, 320))  # room for captions
+
+    def drawn(*flags):
+        return cv2.imread(str(run(wide, "--max-det", 3, *flags) / "wide.png"))
+
+    pictures = [drawn(), drawn("--line-thickness", 1), drawn("--hide-labels"), drawn("--hide-conf")]
+    assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
+
+
+def test_where_results_go(run, source):
+    one = source / "a.jpg"
+    assert [run(one).name, run(one).name, run(one, "--name", "mine").name] == ["exp", "exp2", "mine"]
+    assert run(one, "--exist-ok").name == "exp"
+    before = set(source.parent.rglob("*"))
+    assert run(one, "--nosave") is None and set(source.parent.rglob("*")) == before
+    quiet = run(one, "--conf", 1.0, "--save-txt", "--nosave")
+    assert (quiet / "labels" / "a.txt").read_text() == "" and not (quiet / "a.jpg").exists()
+
+
+def test_same_names_in_two_folders_are_both_kept(run, tmp_path):
+    listed = [picture(tmp_path / name, number) for number, name in enumerate(["l/1.jpg", "r/1.jpg", "r/1.png"])]
+    (tmp_path / "list.txt").write_text("\n".join(map(str, listed)))
+    folder = run(tmp_path / "list.txt", "--save-txt")
+    assert {p.name for p in folder.glob("*.*")} == {"1.jpg", "1_2.jpg", "1_3.png"}
+    assert len(list((folder / "labels").iterdir())) == 3
+    assert len(list(run(tmp_path / "*" / "*.jpg").glob("*.jpg"))) == 2
+
+
+def test_video(run, tmp_path):
+    clip = video(tmp_path / "clip.mp4", frames=5)
+    folder = run(clip, "--save-txt", "--save-json")
+    stream = cv2.VideoCapture(str(folder / "clip.mp4"))
+    assert stream.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and stream.get(cv2.CAP_PROP_FPS) == 10
+    assert stream.read()[1].shape == (64, 96, 3)
+    assert len(list((folder / "labels").iterdir())) == 5
+    assert {row["frame"] for row in json.loads((folder / "predictions.json").read_text())} <= set(range(5))
+    sparse = run(clip, "--vid-stride", 2)
+    stream = cv2.VideoCapture(str(sparse / "clip.mp4"))
+    assert stream.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and stream.get(cv2.CAP_PROP_FPS) == 5
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_an_error_midway_leaves_no_half_video(run, tmp_path, monkeypatch):
+    clip = video(tmp_path / "clip.mp4")
+    old = run(clip) / "clip.mp4"
+    whole = old.read_bytes()
+    add = detect.Results.add
+
+    def fail_at_two(self, path, image, found, frame=None, fps=0.0):
+        if frame == 2:
+            raise UserError("disk full")
+        add(self, path, image, found, frame, fps)
+
+    monkeypatch.setattr(detect.Results, "add", fail_at_two)
+    with pytest.raises(UserError, match="disk full"):
+        run(clip, "--exist-ok")
+    assert old.read_bytes() == whole and [p.name for p in old.parent.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("flags", [["--include", "onnx"], ["--include", "torchscript", "--dynamic"]])
+def test_exported_files_find_the_same(run, weights, source, tmp_path, flags):
+    copy = tmp_path / "best.pt"
+    copy.write_bytes(weights.read_bytes())
+    words = ["--weights", str(copy), "--img", "64", *flags]
+    path = export.main(export.build_parser().parse_args(words))[0]
+    square = source / "000123.png"
+    expected, got = (rows(run(square, "--save-txt", "--save-conf", weights=w), "000123") for w in (weights, path))
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+    if "--dynamic" not in flags:
+        with pytest.raises(UserError, match="was exported for 64 64 only"):
+            run(square, "--img", 96, weights=path)
+
+
+def test_wrong_inputs_are_told(run, weights, source, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "film.mp4").write_bytes(b"not a film")
+    (tmp_path / "half.pt").write_bytes(weights.read_bytes()[:1000])
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    for given, words, told in [
+        (tmp_path / "empty", (), "empty"), (tmp_path / "film.mp4", (), "film.mp4"),
+        (tmp_path / "absent.jpg", (), "absent.jpg"), (tmp_path / "broken.jpg", (), "broken.jpg"),
+        (source, ("--classes", "7"), "out of range, this model has classes 0 to 2"),
+        (source, ("--classes", "cirle"), "did you mean 'circle'"), (source, ("--save-conf",), "add --save-txt"),
+        (source, ("--device", "7"), "--device 7"),
+    ]:
+        with pytest.raises(UserError, match=told) as error:
+            run(given, *words)
+        assert "\n" not in str(error.value)
+    for path, told in [("half.pt", "truncated"), ("absent.pt", "no such file"), ("best.weights", "unknown kind")]:
+        with pytest.raises(UserError, match=told):
+            run(source, weights=tmp_path / path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_flags_end_with_code_2(run, source, capsys):
+    for words, told in [(["--view-img"], "results folder"), (["--save-csv"], "use --save-json"),
+                        (["--conf", "2"], "between"), (["--augment"], "not supported"),
+                        (["--data", "coco.yaml"], "class names"), (["--vid-stride", "x"], "1 or more"),
+                        (["--img", "1", "2", "3"], "one or two"), (["--typo"], "--typo")]:
+        with pytest.raises(SystemExit) as stop:
+            run(source, *words)
+        assert stop.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_the_command_line(weights, source, tmp_path):
+    """One good and one bad run as a user types them: exit code, one line, no traceback."""
+    def call(*words):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, ROOT / "detect.py", "--weight", weights, "--img-size", "64", *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+
+    good = call("--source", source, "--conf", 0.3, "--iou", 0.5)
+    assert good.returncode == 0 and (tmp_path / "runs/detect/exp/a.jpg").is_file(), good.stderr
+    bad = call("--source", tmp_path / "nowhere")
+    assert bad.returncode == 1 and bad.stderr.startswith("error: ") and bad.stderr.count("\n") == 1

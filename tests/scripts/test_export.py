@@ -1,0 +1,103 @@
+"""export.py: what it writes is proved, and nothing worse than what was there takes its place."""
+
+import json
+
+import onnx
+import pytest
+import torch
+
+import export as script
+import models.export
+from models.runtime import load_runtime
+from tests.tiny import NAMES, tiny_checkpoint
+from utils.errors import UserError
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return tiny_checkpoint(tmp_path / "best.pt")
+
+
+def run(*words):
+    return script.main(script.build_parser().parse_args([str(word) for word in words]))
+
+
+def test_dynamic_files_take_any_size_and_batch(weights, capsys):
+    paths = run("--weights", weights, "--dynamic", "--img", 64, 96, "--batch", 2, "--include", "torchscript", "onnx")
+    assert [p.name for p in paths] == ["best.torchscript", "best.onnx"]
+    told = capsys.readouterr().out
+    assert all(what in told for what in ("random 2x3x64x96", "pictures 2x3x64x96", "random 3x3x96x64"))
+    reference = load_runtime(weights, "cpu")
+    images = torch.rand(1, 3, 128, 32)
+    for path in paths:
+        runtime = load_runtime(path, "cpu")
+        assert runtime.fixed_size is None
+        for a, b in zip(reference.predict(images), runtime.predict(images), strict=True):
+            torch.testing.assert_close(a, b, atol=5e-3, rtol=1e-4)
+    assert sorted(p.name for p in weights.parent.iterdir()) == ["best.onnx", "best.pt", "best.torchscript"]
+
+
+def test_onnx_tells_what_one_must_know(weights):
+    graph = onnx.load(run("--weights", weights, "--img", 64, "--opset", 16, "--include", "onnx")[0])
+    card = json.loads(next(p.value for p in graph.metadata_props if p.key == "assn"))
+    assert card["names"] == NAMES and card["strides"] == [8, 16, 32] and card["size"] == [64, 64] and card["batch"] == 1
+    assert graph.opset_import[0].version == 16
+    assert [i.name for i in graph.graph.input] == ["images"]
+    assert [o.name for o in graph.graph.output] == ["boxes", "scores"]
+    assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
+
+
+def test_half_halves_the_file(weights):
+    whole = run("--weights", weights, "--img", 64, "--include", "onnx")[0].stat().st_size
+    path = run("--weights", weights, "--img", 64, "--include", "onnx", "--half")[0]
+    assert path.stat().st_size < 0.6 * whole
+    boxes, scores = load_runtime(path, "cpu", half=True).predict(torch.zeros(1, 3, 64, 64))
+    assert boxes.dtype == scores.dtype == torch.float32
+    with pytest.raises(UserError, match="--half with torchscript needs a GPU"):
+        run("--weights", weights, "--include", "torchscript", "--half")
+
+
+def test_simplify_needs_onnxslim(weights, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxslim", None)
+    with pytest.raises(UserError, match="pip install onnxslim"):
+        run("--weights", weights, "--img", 64, "--include", "onnx", "--simplify")
+
+
+def test_simplified_graph_is_smaller_and_the_same(weights):
+    pytest.importorskip("onnxslim")
+    plain = len(onnx.load(run("--weights", weights, "--img", 64, "--include", "onnx")[0]).graph.node)
+    path = run("--weights", weights, "--img", 64, "--include", "onnx", "--simplify")[0]
+    assert len(onnx.load(path).graph.node) < plain
+    assert load_runtime(path, "cpu").names == NAMES
+
+
+@pytest.mark.parametrize("name", ["onnx", "torchscript"])
+def test_a_failed_check_leaves_the_old_file(weights, monkeypatch, name):
+    old = weights.with_suffix(models.export.FORMATS[name])
+    old.write_bytes(b"the one that works")
+
+    class Off(models.export._Exported):
+        def forward(self, images):
+            boxes, scores = super().forward(images)
+            return boxes + 1, scores
+
+    monkeypatch.setattr(models.export, "_Exported", Off)
+    with pytest.raises(UserError, match="not written, the exported model differs"):
+        run("--weights", weights, "--img", 64, "--include", name)
+    assert old.read_bytes() == b"the one that works"
+    assert len(list(weights.parent.iterdir())) == 2
+
+
+def test_wrong_words(weights, capsys):
+    for words, told in ((["--nms"], "--conf-thres"), (["--int8"], "use --half"), (["--topk-all", "100"], "detect.py"),
+                        (["--end2end"], "detect.py"), (["--grid"], "always decoded"), (["--opset", "3"], "between"),
+                        (["--include", "engine"], "'engine' is not among onnx"), (["--batch", "0"], "1 or more")):
+        with pytest.raises(SystemExit) as stop:
+            run("--weights", weights, *words)
+        assert stop.value.code == 2 and told in capsys.readouterr().err
+    with pytest.raises(UserError, match="is about ONNX"):
+        run("--weights", weights, "--include", "torchscript", "--opset", 17)
+    with pytest.raises(UserError, match=r"only checkpoints \(\.pt\)"):
+        run("--weights", "best.onnx")
+    with pytest.raises(UserError, match="no such"):
+        run("--weights", "absent.pt")

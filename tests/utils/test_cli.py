@@ -1,0 +1,66 @@
+"""The words of the command line that all scripts share."""
+
+import argparse
+
+import pytest
+
+from utils.cli import add_size, class_indices, fraction, input_size, number, refused
+from utils.errors import UserError
+
+NAMES = ["person", "traffic light", "car"]
+
+
+@pytest.fixture
+def parser():
+    parser = argparse.ArgumentParser()
+    add_size(parser)
+    parser.add_argument("--include", nargs="+")
+    refused(parser, {"--include-nms": "use X", "--max-wh": "use Y"})
+    return parser
+
+
+@pytest.mark.parametrize("words, size", [([], [640]), (["--img", "320"], [320]), (["--imgsz", "64"], [64]),
+                                         (["--img-size", "320", "416"], [320, 416])])
+def test_size(parser, words, size):
+    assert parser.parse_args(words).imgsz == size
+
+
+@pytest.mark.parametrize("words, told", [
+    (["--img", "0"], "'0' is not a whole number 1 or more"), (["--img", "6.5"], "'6.5' is not a whole number"),
+    (["--img", "1", "2", "3"], "takes one or two numbers"), (["--max-wh", "640"], "--max-wh is not supported: use Y"),
+    (["--include-nms"], "--include-nms is not supported: use X"), (["--max"], "--max-wh is not supported: use Y"),
+])
+def test_refusals(parser, words, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(words)
+    assert stop.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_refused_words_leave_the_namespace_and_the_help_clean(parser):
+    assert set(vars(parser.parse_args(["--include", "onnx"]))) == {"imgsz", "include"}
+    assert "--max-wh" not in parser.format_help()
+
+
+def test_input_size(capsys):
+    assert input_size([640], 32) == (640, 640) and capsys.readouterr().out == ""
+    assert input_size([100, 640], 32) == (128, 640) and "rounded up to 128 640" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, indices", [(None, None), (["2", "0", "2"], [0, 2]), (["car", "0"], [0, 2]),
+                                            (["0,2"], [0, 2]), (["traffic light"], [1]), (["person,car"], [0, 2])])
+def test_class_indices(words, indices):
+    assert class_indices(words, NAMES) == indices
+
+
+@pytest.mark.parametrize("word, told", [("3", "classes 0 to 2"), ("-1", "classes 0 to 2"),
+                                        ("perso", "did you mean 'person'"), ("zebra", "known: person, traffic light, car")])
+def test_unknown_classes(word, told):
+    with pytest.raises(UserError, match=told):
+        class_indices([word], NAMES)
+
+
+def test_numbers():
+    assert fraction("0.5") == 0.5 and number(int, 1, 3)("3") == 3
+    for parse, text in ((fraction, "1.5"), (fraction, "nan"), (fraction, "much"), (number(int, 1, 3), "4")):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse(text)

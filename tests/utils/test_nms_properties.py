@@ -1,0 +1,104 @@
+"""What must hold for any input of NMS."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import box_iou
+
+import utils.nms
+from utils.errors import UserError
+from utils.nms import non_max_suppression
+
+
+def scene(seed: int, n: int, nc: int, offset: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    corner = torch.rand(1, n, 2, generator=random) * 60 + offset
+    boxes = torch.cat((corner, corner + torch.rand(1, n, 2, generator=random) * 40 + 1), -1)
+    scores = torch.rand(1, n, nc, generator=random).mul(20).round() / 20  # many ties
+    return boxes, scores
+
+
+def reference(boxes, scores, conf, iou, max_det, multi_label, agnostic):
+    """The definition, one candidate at a time."""
+    rows = [(float(s), i, c) for i, line in enumerate(scores.tolist()) for c, s in enumerate(line) if s > conf]
+    if not multi_label:
+        best = scores.argmax(1).tolist()
+        rows = [r for r in rows if best[r[1]] == r[2]]
+    overlaps = box_iou(boxes.double(), boxes.double())
+    kept = []
+    for row in sorted(rows, key=lambda r: -r[0]):
+        if all(overlaps[row[1], k[1]] <= iou or (k[2] != row[2] and not agnostic) for k in kept):
+            kept.append(row)
+    return kept[:max_det]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(0, 40), nc=st.integers(1, 4),
+       conf=st.sampled_from([0.0, 0.31, 0.81, 1.0]), iou=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+       max_det=st.sampled_from([0, 1, 5, 300]), multi_label=st.booleans(), agnostic=st.booleans(),
+       offset=st.sampled_from([-500.0, 0.0, 5000.0]))
+def test_equals_the_definition(seed, n, nc, conf, iou, max_det, multi_label, agnostic, offset):
+    boxes, scores = scene(seed, n, nc, offset)
+    got = non_max_suppression(boxes, scores, conf, iou, max_det, multi_label, agnostic)[0]
+    want = reference(boxes[0], scores[0], conf, iou, max_det, multi_label, agnostic)
+    assert got.labels.tolist() == [c for _, _, c in want]
+    assert torch.equal(got.boxes, boxes[0][[i for _, i, _ in want]])
+    assert torch.equal(got.scores, torch.tensor([s for s, _, _ in want]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), limit=st.integers(0, 30))
+def test_max_candidates_takes_the_best_first_in_input_order(seed, limit):
+    boxes, scores = scene(seed, 40, 2)
+    got = non_max_suppression(boxes, scores, 0.0, 1.0, 300, True, max_candidates=limit)[0]
+    full = non_max_suppression(boxes, scores, 0.0, 1.0, 300, True)[0]
+    assert len(got) == min(limit, len(full))
+    assert torch.equal(got.boxes, full.boxes[:limit])
+
+
+@pytest.mark.parametrize("max_det", [20, 10**6])
+def test_class_by_class_equals_one_call(monkeypatch, max_det):
+    boxes, scores = scene(3, 300, 5)
+    arguments = {"conf": 0.01, "iou": 0.4, "max_det": max_det, "multi_label": True}
+    one = non_max_suppression(boxes, scores, **arguments)[0]
+    monkeypatch.setattr(utils.nms, "_PER_CLASS_FROM", 0)
+    many = non_max_suppression(boxes, scores, **arguments)[0]
+    assert torch.equal(one.boxes, many.boxes)
+    assert torch.equal(one.labels, many.labels)
+
+
+def test_many_classes_do_not_blur_small_boxes():
+    # An offset in float32 would round these 4 px boxes to 1/4 px and see an IoU on the wrong side of the threshold.
+    boxes = torch.tensor([[[1000.0, 1000.0, 1004.0, 1004.0], [1001.1, 1000.0, 1005.1, 1004.0]]])
+    overlap = float(box_iou(boxes[0].double(), boxes[0].double())[0, 1])
+    scores = torch.zeros(1, 2, 5000)
+    scores[0, :, 4999] = torch.tensor([0.9, 0.8])
+    assert len(non_max_suppression(boxes, scores, iou=overlap + 1e-3)[0]) == 2
+    assert len(non_max_suppression(boxes, scores, iou=overlap - 1e-3)[0]) == 1
+
+
+def test_class_filter_and_single_best_class():
+    boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]]])
+    scores = torch.tensor([[[0.9, 0.8], [0.3, 0.7]]])
+    assert non_max_suppression(boxes, scores, classes=[1])[0].scores.tolist() == pytest.approx([0.7])
+    both = non_max_suppression(boxes, scores, classes=[1], multi_label=True)[0]
+    assert both.scores.tolist() == pytest.approx([0.8, 0.7])
+    assert len(non_max_suppression(boxes, scores, classes=[])[0]) == 0
+
+
+def test_half_precision_and_empty_batches():
+    boxes, scores = scene(1, 30, 3)
+    found = non_max_suppression(boxes.half(), scores.half())[0]
+    assert found.boxes.dtype == found.scores.dtype == torch.float32
+    assert non_max_suppression(torch.zeros(0, 5, 4), torch.zeros(0, 5, 3)) == []
+    assert len(non_max_suppression(torch.zeros(1, 0, 4), torch.zeros(1, 0, 3))[0]) == 0
+    nan = torch.full((1, 4, 2), float("nan"))
+    assert len(non_max_suppression(torch.zeros(1, 4, 4), nan)[0]) == 0
+
+
+def test_wrong_words_are_told():
+    with pytest.raises(UserError, match="confidence threshold 25 is outside"):
+        non_max_suppression(torch.zeros(1, 1, 4), torch.zeros(1, 1, 1), conf=25)
+    with pytest.raises(ValueError, match="expected boxes"):
+        non_max_suppression(torch.zeros(1, 2, 4), torch.zeros(1, 3, 1))

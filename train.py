@@ -1,0 +1,283 @@
+"""Train a detector: `python train.py` trains yolov8n-assn on the built-in data; --cfg, --data and --weights change it.
+
+The story: settings -> data -> model -> optimiser -> epochs of (train, validate, save) -> final evaluation of best.pt.
+Results lie in runs/train/exp, exp2, ...
+"""
+
+import argparse
+import math
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+import val
+from data import Index, load_index
+from data.augment import AugmentConfig
+from data.loader import eval_loader, train_loader
+from models import build_model, load_model
+from models.catalogue import resolve
+from models.losses import scale_gains
+from utils import plots, report
+from utils.checkpoint import load_checkpoint, save_checkpoint, transfer
+from utils.device import amp_dtype, describe, memory_gb, select_device
+from utils.ema import ModelEMA
+from utils.errors import UserError, run_script
+from utils.evaluation import format_table
+from utils.optim import Schedule, auto_optimizer, build_optimizer, freeze, scaled_weight_decay, warmup_iterations
+from utils.recipe import Recipe, load_recipe
+from utils.settings import find_resume, make_parser, save_args, settings_of, settle
+
+PICTURED_BATCHES = 3
+GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU, since each reading waits for the device
+
+
+@dataclass
+class Training:
+    """Everything that changes while a run goes, and so everything that a checkpoint must hold."""
+
+    model: nn.Module
+    ema: ModelEMA
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    clip_grad: float
+    device: torch.device
+    amp: torch.dtype | None
+    epoch: int = 0  # the next one to train
+    best: float = -1.0
+    best_epoch: int = 0
+
+
+def main(args: argparse.Namespace) -> Path:
+    """Train as told; returns the folder of results."""
+    stored = None
+    if args.resume:
+        path = find_resume(args.resume, args.project)
+        stored = load_checkpoint(path)
+        args = settings_of(stored, args, path)
+    device = select_device(args.device)
+    torch.manual_seed(args.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it costs time and guards only against reading garbage
+
+    data = args.data or "shapes"
+    train_index = load_index(data, "train", single_cls=args.single_cls, strict=args.strict)
+    val_index = load_index(data, "val", single_cls=args.single_cls, strict=args.strict)
+    model, recipe = make_model(args, train_index.names)
+    loader = train_loader(train_index, args.imgsz[0], args.batch_size, AugmentConfig(**recipe.augment),
+                          workers=args.workers, seed=args.seed, cache=args.cache)
+    val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=args.workers)
+    run = make_training(args, recipe, model.to(device, memory_format=torch.channels_last), device, len(loader))
+    folder = path.parent.parent if stored else report.increment_dir(args.project, args.name, args.exist_ok)
+    if stored:
+        restore(run, stored)
+    introduce(args, recipe, run, folder, train_index, val_index)
+    fit(args, run, folder, loader, val_loader, val_index)
+    return finish(args, folder, val_loader, val_index, device)
+
+
+def make_model(args: argparse.Namespace, names: list[str]) -> tuple[nn.Module, Recipe]:
+    """Build the model, carry weights in, and settle the recipe of its family with what the flags change in it."""
+    start = load_model(args.weights) if args.weights else None
+    cfg = args.cfg or (start.config if start else "yolov8n-assn")
+    config = resolve(cfg, len(names), names, args.neck, {"box_loss": args.box_loss, "assign": args.assign})
+    words = [f.name for f in fields(AugmentConfig)]
+    recipe = load_recipe(config["recipe"], words)
+    if args.hyp or not args.data:
+        recipe = load_recipe(args.hyp or "demo", words, base=recipe)
+    settle(args, recipe)
+    recipe.gains = scale_gains(recipe.gains, len(config["head"][-1][0]), len(names), max(args.imgsz), config["recipe"])
+    smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
+    model = build_model(config, gains=recipe.gains, **smoothing)
+    for note in recipe.notes:
+        print(note)
+    if start:
+        carried, left, missing = transfer(model, start.state_dict())
+        print(f"{args.weights}: carried {len(carried)} tensors, left {len(left)}, {len(missing)} start fresh")
+        for title, keys in (("left", left), ("fresh", missing)):
+            if keys:
+                print(f"  {title}: {', '.join(keys[:6])}{' ...' if len(keys) > 6 else ''}")
+    frozen = freeze(model, args.freeze)
+    if frozen:
+        print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
+    return model, recipe
+
+
+def make_training(args: argparse.Namespace, recipe: Recipe, model: nn.Module, device: torch.device,
+                  batches: int) -> Training:
+    """Optimiser, schedule, averaged weights and mixed precision for a model that is on its device."""
+    kind, lr0, momentum, bias_lr = recipe.optimizer, recipe.lr0, recipe.momentum, recipe.warmup_bias_lr
+    if kind == "auto":
+        kind, lr0, momentum, bias_lr = auto_optimizer(model.num_classes, args.epochs * batches)
+        print(f"--optimizer auto: {kind}, lr0 {lr0}, momentum {momentum}")
+    optimizer = build_optimizer(model, kind, lr0, momentum, scaled_weight_decay(recipe.weight_decay, args.batch_size))
+    warmup = warmup_iterations(recipe.warmup_epochs, batches, recipe.warmup_min_iters, args.epochs)
+    schedule = Schedule(lr0, recipe.lrf, args.epochs, args.batch_size, warmup, momentum, recipe.warmup_momentum, bias_lr,
+                        recipe.schedule)
+    amp = amp_dtype(device, args.amp)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
+    return Training(model, ModelEMA(model), optimizer, schedule, scaler, recipe.clip_grad, device, amp)
+
+
+def introduce(args: argparse.Namespace, recipe: Recipe, run: Training, folder: Path, train: Index, held: Index) -> None:
+    """Say what is about to happen and write down the settings."""
+    print(train.report.format(), held.report.format(), sep="\n")
+    count = sum(p.numel() for p in run.model.parameters())
+    print(f"{args.cfg or args.weights or 'yolov8n-assn'}: {count:,} parameters, {run.model.num_classes} classes, on "
+          f"{describe(run.device)} in {str(run.amp or torch.float32).removeprefix('torch.')}; "
+          f"{len(train.records)} images train, {len(held.records)} validate; results in {folder}")
+    (folder / "weights").mkdir(parents=True, exist_ok=True)
+    save_args(args, recipe, folder / "args.yaml")
+    if not args.noplots:
+        plots.plot_labels(train.records, train.names, folder / "labels.jpg")
+
+
+def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loader, held: Index) -> None:
+    """All epochs: train, validate, save; ends early where nothing improves for `--patience` epochs."""
+    log, board = report.CsvLog(folder / "results.csv", from_epoch=run.epoch), report.Board(folder)
+    began = time.perf_counter()
+    while run.epoch < args.epochs:
+        if run.epoch >= args.epochs - args.close_mosaic:
+            loader.close_mosaic()
+        loader.set_epoch(run.epoch)
+        pictures = folder if run.epoch == 0 and not args.noplots else None
+        losses = train_epoch(args, run, loader, pictures)
+        run.epoch += 1
+        last = run.epoch == args.epochs
+        row = {"epoch": run.epoch, "time": time.perf_counter() - began, **{f"train/{k}": v for k, v in losses.items()}}
+        if last or (run.epoch % args.val_interval == 0 and not args.noval):
+            row.update(validate(run, val_loader, held))
+        row["lr"] = run.optimizer.param_groups[0]["lr"]
+        log.append(row)
+        board.add(row, run.epoch)
+        tired = bool(args.patience and run.best_epoch and run.epoch - run.best_epoch >= args.patience)
+        if last or tired or not args.nosave:
+            save(args, run, folder, row)
+        if tired:
+            print(f"no better result for {args.patience} epochs (--patience): stopping, best was epoch {run.best_epoch}")
+            break
+    board.close()
+
+
+def train_epoch(args: argparse.Namespace, run: Training, loader, pictures: Path | None) -> dict[str, float]:
+    """One pass over the data; returns the mean losses per image."""
+    run.model.train()
+    batches, since_step = len(loader), 0
+    unread: list[tuple[Tensor, list[int]]] = []
+    meter = report.LossMeter()
+    bar = tqdm(loader, total=batches, dynamic_ncols=True, unit="batch")
+    for number, batch in enumerate(bar):
+        steps = run.schedule.apply(run.optimizer, run.epoch * batches + number, run.epoch)
+        if pictures and number < PICTURED_BATCHES:
+            plots.plot_batch(batch.images, batch.targets.unpack(), pictures / f"train_batch{number}.jpg", loader.names)
+        images = batch.images.to(run.device, non_blocking=True, memory_format=torch.channels_last)
+        targets = batch.targets.to(run.device, non_blocking=True)
+        with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
+            raw = run.model(images)
+        losses = run.model.loss(raw, targets)  # in float32, summed over the images of the batch
+        run.scaler.scale(sum(losses.values())).backward()
+        since_step += 1
+        if since_step >= steps or number + 1 == batches:  # an epoch ends with a step, so that a checkpoint holds it all
+            step(run)
+            since_step = 0
+        unread.append((torch.stack(list(losses.values())).detach(), batch.image_ids))
+        if run.device.type == "cpu" or len(unread) == GPU_READ_STEPS or number + 1 == batches:
+            meter.add(list(losses), read_losses(unread, list(losses)), sum(len(ids) for _, ids in unread))
+            unread.clear()
+            bar.set_description(report.progress_line(run.epoch, args.epochs, memory_gb(run.device), meter,
+                                                     batch.targets, images.shape[-1]), refresh=False)
+    return meter.means()
+
+
+def step(run: Training) -> None:
+    """One optimiser step, and one of the averaged weights."""
+    if run.clip_grad:
+        run.scaler.unscale_(run.optimizer)
+        clip_grad_norm_(run.model.parameters(), run.clip_grad)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.ema.update(run.model)
+
+
+def read_losses(unread: list[tuple[Tensor, list[int]]], names: list[str]) -> list[float]:
+    """Fetch the losses of some steps at once and sum them; a loss that is not finite ends the run and tells its images."""
+    rows = torch.stack([values for values, _ in unread]).cpu()  # (steps, terms)
+    for row, (_, image_ids) in zip(rows.tolist(), unread, strict=True):
+        if not all(math.isfinite(value) for value in row):
+            terms = ", ".join(f"{name} {value:g}" for name, value in zip(names, row, strict=True))
+            raise UserError(f"the loss is not finite ({terms}) on images {image_ids}; the last checkpoint is whole: "
+                            "lower the learning rate, or train with --amp fp32")
+    return rows.sum(0).tolist()
+
+
+def validate(run: Training, loader, held: Index) -> dict[str, float]:
+    """Evaluate the averaged weights; returns the row for the log."""
+    model = run.ema.model
+
+    def predict(images: Tensor, targets) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        raw = model(images.contiguous(memory_format=torch.channels_last))
+        return *model.decode(raw), model.loss(raw, targets)
+
+    result = val.evaluate(predict, model.select, loader, held, device=run.device)
+    m = result.metrics
+    print(f"    AP {m.AP:.4f}  AP50 {m.AP50:.4f}  AP75 {m.AP75:.4f}  AP_S {m.AP_S:.4f}  AP_M {m.AP_M:.4f}  "
+          f"AP_L {m.AP_L:.4f}  AR {m.AR100:.4f}  P {m.precision:.3f}  R {m.recall:.3f}")
+    metrics = {f"metrics/{k}": getattr(m, k) for k in ("precision", "recall", "AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")}
+    return {**metrics, **{f"val/{k}": v for k, v in result.losses.items()}}
+
+
+def save(args: argparse.Namespace, run: Training, folder: Path, row: dict[str, float]) -> None:
+    """Write last.pt, best.pt where this epoch is the best so far, and the periodic copy."""
+    model = run.ema.model
+    content: dict[str, Any] = {"config": model.config, "names": model.names, "model": model.state_dict(),
+                               "data": args.data or "shapes", "imgsz": args.imgsz, "epoch": run.epoch}
+    fitness = 0.1 * row["metrics/AP50"] + 0.9 * row["metrics/AP"] if "metrics/AP" in row else -1.0  # YOLOv5's weighting
+    if fitness > run.best or (run.epoch == args.epochs and not run.best_epoch):
+        run.best, run.best_epoch = fitness, run.epoch
+        save_checkpoint(content, folder / "weights" / "best.pt")
+    state = {"args": {k: v for k, v in vars(args).items() if k not in ("debug", "resume")}, "epoch": run.epoch,
+             "best": run.best, "best_epoch": run.best_epoch, "model": run.model.state_dict(), "ema_updates": run.ema.updates,
+             "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(), "rng": torch.get_rng_state()}
+    save_checkpoint({**content, "train": state}, folder / "weights" / "last.pt")
+    if args.save_period > 0 and run.epoch % args.save_period == 0:
+        save_checkpoint(content, folder / "weights" / f"epoch{run.epoch}.pt")
+
+
+def restore(run: Training, stored: dict[str, Any]) -> None:
+    """Put a run back to where its checkpoint was written, at the start of an epoch."""
+    state = stored["train"]
+    run.model.load_state_dict(state["model"])
+    run.ema.load_state_dict({"model": stored["model"], "updates": state["ema_updates"]})
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["rng"])
+    run.epoch, run.best, run.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+    print(f"resuming after epoch {run.epoch}")
+
+
+def finish(args: argparse.Namespace, folder: Path, loader, held: Index, device: torch.device) -> Path:
+    """Evaluate best.pt as val.py does, draw the curves, and reduce last.pt to its weights."""
+    weights = folder / "weights"
+    last = load_checkpoint(weights / "last.pt")
+    last.pop("train", None)
+    save_checkpoint(last, weights / "last.pt")
+    model = load_model(weights / "best.pt", device).fuse().to(memory_format=torch.channels_last)
+    result = val.evaluate(lambda images, _: (*model.decode(model(images)), {}), model.select, loader, held, device=device)
+    val.write_results(result, held, folder, picture=not args.noplots)
+    if not args.noplots:
+        plots.plot_results(folder / "results.csv", folder / "results.png")
+    print(f"\n{weights / 'best.pt'} on {held.source}:\n{format_table(result.metrics, held.names, per_class=True)}")
+    print(f"results in {folder}; next: python detect.py --weights {weights / 'best.pt'} --source <images>")
+    return folder
+
+
+if __name__ == "__main__":
+    parser = make_parser(__doc__.splitlines()[0])
+    run_script(main, parser)

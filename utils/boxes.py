@@ -1,0 +1,27 @@
+"""Box conversions. Inside the project every box is xyxy in pixels; other forms live only in readers, writers and heads."""
+
+import torch
+from torch import Tensor
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) x1 y1 x2 y2 -> (..., 4) centre x, centre y, width, height, same unit."""
+    top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
+    return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), -1)
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) centre x, centre y, width, height -> (..., 4) x1 y1 x2 y2, same unit."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), -1)
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """(..., 4) x1 y1 x2 y2 -> (..., 4) left, top, width, height: the form of COCO JSON."""
+    return torch.cat((boxes[..., :2], boxes[..., 2:] - boxes[..., :2]), -1)
+
+
+def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Clip xyxy pixel boxes (..., 4) to a frame of `height` x `width` pixels; returns a new tensor."""
+    return torch.stack((boxes[..., 0].clamp(0, width), boxes[..., 1].clamp(0, height),
+                        boxes[..., 2].clamp(0, width), boxes[..., 3].clamp(0, height)), -1)

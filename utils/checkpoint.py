@@ -1,0 +1,70 @@
+"""Checkpoints as plain data: tensors, numbers, strings and containers of them; nothing in a file is ever executed."""
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import UserError
+
+FORMAT = "assn/1"
+
+
+def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
+    """Write `content` so that `path` holds either the old file or the whole new one, whatever happens meanwhile.
+
+    Raises `UserError` where the disk is full or the folder not writable; the previous file is then untouched.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path}: could not be written ({error}); the previous file is untouched") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Read a checkpoint of ours onto the CPU.
+
+    Raises `UserError` that tells a missing, truncated, foreign or newer file apart.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: truncated or not a checkpoint ({path.stat().st_size:,} bytes); copy or save it again")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{path}: holds Python objects, not plain data, so it is not opened; it was not saved by this "
+                        "project (a model pickled by another code base?)") from None
+    except (RuntimeError, EOFError, OSError, KeyError) as error:
+        raise UserError(f"{path}: truncated or corrupt checkpoint: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or not str(content.get("format", "")).startswith("assn/"):
+        raise UserError(f"{path}: not a checkpoint of this project (it has no `format` entry)")
+    if content["format"] != FORMAT:
+        raise UserError(f"{path}: written in format {content['format']}, this version reads {FORMAT}; update the project")
+    return content
+
+
+def transfer(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Carry the entries of `state` that `model` has under the same name and shape.
+
+    Returns (carried, left, missing) names: what was taken, what `state` has and the model cannot take, and what the
+    model keeps at its initial value.
+    """
+    own = model.state_dict()
+    carried = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(carried, strict=False)
+    return list(carried), [k for k in state if k not in carried], [k for k in own if k not in carried]
+

@@ -1,0 +1,55 @@
+"""Where the work runs and in which precision."""
+
+import torch
+
+from utils.errors import UserError
+
+
+def select_device(name: str = "") -> torch.device:
+    """'' takes the first GPU or else the CPU; 'cpu', '0', 'cuda:1' name one. Raises `UserError` where it is not there."""
+    name = str(name).strip().lower().removeprefix("cuda:").removeprefix("cuda")
+    if name == "cpu" or (name == "" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(f"--device {name}: no CUDA device is visible here; use --device cpu")
+    index = name or "0"
+    if "," in index:
+        raise UserError(f"--device {name}: one process drives one device; start several with torchrun")
+    if not index.isdigit() or int(index) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: this machine has devices 0 to {torch.cuda.device_count() - 1}, and cpu")
+    return torch.device("cuda", int(index))
+
+
+def amp_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype | None:
+    """The autocast type: bf16 where the device computes it natively, fp16 on older GPUs, None for plain fp32.
+
+    wanted: "auto", "bf16", "fp16" or "fp32". fp16 exists on GPUs only, since it needs a loss scaler to be safe.
+    """
+    if wanted == "fp32":
+        return None
+    if wanted == "bf16":
+        return torch.bfloat16
+    if wanted == "fp16":
+        if device.type == "cpu":
+            raise UserError("--amp fp16: CPUs train in bf16 or fp32; use --amp bf16")
+        return torch.float16
+    if device.type == "cpu":
+        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory so far in GiB: of the allocator on a GPU, of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def describe(device: torch.device) -> str:
+    """A name for the log, such as `NVIDIA H200 (139 GiB)` or `cpu (2 threads)`."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)"
+    return f"cpu ({torch.get_num_threads()} threads)"

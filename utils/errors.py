@@ -1,0 +1,38 @@
+"""Errors that a user can act on: one sentence that names the thing and the cure."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave us; its text names the file, row or flag and the cure."""
+
+
+def run_script(main: Callable[[argparse.Namespace], object], parser: argparse.ArgumentParser) -> None:
+    """Run a script's `main`: a `UserError` becomes one line on stderr and exit code 1; `--debug` shows the traceback.
+
+    Exit codes: 0 done, 1 user error, 2 wrong flag (argparse), 130 interrupted.
+    """
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args()
+    try:
+        main(args)
+    except UserError as error:
+        if args.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """A hint such as `did you mean 'Conv'?`, or '' where nothing is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,0 +1,103 @@
+"""Non-maximum suppression: from decoded boxes and scores to `Detections`.
+
+Legend: B images, N boxes of one image, C classes, K candidates (a box with one of its classes).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from utils.errors import UserError
+from utils.structures import Detections
+
+# On a CPU the cost of one NMS call grows with K * survivors and each call costs some 25 us, so many candidates
+# are cheaper class by class; a GPU prefers one call.
+_PER_CLASS_FROM = 1000
+
+
+def non_max_suppression(boxes: Tensor, scores: Tensor, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
+                        multi_label: bool = False, agnostic: bool = False, classes: Sequence[int] | None = None,
+                        max_candidates: int = 30000) -> list[Detections]:
+    """The detections of each image of a batch, at most `max_det` each, scores descending, equal scores in input order.
+
+    boxes (B, N, 4) xyxy in any unit; scores (B, N, C), objectness already multiplied in.
+    A candidate scores above `conf`; it is suppressed by a better one of its class (of any class where `agnostic`) with
+    an IoU above `iou`. `multi_label` makes a candidate of every class of a box, otherwise the best class alone.
+    `classes` keeps candidates of these classes. Only the best `max_candidates` of an image enter.
+    There is no limit of time: a slow machine finds the same boxes as a fast one.
+    Raises `UserError` for thresholds outside [0, 1], ValueError for shapes that disagree.
+    """
+    for word, value in (("confidence", conf), ("IoU", iou)):
+        if not 0 <= value <= 1:
+            raise UserError(f"{word} threshold {value} is outside [0, 1]: give a fraction such as 0.25")
+    if boxes.shape != (*scores.shape[:2], 4) or scores.ndim != 3:
+        got = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
+        raise ValueError(f"expected boxes (B, N, 4) and scores (B, N, C), got {got}")
+    wanted = None if classes is None else torch.as_tensor(list(classes), dtype=torch.int64, device=scores.device)
+    found = []
+    for image_boxes, image_scores in zip(boxes, scores, strict=True):
+        rows, labels = _candidates(image_scores, conf, multi_label)  # (K,), (K,)
+        if wanted is not None:
+            keep = torch.isin(labels, wanted)
+            rows, labels = rows[keep], labels[keep]
+        values = image_scores[rows, labels].float()  # (K,)
+        order = _best_first(values, max_candidates)
+        rows, labels, values = rows[order], labels[order], values[order]
+        corners = image_boxes[rows].float()  # (K, 4)
+        keep = _suppress(corners, values, torch.zeros_like(labels) if agnostic else labels, iou, max_det)
+        found.append(Detections(corners[keep], values[keep], labels[keep]))
+    return found
+
+
+def _candidates(scores: Tensor, conf: float, multi_label: bool) -> tuple[Tensor, Tensor]:
+    """(N, C) -> box rows (K,) and classes (K,) of what scores above `conf`."""
+    if scores.numel() == 0:
+        none = torch.zeros(0, dtype=torch.int64, device=scores.device)
+        return none, none
+    if multi_label and scores.shape[1] > 1:
+        rows, labels = (scores > conf).nonzero(as_tuple=True)
+        return rows, labels
+    rows = (scores.amax(1) > conf).nonzero()[:, 0]  # a plain maximum is far cheaper than one with indices
+    return rows, scores[rows].argmax(1)
+
+
+def _best_first(values: Tensor, limit: int) -> Tensor:
+    """Indices of the `limit` greatest of (K,) values, descending, equal values in input order."""
+    chosen = None
+    if len(values) > limit:
+        if limit == 0:
+            return torch.zeros(0, dtype=torch.int64, device=values.device)
+        lowest = values.topk(limit).values[-1]
+        chosen = (values >= lowest).nonzero()[:, 0]  # a little more than `limit` where the lowest is tied
+        values = values[chosen]
+    order = values.argsort(descending=True, stable=True)[:limit]
+    return order if chosen is None else chosen[order]
+
+
+def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, max_det: int) -> Tensor:
+    """Indices of the first `max_det` survivors of candidates (K, ...) sorted by score.
+
+    Greedy suppression of the head of a sorted list does not depend on its tail, so where the head already yields
+    `max_det` survivors the rest is never looked at: exact, and many times faster at a confidence of 0.001.
+    """
+    for size in (3 * max_det, 24 * max_det, len(scores)):
+        keep = _suppress_all(boxes[:size], scores[:size], labels[:size], iou)
+        if len(keep) >= max_det or size >= len(scores):
+            break
+    return keep[:max_det]
+
+
+def _suppress_all(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
+    """Ascending indices of the survivors; boxes of different labels never meet."""
+    if boxes.device.type == "cpu" and len(boxes) > _PER_CLASS_FROM:
+        groups = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+        return torch.cat([group[nms(boxes[group], scores[group], iou)] for group in groups]).sort().values
+    if len(boxes) == 0:
+        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    # Classes are moved apart by more than the extent of all boxes. In float32 an offset of 80 classes * 7680 px leaves
+    # steps of 1/16 px, one percent of a 6 px object; float64 leaves none that matters.
+    boxes = boxes.double()
+    extent = boxes.max() - boxes.min() + 1
+    return nms(boxes + (labels * extent)[:, None], scores.double(), iou).sort().values

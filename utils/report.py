@@ -1,0 +1,137 @@
+"""What a run leaves behind and says: its folder, its CSV, TensorBoard, the progress line."""
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.files import write_bytes
+from utils.structures import PackedTargets
+
+
+def increment_dir(project: Path | str, name: str = "exp", exist_ok: bool = False) -> Path:
+    """Make and return `project/name`, or the first free of name2, name3, ...; `exist_ok` takes `project/name` itself.
+
+    Two runs that start together get two folders. Raises `UserError` where the folder cannot be made.
+    """
+    number = 1
+    while True:
+        path = Path(project) / (name if number == 1 else f"{name}{number}")
+        try:
+            path.mkdir(parents=True, exist_ok=exist_ok)
+            return path
+        except FileExistsError:
+            if exist_ok or not Path(project).is_dir():
+                raise UserError(f"{path}: a file stands where a folder should be; choose another --project") from None
+            number += 1
+        except OSError as error:
+            raise UserError(f"{path}: cannot make this folder: {error.strerror}; choose another --project") from None
+
+
+class CsvLog:
+    """A CSV of one row per epoch, with a column `epoch`.
+
+    Each append replaces the whole file at once, so a killed run leaves whole rows. On resume, `from_epoch` is the last
+    epoch that is done: rows up to it stay, later ones go. Columns that a row lacks are empty in it.
+    """
+
+    def __init__(self, path: Path | str, from_epoch: int = 0) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, str]] = []
+        if from_epoch > 0 and self.path.is_file():
+            self.rows = [row for row in read_csv(self.path) if float(row["epoch"]) <= from_epoch]
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch: floats are written with six significant digits, None as an empty cell."""
+        self.rows.append({name: _cell(value) for name, value in row.items()})
+        header = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_bytes(self.path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def read_csv(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a results CSV, padding stripped. Raises `UserError` where it cannot be read or a row has no epoch."""
+    path = Path(path)
+    try:
+        found = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV: {error}") from None
+    rows = [{name.strip(): (cell or "").strip() for name, cell in row.items() if name is not None} for row in found]
+    for line, row in enumerate(rows, 2):
+        if not row.get("epoch", "").replace(".", "", 1).isdigit():
+            raise UserError(f"{path}: line {line} has no epoch number; delete that line")
+    return rows
+
+
+class Board:
+    """TensorBoard where it is installed; without it every call does nothing, and the user is told once.
+
+    On resume, `from_epoch` is the last epoch that is done: what an earlier run wrote of later ones is hidden.
+    """
+
+    def __init__(self, folder: Path | str, from_epoch: int = 0) -> None:
+        self._writer = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # half a second that only training needs
+        except ImportError:
+            print("TensorBoard is not installed, so no event files: pip install tensorboard", file=sys.stderr)
+            return
+        self._writer = SummaryWriter(str(folder), purge_step=from_epoch + 1 if from_epoch else None)
+
+    def add(self, row: Mapping[str, Any], epoch: int) -> None:
+        """Write the numbers of an epoch; `epoch` itself and what is no number stay out."""
+        if self._writer is not None:
+            for name, value in row.items():
+                if name != "epoch" and isinstance(value, int | float):
+                    self._writer.add_scalar(name, value, epoch)
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class LossMeter:
+    """Mean losses per image of an epoch, and its speed."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._sums: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def add(self, names: Sequence[str], sums: Sequence[float], images: int) -> None:
+        """Take the losses of some steps, summed over `images` images."""
+        for name, value in zip(names, sums, strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self.images += images
+
+    def means(self) -> dict[str, float]:
+        """Loss per image by name."""
+        return {name: value / max(self.images, 1) for name, value in self._sums.items()}
+
+    def images_per_second(self) -> float:
+        return self.images / max(time.perf_counter() - self._began, 1e-9)
+
+
+def progress_line(epoch: int, epochs: int, memory: float, meter: LossMeter, targets: PackedTargets, size: int) -> str:
+    """What stands before the bar: `1/100  3.2G  box 1.234  cls 2.345  labels 51  640 px  31.4 img/s`.
+
+    epoch: 0-based; memory in GiB; targets of the latest batch, on the CPU; size: width of the input in pixels.
+    """
+    losses = "".join(f"  {name} {value:.4f}" for name, value in meter.means().items())
+    labels = int(targets.valid.sum())
+    return (f"{f'{epoch + 1}/{epochs}':>7}  {memory:.1f}G{losses}  labels {labels:>3}  {size} px  "
+            f"{meter.images_per_second():.1f} img/s")

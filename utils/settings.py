@@ -1,0 +1,103 @@
+"""The words of `train.py`, and where each setting comes from: flag, else recipe file, else YOLO's default."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.cli import add_size, fraction, number, positive, refused
+from utils.errors import UserError
+from utils.optim import OPTIMIZERS
+from utils.recipe import Recipe
+
+DEFAULTS = {"epochs": 100, "imgsz": 640, "batch_size": 16, "val_interval": 1}
+OF_THE_MACHINE = ("device", "workers", "cache", "resume", "debug")  # these may differ when a run is resumed
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The words of YOLOv5's and YOLOv7's train.py."""
+    parser = argparse.ArgumentParser(description=description)
+    add = parser.add_argument
+    add("--weights", default="", help="checkpoint to start from; '' trains from scratch")
+    add("--cfg", default="", help="model by name (yolov8n-assn, yolov7, ...) or a YAML; default yolov8n-assn")
+    add("--neck", choices=("pan", "ssfpn", "assn"), help="put this neck on the model of --cfg")
+    add("--data", default="", help="name in cfg/data or a YAML; default: the built-in shapes with the demo recipe")
+    add("--hyp", default="", help="name in cfg/train or a YAML that changes the recipe of the model's family")
+    add("--epochs", type=positive, help="default 100")
+    add("--batch-size", type=positive, help="images per step; default 16")
+    add_size(parser, default=None, meaning="train, validation")
+    add("--box-loss", choices=("iou", "giou", "diou", "ciou", "sca"), help="box similarity of the loss; default ciou")
+    add("--assign", choices=("anchor", "ota"), help="anchor heads: who learns what; default as published")
+    add("--optimizer", choices=OPTIMIZERS, help="default: the recipe's")
+    add("--cos-lr", action="store_true", help="cosine learning-rate schedule")
+    add("--linear-lr", action="store_true", help="linear learning-rate schedule")
+    add("--label-smoothing", type=fraction, help="epsilon of anchor heads' class targets")
+    add("--close-mosaic", type=number(int, 0), help="last epochs without mosaic and mixup")
+    add("--freeze", nargs="+", type=number(int, 0), default=[0], help="rows to freeze: 10 = rows 0 to 9, or a list")
+    add("--amp", default="auto", choices=("auto", "bf16", "fp16", "fp32"), help="precision of the forward pass")
+    add("--cache", nargs="?", const="ram", choices=("ram",), help="keep decoded images in memory")
+    add("--single-cls", action="store_true", help="treat all classes as one")
+    add("--strict", action="store_true", help="stop at labels that would otherwise be repaired or left out")
+    add("--seed", type=number(int, 0), default=0, help="same seed, same machine: same result")
+    add("--resume", nargs="?", const=True, default=False, help="continue the newest run, or the checkpoint named here")
+    add("--patience", type=number(int, 0), default=100, help="epochs without a better result before stopping; 0 = never")
+    add("--save-period", type=number(int, -1), default=-1, help="also keep a checkpoint every so many epochs")
+    add("--val-interval", type=positive, help="epochs between two validations; default 1")
+    add("--noval", "--notest", action="store_true", help="validate after the last epoch only")
+    add("--nosave", action="store_true", help="save after the last epoch only")
+    add("--noplots", action="store_true", help="no pictures and curves")
+    add("--device", default="", help="cpu, 0, 1, ...; default: the first GPU or else the CPU")
+    add("--workers", type=number(int, 0), default=8, help="processes that load images; at most the cores there are")
+    add("--project", default="runs/train", help="folder of results")
+    add("--name", default="exp", help="sub-folder of results")
+    add("--exist-ok", action="store_true", help="write into an existing folder")
+    refused(parser, {
+        "--adam": "use --optimizer Adam", "--cache-images": "use --cache ram", "--evolve": "not here yet",
+        "--image-weights": "not here yet", "--multi-scale": "not here yet", "--quad": "raise --batch-size instead",
+        "--rect": "training uses square mosaics; val.py has --rect", "--noautoanchor": "anchors are never changed",
+        "--sync-bn": "one process trains on one device", "--local-rank": "one process trains on one device",
+        "--local_rank": "one process trains on one device", "--bucket": "nothing is uploaded",
+        "--upload_dataset": "nothing is uploaded", "--entity": "TensorBoard is always written"})
+    return parser
+
+
+def find_resume(resume: str | bool, project: str) -> Path:
+    """The checkpoint to continue: the one named, the one in the folder named, or the newest `last.pt` under `project`."""
+    if isinstance(resume, str):
+        path = Path(resume)
+        return path / "weights" / "last.pt" if path.is_dir() else path
+    found = sorted(Path(project).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise UserError(f"--resume: no */weights/last.pt under {project}; name the checkpoint: --resume path/to/last.pt")
+    return found[-1]
+
+
+def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path) -> argparse.Namespace:
+    """The settings of the run that wrote `checkpoint`; only what belongs to the machine is taken from `args`."""
+    if "train" not in checkpoint:
+        raise UserError(f"{path}: this run has ended, there is nothing to resume; to train on: --weights {path}")
+    stored = checkpoint["train"]["args"]
+    return argparse.Namespace(**{**vars(args), **stored, **{k: getattr(args, k) for k in OF_THE_MACHINE if k in args}})
+
+
+def settle(args: argparse.Namespace, recipe: Recipe) -> None:
+    """Give every flag its value, in place: flag, else recipe, else default; flags that override the recipe go into it."""
+    for word, default in DEFAULTS.items():
+        if getattr(args, word) is None:
+            value = recipe.run.get(word, default)
+            setattr(args, word, [value] if word == "imgsz" else value)
+    for word in ("optimizer", "label_smoothing", "close_mosaic"):
+        if getattr(args, word) is None:
+            setattr(args, word, getattr(recipe, word))
+        setattr(recipe, word, getattr(args, word))
+    if args.cos_lr or args.linear_lr:
+        if args.cos_lr and args.linear_lr:
+            raise UserError("--cos-lr and --linear-lr: choose one")
+        recipe.schedule = "cosine" if args.cos_lr else "linear"
+
+
+def save_args(args: argparse.Namespace, recipe: Recipe, path: Path) -> None:
+    """Write the settled settings and the recipe, so that a run can be read and repeated."""
+    content = {k: v for k, v in sorted(vars(args).items()) if k != "debug"}
+    path.write_text(yaml.safe_dump({**content, "recipe": vars(recipe)}, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,170 @@
+"""The words of the house: what flows from a file to a metric, each type checked when it is built.
+
+Legend: B images in a batch, N boxes of one image, M the most boxes of any image in a batch, H, W pixels of the frame.
+Boxes are float32 xyxy pixels everywhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from utils.boxes import clip_boxes
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How an original frame was placed in the input frame: input = original * scale + pad, per axis.
+
+    original, input: (height, width) in pixels; scale: (x, y); pad: (left, top) in input pixels.
+    """
+
+    original: tuple[int, int]
+    input: tuple[int, int]
+    scale: tuple[float, float]
+    pad: tuple[int, int]
+
+    def forward(self, boxes: Tensor) -> Tensor:
+        """(N, 4) pixels of the original frame -> pixels of the input frame."""
+        scale, pad = self._vectors(boxes)
+        return boxes * scale + pad
+
+    def inverse(self, boxes: Tensor, clip: bool = False) -> Tensor:
+        """(N, 4) pixels of the input frame -> pixels of the original frame; `clip` cuts at the original's border."""
+        scale, pad = self._vectors(boxes)
+        boxes = (boxes - pad) / scale
+        return clip_boxes(boxes, *self.original) if clip else boxes
+
+    def _vectors(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return like.new_tensor(self.scale * 2), like.new_tensor(self.pad * 2)
+
+
+@dataclass
+class Targets:
+    """What is to be found in one image.
+
+    boxes (N, 4) float32 xyxy pixels of the input frame; labels (N,) int64 in [0, nc); ignore (N,) bool, True for
+    crowd regions, which are neither object nor background.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.ignore is None:
+            self.ignore = torch.zeros(len(self.labels), dtype=torch.bool, device=self.labels.device)
+        n = len(self.labels)
+        _check(self.boxes, (n, 4), torch.float32, "Targets.boxes")
+        _check(self.labels, (n,), torch.int64, "Targets.labels")
+        _check(self.ignore, (n,), torch.bool, "Targets.ignore")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def empty(cls) -> "Targets":
+        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+
+
+@dataclass
+class PackedTargets:
+    """The targets of a batch as padded arrays, the form that assigners read.
+
+    boxes (B, M, 4), labels (B, M), ignore (B, M) crowd regions, valid (B, M) True where a row holds an object to learn
+    (neither padding nor crowd). Padding rows are zero. M may be 0.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor
+    valid: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedTargets":
+        return PackedTargets(*(t.to(device, non_blocking=non_blocking) for t in
+                               (self.boxes, self.labels, self.ignore, self.valid)))
+
+    def pin_memory(self) -> "PackedTargets":
+        return PackedTargets(*(t.pin_memory() for t in (self.boxes, self.labels, self.ignore, self.valid)))
+
+    def unpack(self) -> list[Targets]:
+        """The same as a list of `Targets`, crowds kept, padding dropped."""
+        keep = self.valid | self.ignore
+        return [Targets(b[k], n[k], i[k]) for b, n, i, k in
+                zip(self.boxes, self.labels, self.ignore, keep, strict=True)]
+
+
+def pack_targets(targets: "Sequence[Targets] | PackedTargets") -> PackedTargets:
+    """Pad a list of per-image targets to (B, M, ...) arrays; an already packed batch passes through."""
+    if isinstance(targets, PackedTargets):
+        return targets
+    pad = torch.nn.utils.rnn.pad_sequence
+    boxes = pad([t.boxes for t in targets], batch_first=True)  # (B, M, 4)
+    labels = pad([t.labels for t in targets], batch_first=True)  # (B, M)
+    ignore = pad([t.ignore for t in targets], batch_first=True)  # (B, M)
+    valid = pad([~t.ignore for t in targets], batch_first=True)  # (B, M); padding is False
+    return PackedTargets(boxes, labels, ignore, valid)
+
+
+@dataclass
+class Batch:
+    """What a loader yields: images (B, 3, H, W) RGB, uint8 or float in [0, 1]; targets; ids and letterboxes, one each."""
+
+    images: Tensor
+    targets: PackedTargets
+    image_ids: list[int]
+    letterboxes: list[Letterbox]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
+        return Batch(self.images.to(device, non_blocking=non_blocking), self.targets.to(device, non_blocking),
+                     self.image_ids, self.letterboxes)
+
+    def pin_memory(self) -> "Batch":
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.image_ids, self.letterboxes)
+
+
+@dataclass
+class Raw:
+    """What a head says before decoding; both loss and decode read it, so training and inference see one object.
+
+    maps: name -> one tensor per level, finest first. DFL head: "box" (B, 4*bins, h, w), "cls" (B, nc, h, w).
+    Anchor head: "lead" (B, anchors, h, w, 5+nc), and "aux" of the same form where the model has auxiliary heads.
+    image_size: (H, W) of the input frame in pixels.
+    """
+
+    maps: dict[str, tuple[Tensor, ...]]
+    image_size: tuple[int, int]
+
+
+@dataclass
+class Detections:
+    """What was found in one image: boxes (N, 4) xyxy pixels, scores (N,) descending, labels (N,) int64."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        _check(self.boxes, (n, 4), None, "Detections.boxes")
+        _check(self.labels, (n,), torch.int64, "Detections.labels")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_original(self, letterbox: Letterbox) -> "Detections":
+        """Carry the boxes from the input frame to the original one, cut at its border."""
+        return Detections(letterbox.inverse(self.boxes, clip=True), self.scores, self.labels)
+
+    def cpu(self) -> "Detections":
+        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
+
+
+def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None, what: str) -> None:
+    if tuple(tensor.shape) != shape or (dtype is not None and tensor.dtype != dtype):
+        wanted = f"{shape} {dtype or ''}".strip()
+        raise ValueError(f"{what}: expected {wanted}, got {tuple(tensor.shape)} {tensor.dtype}")

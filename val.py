@@ -1,0 +1,182 @@
+"""Evaluate a model by the COCO protocol: `python val.py --weights runs/train/exp/weights/best.pt`.
+
+The story: model -> images of a split -> detections in the original frame -> the twelve COCO numbers, table and plots.
+`train.py` calls `evaluate` after every epoch, so a number means the same everywhere.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data import Index, load_index
+from data.loader import eval_loader
+from models.runtime import load_runtime
+from utils import plots, report
+from utils.cli import add_size, fraction, input_size, number, positive, refused
+from utils.device import select_device
+from utils.errors import UserError, run_script
+from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
+from utils.structures import Batch, Detections, PackedTargets
+
+PICTURED_BATCHES = 3
+
+# images (B, 3, H, W) and their targets -> boxes (B, N, 4), scores (B, N, C), losses by name (empty outside training)
+Predict = Callable[[Tensor, PackedTargets], tuple[Tensor, Tensor, dict[str, Tensor]]]
+Select = Callable[..., list[Detections]]
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` found: metrics, mean losses per image where asked for, milliseconds per image by stage."""
+
+    metrics: Metrics
+    evaluator: CocoEvaluator
+    confusion: ConfusionMatrix
+    losses: dict[str, float]
+    speed: dict[str, float]
+    pictured: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
+
+
+def main(args: argparse.Namespace) -> Evaluation:
+    """Evaluate each of `--weights`; prints the tables and returns the last evaluation."""
+    device = select_device(args.device)
+    for weights in args.weights:
+        runtime = load_runtime(weights, device, half=args.half)
+        data = args.data or runtime.data or "shapes"
+        index = load_index(data, args.task, single_cls=args.single_cls)
+        print(index.report.format())
+        if len(index.names) != len(runtime.names):
+            raise UserError(f"{weights} knows {len(runtime.names)} classes, {data} has {len(index.names)}; "
+                            "give the --data it was trained on")
+        loader = make_loader(args, runtime, index)
+        folder = report.increment_dir(args.project, args.name, args.exist_ok)
+        result = evaluate(lambda images, _: (*runtime.predict(images), {}), runtime.select, loader, index, device=device,
+                          conf=args.conf_thres, iou=args.iou_thres, max_det=args.max_det)
+        write_results(result, index, folder, picture=not args.noplots)
+        if args.save_json:
+            result.evaluator.save_json(folder / "predictions.json")
+        if args.save_txt:
+            save_txt(result.evaluator.results(), index, folder / "labels", args.save_conf)
+        print(format_table(result.metrics, index.names, per_class=True))
+        print("speed: " + ", ".join(f"{ms:.1f} ms {stage}" for stage, ms in result.speed.items()) + " per image")
+        print(f"results in {folder}")
+    return result
+
+
+def make_loader(args: argparse.Namespace, runtime, index: Index):
+    """The images of the split at the size that the runtime takes."""
+    size, batch = input_size(args.imgsz or runtime.fixed_size or [640], max(runtime.strides)), args.batch_size
+    if runtime.fixed_size and tuple(size) != tuple(runtime.fixed_size):
+        raise UserError(f"--imgsz {size[0]} {size[1]}: {args.weights[0]} was exported for {runtime.fixed_size} alone")
+    if runtime.fixed_batch:
+        batch = runtime.fixed_batch
+    rect = args.rect and not runtime.fixed_size
+    return eval_loader(index, size if size[0] != size[1] else size[0], batch, workers=args.workers, rect=rect,
+                       stride=max(runtime.strides))
+
+
+@torch.no_grad()
+def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
+             iou: float = 0.7, max_det: int = 300, progress: bool = True) -> Evaluation:
+    """Run a model over a loader and score it against `index` by the COCO protocol.
+
+    conf, iou: thresholds of NMS (YOLOv8's validation: 0.001, 0.7; YOLOv7's final test: 0.001, 0.65).
+    """
+    evaluator = CocoEvaluator(index.coco(), len(index.names), index.category_ids)
+    confusion = ConfusionMatrix(len(index.names))
+    losses: dict[str, Tensor] = {}
+    seconds = dict.fromkeys(("load", "inference", "nms"), 0.0)
+    pictured, images_seen, clock = [], 0, time.perf_counter()
+    for number_, batch in enumerate(tqdm(loader, desc="val", disable=not progress, dynamic_ncols=True, leave=False)):
+        on_device = batch.to(device)
+        clock = _lap(seconds, "load", clock, device)
+        boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
+        clock = _lap(seconds, "inference", clock, device)
+        found = [d.cpu() for d in select(boxes, scores, conf=conf, iou=iou, max_det=max_det, multi_label=True)]
+        clock = _lap(seconds, "nms", clock, device)
+        for name, value in batch_losses.items():
+            losses[name] = losses.get(name, 0.0) + value
+        images_seen += len(batch)
+        evaluator.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
+        for detections, truth in zip(found, batch.targets.unpack(), strict=True):
+            confusion.update(detections, truth.boxes[~truth.ignore], truth.labels[~truth.ignore])
+        if number_ < PICTURED_BATCHES:
+            pictured.append((batch, found))
+        clock = time.perf_counter()
+    return Evaluation(evaluator.compute(), evaluator, confusion,
+                      {name: float(value) / max(images_seen, 1) for name, value in losses.items()},
+                      {stage: 1e3 * s / max(images_seen, 1) for stage, s in seconds.items()}, pictured)
+
+
+def _lap(seconds: dict[str, float], stage: str, since: float, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # a GPU answers before it has worked; a stage's time needs the work done
+    now = time.perf_counter()
+    seconds[stage] += now - since
+    return now
+
+
+def write_results(result: Evaluation, index: Index, folder: Path, picture: bool = True) -> None:
+    """The table, and the curves and pictures that YOLO users expect, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.txt").write_text(format_table(result.metrics, index.names, per_class=True) + "\n", encoding="utf-8")
+    if not picture:
+        return
+    plots.plot_curves(result.metrics, index.names, folder)
+    plots.plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
+    for number_, (batch, found) in enumerate(result.pictured):
+        plots.plot_comparison(batch.images, batch.targets.unpack(), found, folder / f"val_batch{number_}.jpg", index.names)
+
+
+def save_txt(rows: list[dict], index: Index, folder: Path, with_conf: bool) -> None:
+    """Detections as YOLO txt, one file an image: class, centre, size as fractions of the image [, confidence]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    label_of = {category: label for label, category in enumerate(index.category_ids)}
+    lines: dict[int, list[str]] = {}
+    sizes = {record.image_id: record for record in index.records}
+    for row in rows:
+        record, (left, top, width, height) = sizes[row["image_id"]], row["bbox"]
+        numbers = [(left + width / 2) / record.width, (top + height / 2) / record.height,
+                   width / record.width, height / record.height] + ([row["score"]] if with_conf else [])
+        text = " ".join([str(label_of[row["category_id"]]), *(f"{n:.6g}" for n in numbers)])
+        lines.setdefault(row["image_id"], []).append(text)
+    for image_id, texts in lines.items():
+        (folder / f"{Path(sizes[image_id].path).stem}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The words of YOLO's val.py and test.py."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", nargs="+", required=True, help=".pt, .onnx or .torchscript, one or several")
+    parser.add_argument("--data", default="", help="name in cfg/data or a YAML; default: what the model was trained on")
+    parser.add_argument("--task", default="val", choices=("train", "val", "test"), help="the split to evaluate")
+    add_size(parser, default=None)
+    parser.add_argument("--batch-size", type=positive, default=32, help="images per batch")
+    parser.add_argument("--conf-thres", type=fraction, default=0.001, help="lowest score that counts")
+    parser.add_argument("--iou-thres", type=fraction, default=0.65, help="NMS: overlap that suppresses")
+    parser.add_argument("--max-det", type=positive, default=300, help="most detections per image")
+    parser.add_argument("--rect", action="store_true", help="batches of like aspect with little padding")
+    parser.add_argument("--device", default="", help="cpu, 0, 1, ...; default: the first GPU or else the CPU")
+    parser.add_argument("--workers", type=number(int, 0), default=4, help="processes that load images")
+    parser.add_argument("--half", action="store_true", help="fp16 on a GPU")
+    parser.add_argument("--single-cls", action="store_true", help="treat all classes as one")
+    parser.add_argument("--save-txt", action="store_true", help="write detections as YOLO txt")
+    parser.add_argument("--save-conf", action="store_true", help="with --save-txt: the score as a sixth number")
+    parser.add_argument("--save-json", action="store_true", help="write predictions.json in COCO's result form")
+    parser.add_argument("--noplots", action="store_true", help="no curves and pictures")
+    parser.add_argument("--project", default="runs/val", help="folder of results")
+    parser.add_argument("--name", default="exp", help="sub-folder of results")
+    parser.add_argument("--exist-ok", action="store_true", help="write into an existing folder")
+    refused(parser, {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
+                     "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"})
+    return parser
+
+
+if __name__ == "__main__":
+    run_script(main, make_parser())
