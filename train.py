@@ -69,6 +69,9 @@ def main(args: argparse.Namespace) -> Path:
     data = args.data or "shapes"
     train_index = load_index(data, "train", single_cls=args.single_cls, strict=args.strict)
     val_index = load_index(data, "val", single_cls=args.single_cls, strict=args.strict)
+    if train_index.names != val_index.names:
+        raise UserError(f"{data}: its train and val splits name different classes ({train_index.names[:5]} ... and "
+                        f"{val_index.names[:5]} ...); give `names:` in the YAML")
     model, recipe = make_model(args, train_index.names)
     loader = train_loader(train_index, args.imgsz[0], args.batch_size, AugmentConfig(**recipe.augment),
                           workers=args.workers, seed=args.seed, cache=args.cache)
@@ -175,7 +178,7 @@ def train_epoch(args: argparse.Namespace, run: Training, loader, pictures: Path 
     for number, batch in enumerate(bar):
         steps = run.schedule.apply(run.optimizer, run.epoch * batches + number, run.epoch)
         if pictures and number < PICTURED_BATCHES:
-            plots.plot_batch(batch.images, batch.targets.unpack(), pictures / f"train_batch{number}.jpg", loader.names)
+            plots.plot_batch(batch.images, batch.targets.unpack(), pictures / f"train_batch{number}.jpg", run.model.names)
         images = batch.images.to(run.device, non_blocking=True, memory_format=torch.channels_last)
         targets = batch.targets.to(run.device, non_blocking=True)
         with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):

@@ -18,6 +18,7 @@ from data import Index, load_index
 from data.loader import eval_loader
 from models.runtime import load_runtime
 from utils import plots, report
+from utils.checkpoint import load_checkpoint
 from utils.cli import add_size, fraction, input_size, number, positive, refused
 from utils.device import select_device
 from utils.errors import UserError, run_script
@@ -48,7 +49,7 @@ def main(args: argparse.Namespace) -> Evaluation:
     device = select_device(args.device)
     for weights in args.weights:
         runtime = load_runtime(weights, device, half=args.half)
-        data = args.data or runtime.data or "shapes"
+        data = args.data or trained_on(weights)
         index = load_index(data, args.task, single_cls=args.single_cls)
         print(index.report.format())
         if len(index.names) != len(runtime.names):
@@ -67,6 +68,14 @@ def main(args: argparse.Namespace) -> Evaluation:
         print("speed: " + ", ".join(f"{ms:.1f} ms {stage}" for stage, ms in result.speed.items()) + " per image")
         print(f"results in {folder}")
     return result
+
+
+def trained_on(weights: str) -> str:
+    """The data that a checkpoint names; exported files name none."""
+    data = load_checkpoint(weights).get("data") if weights.endswith(".pt") else None
+    if not data:
+        raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
+    return data
 
 
 def make_loader(args: argparse.Namespace, runtime, index: Index):

@@ -51,7 +51,7 @@ def load(files: list[Path], key: str) -> tuple[RecordTable, dict[str, Any], Scan
                     continue
                 table = RecordTable(**{f.name: arrays[f.name] for f in fields(RecordTable)})
                 return table, meta["meta"], ScanReport(**meta["report"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
             continue
     return None
 

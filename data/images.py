@@ -25,8 +25,11 @@ JPEG_MAGIC = b"\xff\xd8"
 
 
 def reduction(scale: float) -> int:
-    """The largest of 1, 2, 4, 8 by which an image may be shrunk before a resize by `scale` without loss of detail."""
-    return next((r for r in (8, 4, 2) if scale * r <= 1.0), 1)
+    """The largest of 1, 2, 4, ... 64 by which an image may be shrunk before a resize by `scale` without losing detail.
+
+    What is left of the resize is then between a half and one, where linear interpolation misses no pixel.
+    """
+    return next((r for r in (64, 32, 16, 8, 4, 2) if scale * r <= 1.0), 1)
 
 
 def read_image(path: str) -> np.ndarray | None:
@@ -36,24 +39,23 @@ def read_image(path: str) -> np.ndarray | None:
 
 
 def read_for(record: Record, reduce: int = 1) -> tuple[np.ndarray, Scale] | None:
-    """Decode a record's image, 1/reduce of its size (reduce: 1, 2, 4, 8), in the frame that its labels are in.
+    """Decode a record's image, 1/reduce of its size (reduce: 1, 2, 4, ... 64), in the frame that its labels are in.
 
     None where the file cannot be decoded or has another size than the record says.
     """
     data = _read_bytes(record.path)
     if data is None:
         return None
-    jpeg = data[:2].tobytes() == JPEG_MAGIC
-    wanted = (record.height, record.width)
-    flags = REDUCED[reduce if jpeg else 1]
-    if jpeg:  # libjpeg shrinks 8x8 blocks: sides come out as ceil(side / reduce), the scale is exactly 1 / reduce
-        wanted = (-(-record.height // reduce), -(-record.width // reduce))
-    image = _decode(data, flags)
+    # Only libjpeg shrinks while decoding, whole 8x8 blocks: sides become ceil(side / by), the scale is exactly 1 / by.
+    by = min(reduce, 8) if data[:2].tobytes() == JPEG_MAGIC else 1
+    wanted = (-(-record.height // by), -(-record.width // by))
+    image = _decode(data, REDUCED[by])
     if image is not None and image.shape[:2] != wanted:
-        image = _decode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)  # labels made on the image as stored
+        image = _decode(data, REDUCED[by] | cv2.IMREAD_IGNORE_ORIENTATION)  # labels made on the image as stored
     if image is None or image.shape[:2] != wanted:
         return None
-    return (image, (1 / reduce, 1 / reduce)) if jpeg else shrink(image, reduce)
+    image, (x, y) = shrink(image, reduce // by)
+    return image, (x / by, y / by)
 
 
 def shrink(image: np.ndarray, reduce: int) -> tuple[np.ndarray, Scale]:

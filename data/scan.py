@@ -70,7 +70,7 @@ def _reason(error: Header | Exception) -> str:
 
 def _compare_sizes(found: Unchecked, sizes: np.ndarray, turned: np.ndarray, usable: np.ndarray,
                    report: ScanReport) -> None:
-    """Tell where a label file claims another size; labels made on an image as stored, not as turned, keep that frame."""
+    """Tell where a label file claims another size; labels made on the image as stored, unturned, keep that frame."""
     told = found.told_sizes
     stored = turned & (told == sizes[:, ::-1]).all(1)
     sizes[stored] = told[stored]

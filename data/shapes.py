@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from data.shapes_draw import HUES, NAMES, Patch, add_grain, background, draw_patch, object_colour, paste
-from utils.errors import UserError
+from utils.errors import UserError, nearest
 
 VERSION = 1  # raised when the same options draw other scenes
 SPLITS = ("train", "val", "test")
@@ -94,8 +94,6 @@ def generate(root: str | Path, split: str, count: int, size: int | tuple[int, in
 
 def scene_from(options: dict[str, Any], where: str) -> Scene:
     """`Scene` from the options of a YAML; an unknown or unfit one is a `UserError` naming `where`."""
-    from utils.errors import nearest
-
     known = Scene.__dataclass_fields__
     for key in options.keys() - known.keys():
         raise UserError(f"{where}: scene has no `{key}`; {nearest(key, list(known)) or 'known: ' + ', '.join(known)}")

@@ -29,6 +29,17 @@ class Detector(nn.Module):
         self.names: list[str] = list(config["names"])
         self.model = build_graph(config)
 
+    def to(self, *args: Any, **kwargs: Any) -> "Detector":
+        """As `nn.Module.to`; `memory_format=torch.channels_last` reaches the 4-D tensors and leaves the others, where
+        torch itself refuses a model that holds a 3-D convolution.
+        """
+        layout = kwargs.pop("memory_format", None)
+        if args or kwargs:
+            super().to(*args, **kwargs)
+        if layout is not None:
+            self._apply(lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t)
+        return self
+
     @property
     def head(self) -> nn.Module:
         return self.model[-1]

@@ -27,7 +27,7 @@ FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript"}
 OPSET = 17  # the newest that the TorchScript-based exporter of torch 2.6 writes without conversion
 # How far a file may be from PyTorch, by `half`: boxes in input pixels, scores, and the share of detections that may
 # differ, rounded up: NMS is a chain of decisions, and one that was a matter of the last digit may fall the other way.
-TOLERANCE = {False: (0.1, 1e-3, 0.02), True: (16.0, 0.1, 0.10)}
+TOLERANCE = {False: (0.1, 1e-3, 0.02), True: (4.0, 0.05, 0.10)}
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,19 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One input through both: greatest absolute differences of boxes (px) and scores; detections, and how many differ."""
+    """One input through both: greatest absolute differences of boxes (px; candidates for detection) and of all
+    scores; detections, and how many differ."""
 
-    what: str
+    kind: str
+    shape: tuple[int, int, int]
     boxes: float
     scores: float
     found: int
     differ: int
 
     def __str__(self) -> str:
-        return (f"{self.what:<28} boxes within {self.boxes:.2g} px, scores within {self.scores:.2g}, "
+        what = f"{self.kind} {self.shape[0]}x3x{self.shape[1]}x{self.shape[2]}"
+        return (f"{what:<24} boxes within {self.boxes:.2g} px, scores within {self.scores:.2g}, "
                 f"{self.found - self.differ} of {self.found} detections the same")
 
 
@@ -162,31 +165,33 @@ def _compare(reference: Runtime, exported: Runtime, options: ExportOptions, pict
         real = nn.functional.interpolate(pictures.float() / 255, (h, w), mode="bilinear", antialias=True)
         real = real[torch.arange(batch) % len(real)]
         for kind, images in (("random", noise), ("pictures", real)):
-            yield _compare_one(f"{kind} {batch}x3x{h}x{w}", images, reference, exported)
+            yield _compare_one(kind, images, reference, exported)
 
 
-def _compare_one(what: str, images: Tensor, reference: Runtime, exported: Runtime) -> Comparison:
+def _compare_one(kind: str, images: Tensor, reference: Runtime, exported: Runtime) -> Comparison:
     boxes, scores = reference.predict(images)
     try:
         other_boxes, other_scores = exported.predict(images)
     except UserError as error:
         raise UserError(f"not written, the exported model does not run: {error}") from None
     if boxes.shape != other_boxes.shape or scores.shape != other_scores.shape:
-        raise UserError(f"{exported.path}: not written, for {what} the exported model gives boxes "
+        raise UserError(f"{exported.path}: not written, for images {list(images.shape)} it gives boxes "
                         f"{tuple(other_boxes.shape)}, PyTorch {tuple(boxes.shape)}")
     conf = _telling_confidence(scores)
     found = reference.select(boxes, scores, conf=conf)
     other = exported.select(other_boxes, other_scores, conf=conf)
     total = max(sum(map(len, found)), sum(map(len, other)))
     same = sum(_same(a, b) for a, b in zip(found, other, strict=True))
-    return Comparison(what, (boxes - other_boxes).abs().max().item(), (scores - other_scores).abs().max().item(),
-                      total, total - same)
+    told = scores.amax(-1) > conf  # (B, N); where a box that no one will see lies does not matter
+    apart = (boxes - other_boxes).abs().amax(-1)[told]
+    return Comparison(kind, (len(images), *images.shape[2:]), apart.max().item() if len(apart) else 0.0,
+                      (scores - other_scores).abs().max().item(), total, total - same)
 
 
 def _telling_confidence(scores: Tensor) -> float:
     """The usual 0.25, or lower where that finds nothing: the middle of the widest gap among the 100 best scores."""
     best = scores.amax(-1).flatten().sort(descending=True).values[:100]
-    if best[0] > 0.25:
+    if best[0] > 0.25 or len(best) < 2:
         return 0.25
     gaps = best[:-1] - best[1:]
     at = gaps[len(gaps) // 2:].argmax().item() + len(gaps) // 2
@@ -204,7 +209,9 @@ def _same(a: Detections, b: Detections) -> int:
 def _judge(comparisons: list[Comparison], path: Path, options: ExportOptions) -> None:
     boxes, scores, share = TOLERANCE[options.half]
     for found in comparisons:
-        few = found.differ <= math.ceil(share * found.found)
-        if not (found.boxes <= boxes and found.scores <= scores and few):  # NaN fails too
+        near = found.boxes <= boxes and found.scores <= scores and found.differ <= math.ceil(share * found.found)
+        if options.half and found.kind == "random":
+            near = math.isfinite(found.boxes + found.scores)  # noise is unlike all that was learned, and fp16 shows it
+        if not near:  # NaN is not near either
             raise UserError(f"{path}: not written, the exported model differs from PyTorch: {found} (allowed: "
                             f"{boxes} px, {scores}, {share:.0%} of the detections)")

@@ -9,13 +9,13 @@ import numpy as np
 from utils.structures import Detections
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-_PALETTE = ("#ff3b30", "#007aff", "#34c759", "#ffb000", "#af52de", "#00c7be", "#ff2d92", "#8e6e53", "#5856d6", "#b5e61d",
-            "#ff7f50", "#32ade6", "#006d3c", "#ffd60a", "#7a0045", "#9aa5b1", "#d4a5ff", "#00ff85", "#a2480f", "#003f8a")
+_PALETTE = ("ff3b30", "007aff", "34c759", "ffb000", "af52de", "00c7be", "ff2d92", "8e6e53", "5856d6", "b5e61d",
+            "ff7f50", "32ade6", "006d3c", "ffd60a", "7a0045", "9aa5b1", "d4a5ff", "00ff85", "a2480f", "003f8a")
 
 
 def color(index: int) -> tuple[int, int, int]:
     """The BGR colour of class `index`: 20 colours, then again from the first."""
-    red, green, blue = bytes.fromhex(_PALETTE[int(index) % len(_PALETTE)][1:])
+    red, green, blue = bytes.fromhex(_PALETTE[int(index) % len(_PALETTE)])
     return blue, green, red
 
 
@@ -38,20 +38,20 @@ def draw_box(picture: np.ndarray, box: Sequence[float], colour: tuple[int, int, 
              thickness: int = 3) -> None:
     """Draw one box into `picture`, its caption on a filled ground that stays inside the picture."""
     height, width = picture.shape[:2]
-    # A box far outside would overflow OpenCV's fixed-point coordinates.
-    x1, y1, x2, y2 = (round(min(max(v, -10.0), limit + 10.0)) for v, limit in zip(box, (width, height) * 2, strict=True))
-    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
+    x1, x2 = (round(min(max(v, -10.0), width + 10.0)) for v in box[::2])  # far outside, OpenCV's integers overflow
+    y1, y2 = (round(min(max(v, -10.0), height + 10.0)) for v in box[1::2])
+    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
     if not caption:
         return
-    weight = max(thickness - 1, 1)
-    (text_width, text_height), below = cv2.getTextSize(caption, FONT, thickness / 4, weight)
+    weight, scale = max(thickness - 1, 1), max(thickness / 4, 0.35)
+    (text_width, text_height), below = cv2.getTextSize(caption, FONT, scale, weight)
     text_width, full = text_width + 2, text_height + below + 2
     left = max(min(x1, width - text_width), 0)
     top = y1 - full if y1 >= full else min(max(y1, 0), max(height - full, 0))
     cv2.rectangle(picture, (left, top), (left + text_width, top + full), colour, -1)
     blue, green, red = colour
     ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
-    cv2.putText(picture, caption, (left + 1, top + text_height + 1), FONT, thickness / 4, ink, weight, cv2.LINE_AA)
+    cv2.putText(picture, caption, (left + 1, top + text_height + 1), FONT, scale, ink, weight, cv2.LINE_AA)
 
 
 def class_name(names: Sequence[str], label: int) -> str:

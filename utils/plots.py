@@ -15,9 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from torch import Tensor
 
 from utils.draw import class_name, color, draw_box
+from utils.errors import UserError
 from utils.evaluation import Curves, Metrics
 from utils.files import write_bytes
 from utils.report import read_csv
@@ -41,7 +43,9 @@ class Labelled(Protocol):
 def plot_results(csv_path: Path | str, path: Path | str) -> None:
     """results.csv -> one panel per loss (train and val together) and per metric, and one for the learning rates."""
     rows = read_csv(csv_path)
-    columns = [name for name in (rows[0] if rows else {}) if name not in ("epoch", "time")]
+    if not rows:
+        raise UserError(f"{csv_path}: has no rows to draw; train for at least one epoch")
+    columns = [name for name in rows[0] if name not in ("epoch", "time")]
     panels: dict[str, list[str]] = {}  # title -> columns
     for name in columns:
         kind, _, rest = name.partition("/")
@@ -60,8 +64,10 @@ def plot_results(csv_path: Path | str, path: Path | str) -> None:
                 axes.plot(*zip(*points, strict=True), marker=mark, linewidth=1.4, label=_text(name.partition("/")[0]))
         axes.set_title(_text(title), fontsize=10)
         axes.grid(alpha=0.3)
-        if len(members) > 1:
+        if len(axes.lines) > 1:
             axes.legend(fontsize=8)
+        elif not axes.lines:
+            axes.text(0.5, 0.5, "no values", ha="center")
     _save(figure, path)
 
 
@@ -84,8 +90,8 @@ def plot_pr_curve(metrics: Metrics, names: Sequence[str], path: Path | str) -> N
     """Precision over recall at IoU 0.5, per class and mean; the area under a curve is its AP50."""
     curves = metrics.curves
     ends = [f"{metrics.per_class[k].AP50:.3f}" for k in curves.classes]
-    _plot_lines(curves, curves.pr_recall, curves.pr_precision, names, ends, f"all classes AP50 {max(metrics.AP50, 0):.3f}",
-                ("Recall", "Precision"), path)
+    mean = f"all classes AP50 {max(metrics.AP50, 0):.3f}"
+    _plot_lines(curves, curves.pr_recall, curves.pr_precision, names, ends, mean, ("Recall", "Precision"), path)
 
 
 def plot_confidence_curve(metrics: Metrics, names: Sequence[str], path: Path | str, word: str = "f1") -> None:
@@ -105,7 +111,7 @@ def _plot_lines(curves: Curves, x: np.ndarray, lines: np.ndarray, names: Sequenc
     axes = figure.add_subplot()
     for k, line, end in zip(curves.classes, lines, ends, strict=True):
         if len(lines) <= NAMED:
-            axes.plot(x, line, linewidth=1, color=_rgb(k), label=_text(f"{_name(names, k)} {end}".rstrip()))
+            axes.plot(x, line, linewidth=1, color=_rgb(k), label=f"{_name(names, k)} {end}".rstrip())
         else:
             axes.plot(x, line, linewidth=0.6, color="#b0b0b0")
     if len(lines):
@@ -120,7 +126,7 @@ def _plot_lines(curves: Curves, x: np.ndarray, lines: np.ndarray, names: Sequenc
 
 def plot_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: Path | str) -> None:
     """A matrix (nc+1, nc+1) as `utils.confusion` counts it, each column as shares of its true class."""
-    titles = [_text(_name(names, k), 20) for k in range(len(matrix) - 1)] + ["background"]
+    titles = [_name(names, k, 20) for k in range(len(matrix) - 1)] + ["background"]
     total = matrix.sum(0, keepdims=True)
     shares = np.divide(matrix, total, out=np.full(matrix.shape, np.nan), where=(total > 0) & (matrix > 0))
     side = min(max(5.5, 0.45 * len(matrix) + 2.5), 16)
@@ -155,7 +161,7 @@ def plot_labels(records: Iterable[Labelled], names: Sequence[str], path: Path | 
     classes.bar(range(len(counts)), counts, color=[_rgb(k) for k in range(len(counts))])
     classes.set(title=f"{len(labels)} objects in {len(rows)} images", ylabel="objects")
     if len(counts) <= 100:
-        classes.set_xticks(range(len(counts)), [_text(_name(names, k), 18) for k in range(len(counts))], rotation=90,
+        classes.set_xticks(range(len(counts)), [_name(names, k, 18) for k in range(len(counts))], rotation=90,
                            fontsize=9 if len(counts) <= 30 else 6)
     middle, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     _heat(centres, middle[:, 0], 1 - middle[:, 1], "Centres, as shares of the image")
@@ -205,7 +211,8 @@ def plot_comparison(images: Tensor, targets: Sequence[Targets] | PackedTargets, 
     _save_mosaic(cells, 2 * math.ceil(math.sqrt(len(cells) / 4)), path)
 
 
-def _cell(image: Tensor, rows: Targets | Detections, names: Sequence[str], title: str = "", conf: float = 0.0) -> np.ndarray:
+def _cell(image: Tensor, rows: Targets | Detections, names: Sequence[str], title: str = "",
+          conf: float = 0.0) -> np.ndarray:
     """One image (3, H, W) as BGR (h, w, 3) of at most 640 px with its boxes."""
     pixels = image.detach().cpu()
     if pixels.is_floating_point():
@@ -252,7 +259,6 @@ def _save(figure: Figure, path: Path | str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks shows as boxes
         warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the figure
         figure.savefig(path)
 
@@ -262,8 +268,11 @@ def _rgb(index: int) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-def _name(names: Sequence[str], k: int) -> str:
-    return str(names[k]) if k < len(names) else f"class {k}"
+def _name(names: Sequence[str], k: int, limit: int = 32) -> str:
+    """The name of class k, or its index where matplotlib's own font lacks the script."""
+    name = str(names[k]) if k < len(names) else f"class {k}"
+    font = get_font(findfont("DejaVu Sans"))
+    return _text(name if all(font.get_char_index(ord(c)) for c in name) else f"class {k}", limit)
 
 
 def _text(name: str, limit: int = 32) -> str:

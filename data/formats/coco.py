@@ -101,8 +101,8 @@ def _classes(source: Source, contents: list[dict[str, Any]]) -> tuple[list[str],
     """Names and category ids by label, and the ids that the YAML's `names` leaves out."""
     try:
         known = {c["id"]: str(c["name"]) for content in contents for c in content["categories"]}
-        by_id = sorted(known)
-    except (KeyError, TypeError):
+        by_id = sorted(i + 0 for i in known)  # a name for a number is a TypeError
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{source.entries[0]}: a category without number `id` or without `name`; write both") from None
     if source.names is None:
         if source.nc not in (None, len(by_id)):

@@ -37,9 +37,9 @@ def match_anchors(targets: PackedTargets, anchors: Tensor, strides: Sequence[int
                   ratio: float = 4.0, reach: float = 0.5) -> list[LevelMatches]:
     """Candidates of every level, for all images, boxes, anchors and cells at once.
 
-    anchors: (L, na, 2) pixels; shapes: (h, w) per level. An anchor fits a box if no side differs by `ratio` or more. Its
-    cells: the one that holds the box's centre, and each neighbour whose border is nearer than `reach` cells (0.5: three
-    cells in all; 1.0: five, for auxiliary heads). Cells beyond the map are moved to its border.
+    anchors: (L, na, 2) pixels; shapes: (h, w) per level. An anchor fits a box if no side differs by `ratio` or more.
+    Its cells: the one that holds the box's centre, and each neighbour whose border is nearer than `reach` cells (0.5:
+    three cells in all; 1.0: five, for auxiliary heads). Cells beyond the map are moved to its border.
     """
     low, high = targets.boxes[..., :2], targets.boxes[..., 2:]
     centre, sides = (low + high) / 2, high - low  # (B, M, 2)

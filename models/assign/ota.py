@@ -1,6 +1,7 @@
 """Simplified optimal transport assignment of YOLOv7 (after Ge et al., OTA, CVPR 2021, and YOLOX's SimOTA).
 
-Legend: B images, M boxes of the fullest image, K candidates of the fullest image, nc classes, k most candidates per box.
+Legend: B images, M boxes of the fullest image, K candidates of the fullest image, nc classes, k most candidates of a
+box.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def _pool(match: LevelMatches, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _transport(predicted: Tensor, logits: Tensor, keep: Tensor, targets: PackedTargets, top: int) -> Tensor:
-    """predicted (B, K, 4) pixels, logits (B, K, 1+nc), keep (B, K) -> the box that owns each candidate (B, K), or -1."""
+    """predicted (B, K, 4) pixels, logits (B, K, 1+nc), keep (B, K) -> the owner of each candidate (B, K), -1 for none."""
     batch, pool = keep.shape
     k = min(top, pool)
     if k == 0:

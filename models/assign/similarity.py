@@ -1,7 +1,7 @@
 """How alike two boxes are: one function with a table of kinds. A box loss is 1 - similarity.
 
-Boxes are xyxy in any one unit; a is (..., 4), b is (..., 4), broadcast against each other. To add a kind (EIoU, SIoU, ...)
-write one function of a `_Pair` and name it in `KINDS`.
+Boxes are xyxy in any one unit; a is (..., 4), b is (..., 4), broadcast against each other. To add a kind (EIoU, SIoU,
+...) write one function of a `_Pair` and name it in `KINDS`.
 """
 
 from collections.abc import Callable
@@ -83,8 +83,8 @@ def _ciou(pair: _Pair) -> Tensor:
 
 
 def _sca(pair: _Pair) -> Tensor:
-    """Side overlap and corner alignment (Zheng et al., SCALoss, AAAI 2022) as its authors coded it: 1 for equal boxes, not
-    clamped below. `alpha` weighs the corner distance."""
+    """Side overlap and corner alignment (Zheng et al., SCALoss, AAAI 2022) as its authors coded it: 1 for equal boxes,
+    not clamped below. `alpha` weighs the corner distance."""
     eps = pair.eps
     side_overlap = pair.inner[0] / pair.outer[0] + pair.inner[1] / pair.outer[1]
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = pair.a, pair.b

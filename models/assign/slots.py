@@ -1,8 +1,8 @@
 """Fixed-size lists of "the places where a mask is True", without asking a GPU how many there are.
 
-On CUDA a shape that depends on data (nonzero, boolean indexing, .item()) stops the host until the device has caught up, so
-lists are padded to a bound known from shapes alone. On the CPU the true count costs nothing to read, and padding would
-be work; there the same functions return exactly what there is. Results are equal but for the padding.
+On CUDA a shape that depends on data (nonzero, boolean indexing, .item()) stops the host until the device has caught
+up, so lists are padded to a bound known from shapes alone. On the CPU the true count costs nothing to read, and padding
+would be work; there the same functions return exactly what there is. Results are equal but for the padding.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PAIRS_CPU, PAIRS_CUDA = 1 << 20, 1 << 24
 
 
 class Rows(NamedTuple):
-    """Places (P,) of a (B, S) mask: image, place in the image, and False in `keep` for padding (its indices are legal)."""
+    """Places (P,) of a (B, S) mask: image, place in the image; `keep` is False for padding, whose indices are legal."""
 
     image: Tensor
     place: Tensor

@@ -17,8 +17,8 @@ from utils.structures import PackedTargets
 
 @dataclass(frozen=True)
 class TalOptions:
-    """topk: points per box; metric = score^alpha * overlap^beta; min_side: boxes with a shorter side are enlarged to it,
-    in pixels, when asking which points lie inside (0: never, as 8.1.47; the second stride, as 8.4)."""
+    """topk: points per box; metric = score^alpha * overlap^beta; min_side: pixels to which shorter sides of a box are
+    enlarged when asking which points lie inside (0: never, as 8.1.47; the second stride: as 8.4)."""
 
     topk: int = 10
     alpha: float = 0.5
@@ -115,7 +115,8 @@ def _target_scores(box: Tensor, overlap: Tensor, class_logits: Sequence[Tensor],
     row = box.clamp(min=0)  # (B, N)
     label = targets.labels.gather(1, row)[:, None]  # (B, 1, N)
     sizes = [level.shape[-1] for level in class_logits]
-    logit = torch.cat([level.gather(1, part) for level, part in zip(class_logits, label.split(sizes, -1), strict=True)], -1)
+    labels = label.split(sizes, -1)
+    logit = torch.cat([level.gather(1, part) for level, part in zip(class_logits, labels, strict=True)], -1)
     metric = _metric(logit[:, 0].to(overlap.dtype).sigmoid(), overlap, options) * found
     overlap = overlap * found
     best = overlap.new_zeros(targets.labels.shape)  # (B, M)

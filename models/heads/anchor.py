@@ -66,6 +66,10 @@ class AnchorDetect(nn.Module):
         width = self.anchors.shape[1] * (nc + 5)
         self.m = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self._init_bias()
+        self._add_parts(channels)
+
+    def _add_parts(self, channels: list[int]) -> None:
+        """Parameters of a subclass."""
 
     def _init_bias(self) -> None:
         """Objectness expects eight objects in a 640 px image; classes are taken for equally likely."""
@@ -81,7 +85,8 @@ class AnchorDetect(nn.Module):
     def forward(self, pyramid: list[Tensor]) -> dict[str, tuple[Tensor, ...]]:
         """Levels (B, c, h, w) -> {"lead": logits (B, na, h, w, no) per level}."""
         na, no = self.anchors.shape[1], self.num_classes + 5
-        return {"lead": tuple(self.level(i, x).unflatten(1, (na, no)).permute(0, 1, 3, 4, 2)
+        # Sizes written out: through unflatten the ONNX exporter takes h and w for constants, also where they are dynamic.
+        return {"lead": tuple(self.level(i, x).reshape(x.shape[0], na, no, *x.shape[2:]).permute(0, 1, 3, 4, 2)
                               for i, x in enumerate(pyramid))}
 
     def loss(self, raw: Raw, targets: PackedTargets) -> dict[str, Tensor]:
@@ -125,9 +130,7 @@ class ImplicitDetect(AnchorDetect):
     assign_default = "ota"
     prior_slack = 0.99
 
-    def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence], *, strides: list[int],
-                 **options: object) -> None:
-        super().__init__(channels, nc, anchors, strides=strides, **options)
+    def _add_parts(self, channels: list[int]) -> None:
         self.ia = nn.ModuleList(Implicit(c, 0.0) for c in channels)
         self.im = nn.ModuleList(Implicit(conv.out_channels, 1.0) for conv in self.m)
 

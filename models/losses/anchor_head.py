@@ -1,6 +1,7 @@
 """Loss of the anchor heads of YOLOv3, v5 and v7: matching or OTA, box similarity, objectness and class BCE.
 
-Legend: B images, M boxes of the fullest image, na anchors per cell, P positives of a level (padded on a GPU), nc classes.
+Legend: B images, M boxes of the fullest image, na anchors per cell, P positives of a level (padded on a GPU), nc
+classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +36,8 @@ class _Rules:
 class _Split(torch.autograd.Function):
     """(B, na, h, w, D) map -> all objectness logits (B, na, h, w) and the rows of the positives (P, D).
 
-    Written out because autograd would fill two gradients of the map's size and add them: the map is 85 times larger than
-    what is read of it, so that this is most of the time of the loss (batch 16, 640, 80 classes on CPU: 90 ms against 35 ms).
+    Written out because autograd would fill two gradients of the map's size and add them, though a hundredth of the map
+    is read: batch 16 at 640 px with 80 classes took 90 ms on 2 CPU cores, and takes 35 ms.
     """
 
     @staticmethod
@@ -59,13 +60,14 @@ def anchor_head_loss(maps: Sequence[Tensor], anchors: Tensor, strides: Sequence[
                      focal_gamma: float = 0.0, aux_maps: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
     """Weighted loss terms {"box", "obj", "cls"} of a batch, each already multiplied by the batch size.
 
-    maps: (B, na, h, w, 5+nc) logits per level, in any memory layout; anchors: (L, na, 2) pixels; image_size: (H, W) pixels;
-    gains: one weight per term; assign: "anchor" (every match learns) or "ota" (YOLOv7's choice among them); balance:
-    weight of each level's objectness (default 4, 1, .4 for three levels, else 4, 1, .25, .06, .02); aux_maps: maps of
-    auxiliary heads, which learn from five cells per anchor at a quarter of the weight, chosen by what the lead predicts.
-    Means are per level. With one class there is no class loss. Computed in float32 (float64 stays). Crowd regions
-    (`targets.ignore`) teach nothing: an anchor whose cell's centre lies inside one and that has no box has no loss.
-    Raises `UserError` for an unknown assign or box_loss, `ValueError` where maps, strides and image_size disagree.
+    maps: (B, na, h, w, 5+nc) logits per level, in any memory layout; anchors: (L, na, 2) pixels; image_size: (H, W)
+    pixels; gains: one weight per term; assign: "anchor" (every match learns) or "ota" (YOLOv7's choice among them);
+    balance: weight of each level's objectness (default 4, 1, .4 for three levels, else 4, 1, .25, .06, .02); aux_maps:
+    maps of auxiliary heads, which learn from five cells per anchor at a quarter of the weight, chosen by what the lead
+    predicts. Means are per level. With one class there is no class loss. Computed in float32 (float64 stays).
+    Crowd regions (`targets.ignore`) teach nothing: an anchor whose cell's centre lies inside one and that has no box
+    has no loss. Raises `UserError` for an unknown assign or box_loss, `ValueError` where maps, strides and image_size
+    disagree.
     """
     check_maps([m.shape[:4] for m in maps], strides, image_size, box_loss)
     if assign not in ASSIGNMENTS:
@@ -93,8 +95,8 @@ def _balance(balance: Sequence[float] | None, levels: int) -> Sequence[float]:
     return balance or ((4.0, 1.0, 0.4) if levels == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)[:levels])
 
 
-def _level_terms(level: Tensor, positives: Positives, anchors: Tensor, stride: int, targets: PackedTargets, taught: Tensor,
-                 rules: _Rules) -> tuple[Tensor, Tensor, Tensor]:
+def _level_terms(level: Tensor, positives: Positives, anchors: Tensor, stride: int, targets: PackedTargets,
+                 taught: Tensor, rules: _Rules) -> tuple[Tensor, Tensor, Tensor]:
     """Box, objectness and class means of one (B, na, h, w, 5+nc) map."""
     image, place, box, keep = positives
     shape = level.shape[2:4]

@@ -1,4 +1,4 @@
-"""Loss of the decoupled anchor-free head of YOLOv8: task-aligned assignment, box similarity, distribution focal loss, BCE.
+"""Loss of the decoupled anchor-free head of YOLOv8: task-aligned assignment, box similarity, DFL, class BCE.
 
 Legend: B images, N anchor points of all levels, P positives (padded on a GPU), nc classes, bins DFL bins per side.
 """
@@ -17,13 +17,13 @@ from models.losses.checks import check_maps
 from utils.structures import PackedTargets
 
 
-def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], strides: Sequence[int], targets: PackedTargets,
-                  image_size: tuple[int, int], *, gains: Mapping[str, float], bins: int = 16, box_loss: str = "ciou",
-                  tal: TalOptions | None = None) -> dict[str, Tensor]:
+def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], strides: Sequence[int],
+                  targets: PackedTargets, image_size: tuple[int, int], *, gains: Mapping[str, float], bins: int = 16,
+                  box_loss: str = "ciou", tal: TalOptions | None = None) -> dict[str, Tensor]:
     """Weighted loss terms {"box", "cls", "dfl"} of a batch, each already multiplied by the batch size.
 
-    box_maps: (B, 4*bins, h, w) logits per level; cls_maps: (B, nc, h, w) logits; image_size: (H, W) in pixels; gains: one
-    weight per term; box_loss: a kind of `box_similarity`. Computed in float32 (float64 stays). Crowd regions
+    box_maps: (B, 4*bins, h, w) logits per level; cls_maps: (B, nc, h, w) logits; image_size: (H, W) in pixels; gains:
+    one weight per term; box_loss: a kind of `box_similarity`. Computed in float32 (float64 stays). Crowd regions
     (`targets.ignore`) teach nothing: a point inside one that learns no box has no loss. Raises `UserError` for an
     unknown box_loss, `ValueError` where maps, strides and image_size disagree.
     """
@@ -34,8 +34,8 @@ def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], stride
         cls_levels = [upcast(m).flatten(2) for m in cls_maps]  # (B, nc, n)
         points, steps = anchor_points(shapes, strides, cls_maps[0].device, cls_levels[0].dtype)
         with torch.no_grad():
-            distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), bins) for m in box_levels], 1)  # (B, N, 4)
-            boxes = distances_to_boxes(distances * steps, points)
+            distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), bins) for m in box_levels], 1)
+            boxes = distances_to_boxes(distances * steps, points)  # (B, N, 4)
         assigned = assign_task_aligned(boxes, [m.detach() for m in cls_levels], points, targets, tal)
         total = assigned.score.sum().clamp(min=1)  # S of the facts: every term is per unit of target score
         topk = (tal or TalOptions()).topk
@@ -51,8 +51,8 @@ def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], stride
 
 def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assigned: PointAssignment,
                targets: PackedTargets, topk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What the positives say and should say: box logits (P, 4*bins), weight (P,), true box (P, 4), logit of the true class
-    (P,), index of the point among N (P,). Read level by level, so that the big maps are never joined."""
+    """What the positives say and should say: box logits (P, 4*bins), weight (P,), true box (P, 4), logit of the true
+    class (P,), index of the point among N (P,). Read level by level, so that the big maps are never joined."""
     start, parts = 0, []
     bound = targets.boxes.shape[1] * topk
     for box_map, cls_map in zip(box_levels, cls_levels, strict=True):
@@ -67,7 +67,8 @@ def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assig
     return upcast(logits), weight, box.to(label_logit.dtype), label_logit, place
 
 
-def _box_terms(logits: Tensor, box: Tensor, points: Tensor, steps: Tensor, bins: int, kind: str) -> tuple[Tensor, Tensor]:
+def _box_terms(logits: Tensor, box: Tensor, points: Tensor, steps: Tensor, bins: int,
+               kind: str) -> tuple[Tensor, Tensor]:
     """1 - similarity (P,) and DFL (P,), in stride units about each point.
 
     DFL (Li et al., Generalized Focal Loss, 2020, eq. 6): cross entropy against the two bins around the true distance.

@@ -112,6 +112,8 @@ def test_evaluation_sees_each_image_once_and_boxes_come_back(index, rect, worker
             record, transform = of_record[image_id], batch.letterboxes[k]
             targets = batch.targets.unpack()[k]
             assert transform.original == (record.height, record.width)
+            sample = loader.dataset[0, image_id - 100]
+            assert np.array_equal(batch.images[k].permute(1, 2, 0).numpy(), sample.image)
             assert transform.input == tuple(batch.images.shape[2:])
             back = transform.inverse(targets.boxes)
             assert np.allclose(back.numpy(), record.boxes, atol=1e-3)

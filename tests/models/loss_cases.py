@@ -15,15 +15,15 @@ V8_GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 V7_GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}
 
 
-def targets_from_rows(rows: np.ndarray, batch: int, size: int, dtype: torch.dtype = torch.float32) -> PackedTargets:
+def targets_from_rows(rows: np.ndarray, batch: int, size: int) -> PackedTargets:
     """Normalised (image, class, cx, cy, w, h) rows -> packed pixel boxes of square images."""
-    rows = torch.from_numpy(rows).to(dtype)
+    rows = torch.from_numpy(rows)
     images = [rows[rows[:, 0] == i] for i in range(batch)]
-    packed = pack_targets([Targets((cxcywh_to_xyxy(r[:, 2:]) * size).float(), r[:, 1].long()) for r in images])
-    return packed
+    return pack_targets([Targets(cxcywh_to_xyxy(r[:, 2:]) * size, r[:, 1].long()) for r in images])
 
 
-def random_targets(batch: int, count: int, size: int, classes: int, seed: int = 0, largest: float = 0.4) -> PackedTargets:
+def random_targets(batch: int, count: int, size: int, classes: int, seed: int = 0,
+                   largest: float = 0.4) -> PackedTargets:
     """Up to `count` boxes in each image, sides from 1.5 % of the image to `largest` of it, mostly small."""
     rng = np.random.RandomState(seed)
     targets = []
@@ -36,10 +36,10 @@ def random_targets(batch: int, count: int, size: int, classes: int, seed: int = 
     return pack_targets(targets)
 
 
-def dfl_maps(batch: int, classes: int, size: int, strides: list[int] | None = None) -> tuple[list[Tensor], list[Tensor]]:
+def dfl_maps(batch: int, classes: int, size: int) -> tuple[list[Tensor], list[Tensor]]:
     """Box (B, 64, h, w) and class (B, nc, h, w) logits by the rule of the v8 goldens."""
     box, cls = [], []
-    for k, stride in enumerate(strides or STRIDES):
+    for k, stride in enumerate(STRIDES):
         side = size // stride
         value = np.random.RandomState(200 + k).standard_normal((batch, 64 + classes, side, side))
         value[:, :64] = 2.0 * value[:, :64] - 0.25 * (np.arange(64) % 16)[:, None, None]

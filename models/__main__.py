@@ -1,0 +1,40 @@
+"""Print a model's layers: python -m models yolov8n-assn --imgsz 640."""
+
+import argparse
+
+import torch
+
+from models.catalogue import NECKS, NO_NECK, known_models
+from models.detector import build_model
+from models.summary import format_summary, summarise
+from utils.errors import UserError, run_script
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(prog="python -m models", description="Print the layers of a model and what they cost.")
+    flags.add_argument("model", nargs="?", help="a name such as yolov8n-assn, or a model file; without it, all names")
+    flags.add_argument("--imgsz", "--img", "--img-size", type=int, nargs="+", default=[640], help="side, or height and width")
+    flags.add_argument("--nc", type=int, help="number of classes; the model file's by default")
+    flags.add_argument("--neck", help=f"put this neck on: {', '.join([NO_NECK, *NECKS])}")
+    return flags
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print the table, or the known names."""
+    if args.model is None:
+        print("\n".join(known_models()))
+        return
+    if len(args.imgsz) > 2:
+        raise UserError("--imgsz takes one number, or height and width")
+    with torch.device("meta"):  # nothing is computed, so nothing need be stored
+        model = build_model(args.model, args.nc, neck=args.neck)
+    size = (args.imgsz[0], args.imgsz[-1])
+    step = max(model.strides)
+    if any(side < 1 or side % step for side in size):
+        raise UserError(f"--imgsz {' '.join(map(str, args.imgsz))}: both sides must be multiples of {step}")
+    print(format_summary(model, summarise(model, size)))
+
+
+if __name__ == "__main__":
+    run_script(main, parser())

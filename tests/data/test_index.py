@@ -1,0 +1,175 @@
+"""The check of labels against images: repaired or left out, always told; and the index built on it."""
+
+import pickle
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from data.headers import read_header
+from data.index import load_index
+from data.records import Record, RecordTable
+from tests.data import makers
+from utils.config import CFG_ROOT
+from utils.errors import UserError
+
+
+def load(yaml, split="train", **options):
+    return load_index(yaml, split, cache=False, **options)
+
+
+GOOD = "0 .5 .5 .2 .2\n"
+
+
+@pytest.mark.parametrize(("text", "kind", "kept", "said"), [
+    (GOOD + "2 .5 .5 .1 .1", "bad_class", 1, "a.txt line 2, class 2; there are 2 names, 0 to 1"),
+    (GOOD + "-1 .5 .5 .1 .1", "bad_class", 1, "class -1"),
+    (GOOD + GOOD + "1 .5 .5 .2 .2", "duplicate", 2, "a.txt line 2"),
+    (GOOD + "0 .5 .5 0 .2", "no_area", 1, "a.txt line 2"),
+    (GOOD + "0 1.5 .5 .2 .2", "no_area", 1, "a.txt line 2"),
+    (GOOD + "0 .5 .5 -.1 .2", "no_area", 1, "a.txt line 2"),
+    (GOOD + "0 .95 .5 .2 .2", "clipped", 2, "a.txt line 2, by 5.0 px"),
+    (GOOD + "0 .5 .5", "corrupt_row", 1, "a.txt line 2: '0 .5 .5'"),
+    (GOOD + "0 .5 nan .2 .2", "corrupt_row", 1, "a.txt line 2"),
+    (GOOD + "0.5 .5 .5 .2 .2", "corrupt_row", 1, "a.txt line 2"),
+])
+def test_wrong_rows_are_told_by_file_and_row(tmp_path, text, kind, kept, said):
+    yaml = makers.yolo(tmp_path, {"a.jpg": text, "b.jpg": ""})
+    index = load(yaml)
+    assert index.report.findings.keys() == {kind} and index.report.count(kind) == 1
+    assert len(index.records[0]) == kept == index.report.boxes
+    assert said in index.report.format()
+    with pytest.raises(UserError, match="mend") as error:
+        load(yaml, strict=True)
+    assert "line 2" in str(error.value)
+
+
+def test_clipped_box_ends_at_the_border(tmp_path):
+    index = load(makers.yolo(tmp_path, {"a.jpg": "0 .95 .5 .2 .2\n1 .0 .0 .1 .1"}))
+    np.testing.assert_allclose(index.records[0].boxes, [[85, 24, 100, 36], [0, 0, 5, 3]], atol=1e-4)
+    np.testing.assert_allclose(index.records[0].areas, [180, 15], atol=1e-2)
+
+
+def test_rounding_over_the_border_is_not_told(tmp_path):
+    index = load(makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 1.002 1.0"}), strict=True)
+    assert index.records[0].boxes.tolist() == [[0, 0, 100, 60]]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+def test_damaged_images_are_skipped_and_told(tmp_path, suffix):
+    names = [f"{stem}{suffix}" for stem in ("cut", "empty", "text", "whole")]
+    yaml = makers.yolo(tmp_path, dict.fromkeys(names, GOOD))
+    folder = tmp_path / "images" / "train"
+    makers.truncate(folder / names[0])
+    (folder / names[1]).write_bytes(b"")
+    (folder / names[2]).write_text("no image at all")
+    index = load(yaml)
+    assert [r.path.rsplit("/", 1)[1] for r in index.records] == [names[3]]
+    assert index.report.count("corrupt_image") == 3 and f"cut{suffix}" in index.report.format()
+    with pytest.raises(UserError, match=f"cut{suffix}"):
+        load(yaml, strict=True)
+
+
+def test_no_usable_image_names_the_folder(tmp_path):
+    makers.yolo(tmp_path, {"a.jpg": GOOD})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"no usable image for `train:` in {tmp_path}/empty"):
+        load(makers.config(tmp_path, train="empty", names=["cat"]))
+    makers.truncate(tmp_path / "images" / "train" / "a.jpg")
+    with pytest.raises(UserError, match=r"no usable image .*a\.jpg \(cut short"):
+        load(makers.yolo(tmp_path, {}))
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30, 300, 2000])
+def test_truncated_jpeg_is_found_wherever_it_is_cut(tmp_path, cut):
+    path = makers.image(tmp_path / "a.jpg", 200, 300)
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(ValueError, match="cut short"):
+        read_header(str(path))
+
+
+def exif_turned(jpeg: bytes, orientation: int) -> bytes:
+    """Insert an EXIF segment, with a thumbnail's end marker in it, after the start of a JPEG."""
+    tiff = b"MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01" + bytes((0, orientation)) + b"\x00" * 6
+    block = b"Exif\x00\x00" + tiff + b"\xff\xd9" + b"\x00" * 40000
+    return jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+
+
+def test_header_agrees_with_the_decoder(tmp_path):
+    path = makers.image(tmp_path / "a.jpg", 33, 77)
+    jpeg = path.read_bytes()
+    for orientation in range(1, 9):
+        path.write_bytes(exif_turned(jpeg, orientation) + b"trailing bytes of a camera")
+        header = read_header(str(path))
+        assert (header.height, header.width) == cv2.imread(str(path)).shape[:2]
+        assert header.turned == (orientation >= 5)
+    path.write_bytes(exif_turned(jpeg, 6)[:-40])
+    with pytest.raises(ValueError, match="cut short"):  # the thumbnail's end is not the image's
+        read_header(str(path))
+    for suffix in (".png", ".webp", ".tif"):
+        header = read_header(str(makers.image(tmp_path / f"a{suffix}", 33, 77)))
+        assert (header.height, header.width) == (33, 77)
+
+
+def test_labels_made_on_the_stored_image_keep_its_frame(tmp_path):
+    size = "<size><width>100</width><height>60</height></size>"
+    yaml = makers.voc(tmp_path, {"a": makers.xml(makers.xml_object("cat", 71, 1, 100, 60), size)})
+    path = tmp_path / "JPEGImages" / "a.jpg"
+    path.write_bytes(exif_turned(path.read_bytes(), 6))
+    index = load(yaml)
+    assert (index.records[0].height, index.records[0].width) == (60, 100) and not index.report.findings
+
+
+def test_single_cls(tmp_path):
+    index = load(makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .2\n1 .2 .2 .2 .2"}), single_cls=True)
+    assert index.names == ["item"] and index.category_ids == [1] and index.records[0].labels.tolist() == [0, 0]
+
+
+def test_subset_and_counts(tmp_path):
+    index = load(makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .2\n1 .5 .5 .9 .9", "b.jpg": "", "c.jpg": GOOD}))
+    assert index.counts().tolist() == [[2, 0, 0], [0, 1, 0]]
+    assert len(index.subset(2)) == 2 and len(index.subset(99)) == 3
+    assert [r.path for r in index.subset([2, 0]).records] == [index.records[2].path, index.records[0].path]
+    assert index.subset([2]).counts().tolist() == [[1, 0, 0], [0, 0, 0]]
+
+
+def test_record_table_is_a_sequence_of_views():
+    records = [Record(f"/x/ä{i}.jpg", i, 10, 20, np.full((i, 4), i, np.float32), np.arange(i)) for i in range(4)]
+    table = pickle.loads(pickle.dumps(RecordTable.from_records(records)))  # as sent to a worker
+    assert len(table) == 4 and [r.path for r in table] == [r.path for r in records]
+    assert table[-1].boxes.tolist() == records[3].boxes.tolist() and table[1:3][1].labels.tolist() == [0, 1]
+    assert np.shares_memory(table[2].boxes, table.boxes)
+    with pytest.raises(IndexError):
+        table[4]
+    with pytest.raises(ValueError, match="expected boxes"):
+        Record("x", 1, 1, 1, np.zeros((2, 4), np.float32), np.zeros(1, np.int64))
+
+
+def test_every_data_yaml_reads_or_says_what_is_missing():
+    for yaml in sorted((CFG_ROOT / "data").glob("*.yaml")):
+        if yaml.stem == "shapes":
+            continue
+        try:
+            index = load(yaml.stem, "val")
+        except UserError as error:
+            assert "is no folder" in str(error)
+        else:
+            assert index.report.boxes > 0
+
+
+def test_unknown_names_are_told():
+    with pytest.raises(UserError, match="did you mean 'coco"):
+        load("coko")
+    with pytest.raises(UserError, match="did you mean 'train'"):
+        load("bccd", "trian")
+
+
+def test_command_line(tmp_path):
+    yaml = makers.yolo(tmp_path, {"a.jpg": GOOD + "7 .5 .5 .2 .2"})
+    command = [sys.executable, "-m", "data", str(yaml), "--no-cache"]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=CFG_ROOT.parent)
+    assert told.returncode == 0 and "1 labels of an unknown class" in told.stdout and "small" in told.stdout
+    failed = subprocess.run([*command, "--strict"], capture_output=True, text=True, cwd=CFG_ROOT.parent)
+    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

@@ -1,0 +1,244 @@
+"""Losses: bounds and symmetry of similarities, crowds, empty batches, precision, options, and nothing that stops a GPU."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.assign.similarity import KINDS
+from models.losses import anchor_head_loss, box_similarity, dfl_head_loss, scale_gains
+from tests.models.loss_cases import (
+    STRIDES,
+    V7_ANCHORS,
+    V7_GAINS,
+    V8_GAINS,
+    anchor_maps,
+    dfl_maps,
+    pad_as_on_cuda,
+    random_targets,
+)
+from utils.errors import UserError
+from utils.structures import PackedTargets, Targets, pack_targets
+
+BOUNDS = {"iou": (0, 1), "giou": (-1, 1), "diou": (-1, 1), "ciou": (-2, 1), "sca": (-5, 1)}
+SIZE = 256
+HEADS = ["dfl", "anchor", "ota", "ota aux"]
+
+
+def _maps(head, batch=2, classes=3, size=SIZE, dtype=torch.float32):
+    if head == "dfl":
+        maps = list(itertools.chain(*dfl_maps(batch, classes, size)))
+    else:
+        maps = anchor_maps(batch, classes, size) + (anchor_maps(batch, classes, size, first=3) if "aux" in head else [])
+    return [m.to(dtype).requires_grad_() for m in maps]
+
+
+def _loss(head, maps, targets, size=SIZE, **options):
+    if head == "dfl":
+        return dfl_head_loss(maps[:3], maps[3:], STRIDES, targets, (size, size), gains=V8_GAINS, **options)
+    anchors = V7_ANCHORS.to(maps[0].device)
+    return anchor_head_loss(maps[:3], anchors, STRIDES, targets, (size, size), gains=V7_GAINS, assign=head.split()[0],
+                            aux_maps=maps[3:] or None, **options)
+
+
+def _run(head, targets, **options):
+    maps = _maps(head)
+    losses = _loss(head, maps, targets, **options)
+    sum(losses.values()).backward()
+    return torch.stack(list(losses.values())).detach(), [m.grad for m in maps]
+
+
+side = st.floats(0.5, 400, width=32)
+corner = st.floats(-100, 1000, width=32)
+boxes = st.tuples(corner, corner, side, side).map(lambda b: torch.tensor([b[0], b[1], b[0] + b[2], b[1] + b[3]]))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(a=boxes, b=boxes)
+def test_similarity_is_bounded_symmetric_and_one_for_equals(kind, a, b):
+    score = box_similarity(a, b, kind)
+    low, high = BOUNDS[kind]
+    assert low - 1e-4 <= score <= high + 1e-4
+    torch.testing.assert_close(score, box_similarity(b, a, kind), rtol=1e-5, atol=1e-5)
+    assert box_similarity(a, a, kind) == pytest.approx(1, abs=1e-4)
+
+
+def test_similarity_broadcasts_and_computes_in_float32():
+    a, b = torch.rand(4, 1, 4).cumsum(-1), torch.rand(1, 5, 4).cumsum(-1)
+    table = box_similarity(a, b)
+    assert table.shape == (4, 5)
+    torch.testing.assert_close(table[2, 3], box_similarity(a[2, 0], b[0, 3]))
+    assert box_similarity(a.bfloat16(), b.bfloat16()).dtype == torch.float32
+    assert box_similarity(a.double(), b.double()).dtype == torch.float64
+
+
+def test_wrong_words_are_told_with_the_nearest_right_one():
+    targets = random_targets(2, 2, SIZE, 3)
+    with pytest.raises(UserError, match="'ciou'"):
+        box_similarity(torch.rand(4), torch.rand(4), "cioo")
+    with pytest.raises(UserError, match="'giou'"):
+        _loss("dfl", _maps("dfl"), targets, box_loss="giuo")
+    with pytest.raises(UserError, match="did you mean 'anchor'"):
+        anchor_head_loss(anchor_maps(2, 3, SIZE), V7_ANCHORS, STRIDES, targets, (SIZE, SIZE), gains=V7_GAINS,
+                         assign="anchors")
+    with pytest.raises(UserError, match="'yolov9'"):
+        scale_gains(V7_GAINS, 3, 80, 640, "yolov9")
+    with pytest.raises(ValueError, match="stride 8"):
+        _loss("anchor", _maps("anchor"), targets, size=320)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_no_boxes_leave_only_background(head):
+    bare = [Targets.empty(), Targets.empty()]
+    values, grads = _run(head, pack_targets(bare))
+    terms = dict(zip(_loss(head, _maps(head), pack_targets(bare)), values.tolist(), strict=True))
+    background = terms.pop("cls" if head == "dfl" else "obj")
+    assert background > 0 and all(value == 0 for value in terms.values())
+    assert all(g.isfinite().all() for g in grads)
+    # padding of a batch whose only boxes are crowds far away is the same as no padding
+    far = Targets(torch.tensor([[-9.0, -9, -8, -8]]), torch.zeros(1, dtype=torch.int64), torch.tensor([True]))
+    torch.testing.assert_close(_run(head, pack_targets([far, bare[1]]))[0], values)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_padded_lists_of_a_gpu_give_the_same_loss_and_gradients(head, monkeypatch):
+    targets = random_targets(2, 12, SIZE, 3, seed=4)
+    values, grads = _run(head, targets)
+    pad_as_on_cuda(monkeypatch)
+    padded_values, padded_grads = _run(head, targets)
+    torch.testing.assert_close(padded_values, values)
+    torch.testing.assert_close(padded_grads, grads)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_nothing_reads_a_value_back_from_the_device(head):
+    """The meta device has shapes and no values: what runs there cannot stop a GPU to look at data."""
+    maps = [m.detach().to("meta").requires_grad_() for m in _maps(head)]
+    sum(_loss(head, maps, random_targets(2, 6, SIZE, 3).to("meta")).values()).backward()
+    assert all(m.grad.shape == m.shape for m in maps)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 15))
+def test_order_and_padding_of_boxes_do_not_matter(head, seed, count):
+    targets = random_targets(2, count, SIZE, 3, seed)
+    values, _ = _run(head, targets)
+    order = torch.randperm(count + 3, generator=torch.Generator().manual_seed(seed))
+    padded = PackedTargets(*(torch.cat((t, t.new_zeros(2, 3, *t.shape[2:])), 1)[:, order] for t in (
+        targets.boxes, targets.labels, targets.ignore, targets.valid)))
+    torch.testing.assert_close(_run(head, padded)[0], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_crowd_regions_teach_nothing(head):
+    crowd = Targets(torch.tensor([[40.0, 40, 200, 120]]), torch.zeros(1, dtype=torch.int64), torch.tensor([True]))
+    _, grads = _run(head, pack_targets([crowd, Targets.empty()]))
+    for k, grad in enumerate(grads):
+        stride = STRIDES[k % 3]
+        y, x = (torch.arange(SIZE // stride) + 0.5).mul(stride).unsqueeze(0).expand(2, -1)
+        inside = ((y > 40) & (y < 120))[:, None] & ((x > 40) & (x < 200))
+        if head == "dfl":
+            taught = grad.abs().sum(1)  # (B, h, w)
+            if k < 3:  # the box branch never learns from background
+                assert not taught.any()
+                continue
+        else:
+            taught = grad.abs().sum((1, 4))
+        assert inside.any() and not taught[0][inside].any()
+        assert taught[0][~inside].all() and taught[1].all()
+
+
+@pytest.mark.parametrize("head", ["dfl", "anchor", "ota"])
+def test_an_object_inside_a_crowd_is_still_learnt(head):
+    one = Targets(torch.tensor([[80.0, 60, 120, 100]]), torch.tensor([1]))
+    both = Targets(torch.tensor([[80.0, 60, 120, 100], [40, 40, 200, 120]]), torch.tensor([1, 0]),
+                   torch.tensor([False, True]))
+    alone, together = (_run(head, pack_targets([t, Targets.empty()]))[0] for t in (one, both))
+    background = 1
+    for i in {0, 1, 2} - {background}:
+        torch.testing.assert_close(alone[i], together[i])
+    assert together[background] < alone[background]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_losses_are_float32_under_autocast_and_float64_on_request(head):
+    targets = random_targets(2, 6, SIZE, 3, seed=2)
+    exact = _loss(head, _maps(head, dtype=torch.float64), targets)
+    assert all(v.dtype == torch.float64 for v in exact.values())
+    maps = _maps(head, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = _loss(head, maps, targets)
+    assert all(v.dtype == torch.float32 for v in half.values())
+    sum(half.values()).backward()
+    assert all(m.grad.dtype == torch.bfloat16 and m.grad.isfinite().all() for m in maps)
+    single = _loss(head, [m.float() for m in maps], targets)
+    torch.testing.assert_close(half, single)
+
+
+@pytest.mark.parametrize("assign", ["anchor", "ota"])
+def test_memory_layout_of_the_maps_does_not_matter(assign):
+    """A head may hand over a permuted view of a channels_last convolution."""
+    targets = random_targets(2, 6, SIZE, 3, seed=3)
+    plain = _maps(assign)
+    flat = [m.detach().permute(0, 1, 4, 2, 3).flatten(1, 2) for m in plain]
+    flat = [m.contiguous(memory_format=torch.channels_last).requires_grad_() for m in flat]
+    views = [m.unflatten(1, (3, 8)).permute(0, 1, 3, 4, 2) for m in flat]
+    losses = [sum(_loss(assign, maps, targets).values()) for maps in (plain, views)]
+    torch.testing.assert_close(*losses)
+    for loss in losses:
+        loss.backward()
+    for a, b in zip(plain, flat, strict=True):
+        torch.testing.assert_close(a.grad.permute(0, 1, 4, 2, 3).flatten(1, 2), b.grad)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_similarity_trains_every_head(head, kind):
+    values, grads = _run(head, random_targets(2, 6, SIZE, 3, seed=5), box_loss=kind)
+    assert values.isfinite().all() and values[0] > 0
+    assert all(g.isfinite().all() for g in grads)
+
+
+def test_gradients_agree_with_finite_differences():
+    """The hand-written split of the map; assignment "anchor" does not depend on the map."""
+    targets = random_targets(1, 2, 32, 2, seed=1)
+    maps = [m.double().requires_grad_() for m in anchor_maps(1, 2, 32, [16])]
+
+    def total(level):
+        losses = anchor_head_loss([level], V7_ANCHORS[1:2], [16], targets, (32, 32), gains=V7_GAINS, box_loss="giou")
+        return losses["box"] + losses["cls"]  # the objectness target moves with the boxes, without gradient
+
+    assert torch.autograd.gradcheck(total, maps)
+
+
+def test_class_and_objectness_options():
+    targets = random_targets(2, 8, SIZE, 3, seed=6)
+    plain, smooth, focal = (_run("anchor", targets, **options)[0] for options in
+                            ({}, {"label_smoothing": 0.1}, {"focal_gamma": 1.5}))
+    assert smooth[0] == plain[0] and smooth[1] == plain[1] and smooth[2] != plain[2]
+    assert focal[0] == plain[0] and focal[1] < plain[1] and focal[2] < plain[2]
+    finest = _run("anchor", targets, balance=(8.0, 2.0, 0.8))[0]
+    torch.testing.assert_close(finest[1], 2 * plain[1])
+
+    single = random_targets(2, 8, SIZE, 1, seed=6)
+    losses = _loss("anchor", _maps("anchor", classes=1), single)
+    assert losses["cls"] == 0 and losses["box"] > 0
+
+
+def test_best_of_two_boxes_on_one_anchor_sets_its_objectness():
+    """Two boxes on one cell and anchor: the target is the better similarity, in either order."""
+    pair = torch.tensor([[100.0, 100, 124, 124], [101, 101, 121, 121]])
+    values = [_run("anchor", pack_targets([Targets(b, torch.zeros(2, dtype=torch.int64)), Targets.empty()]))[0]
+              for b in (pair, pair.flip(0))]
+    torch.testing.assert_close(*values)
+
+
+def test_gains_of_every_family():
+    gains = {"box": 1.0, "obj": 1.0, "cls": 1.0}
+    assert scale_gains(gains, 4, 40, (640, 1280), "yolov5") == {"box": 0.75, "obj": 3.0, "cls": 0.375}
+    assert scale_gains(gains, 4, 80, 1280, "yolor") == {"box": 0.75, "obj": pytest.approx(1.05), "cls": 0.75}
+    assert scale_gains(V8_GAINS, 4, 3, 1280, "yolov8") == V8_GAINS

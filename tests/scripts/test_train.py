@@ -1,0 +1,131 @@
+"""train.py and val.py as users run them, on a handful of tiny scenes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import train
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.report import read_csv
+from utils.settings import make_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+# One thread: the tests run beside others, and a sum split over another number of threads rounds differently.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def script(name: str, *words: object, ok: bool = True) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, cwd=ROOT)
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr or ok
+    return done
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a tiny data set of 24 + 8 scenes and the words that train on it."""
+    folder = tmp_path_factory.mktemp("train")
+    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 24, "val": 8, "test": 4, "size": 64, "seed": 0}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def words(place: Path, name: str, **changes: object) -> list[object]:
+    flags = {"--data": place / "tiny.yaml", "--cfg": "yolov8n", "--imgsz": 64, "--epochs": 3, "--batch": 8,
+             "--workers": 0, "--project": place, "--name": name, "--close-mosaic": 1, **changes}
+    return [part for flag, value in flags.items() for part in ((flag, value) if value != "" else (flag,))]
+
+
+@pytest.fixture(scope="module")
+def run(place) -> Path:
+    """An uninterrupted run of three epochs."""
+    script("train", *words(place, "whole"))
+    return place / "whole"
+
+
+def test_a_run_leaves_what_yolo_users_expect(run):
+    expected = ["args.yaml", "results.csv", "results.png", "labels.jpg", "confusion_matrix.png", "PR_curve.png",
+                "F1_curve.png", "train_batch0.jpg", "val_batch0.jpg", "weights/best.pt", "weights/last.pt"]
+    assert [name for name in expected if not (run / name).is_file()] == []
+    assert list(run.glob("events.out.tfevents*"))
+    rows = read_csv(run / "results.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"train/box", "val/box", "metrics/AP", "metrics/AP_S", "lr"} <= set(rows[0])
+    assert yaml.safe_load((run / "args.yaml").read_text())["recipe"]["optimizer"] == "auto"
+
+
+def test_val_gives_the_same_numbers_as_the_end_of_training(run, place):
+    told = script("val", "--weights", run / "weights/best.pt", "--project", place, "--name", "val", "--workers", 0,
+                  "--save-json", "--save-txt", "--save-conf", "--iou-thres", 0.7, "--imgsz", 64).stdout
+    assert (place / "val/metrics.txt").read_text() == (run / "metrics.txt").read_text()
+    assert (place / "val/predictions.json").is_file() and list((place / "val/labels").glob("*.txt"))
+    assert "AP_S" in told and "nms" in told
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_killed_run_resumes_to_the_same_weights(run, place):
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, words(place, "killed", **{"--workers": 1, "--noplots": ""}))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd=ROOT)
+    last = place / "killed/weights/last.pt"
+    deadline = time.monotonic() + 120
+    while not last.is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)  # into the next epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "train" in load_checkpoint(last), "the run was over before it was killed"
+    done = load_checkpoint(last)["train"]["epoch"]
+    assert done < 3
+    assert f"resuming after epoch {done}" in script("train", "--resume", place / "killed").stdout
+    whole, resumed = load_checkpoint(run / "weights/last.pt"), load_checkpoint(last)
+    assert all(torch.equal(value, resumed["model"][key]) for key, value in whole["model"].items())
+    assert [row["epoch"] for row in read_csv(place / "killed/results.csv")] == ["1", "2", "3"]
+    assert "nothing to resume" in script("train", "--resume", last, ok=False).stderr
+
+
+def test_weights_start_a_run_of_another_model_and_class_count(run, place):
+    told = script("train", *words(place, "tuned", **{"--cfg": "yolov8n-assn", "--weights": run / "weights/best.pt",
+                                                     "--epochs": 1, "--freeze": 10, "--single-cls": "", "--noplots": "",
+                                                     "--optimizer": "SGD", "--box-loss": "sca"})).stdout
+    assert "carried" in told and "fresh" in told and "--freeze" in told
+    before, after = load_checkpoint(run / "weights/best.pt")["model"], load_checkpoint(place / "tuned/weights/last.pt")["model"]
+    assert torch.equal(before["model.0.conv.weight"], after["model.0.conv.weight"])
+    assert load_checkpoint(place / "tuned/weights/last.pt")["names"] == ["item"]
+
+
+WRONG = {
+    "an unknown model": (["--cfg", "yolov8q-asn"], "no such model"),
+    "an unknown optimiser": (["--optimizer", "SGDD"], "invalid choice"),
+    "an unknown data set": (["--data", "cocoo"], "did you mean 'coco'"),
+    "a batch of none": (["--batch", "0"], "--batch"),
+    "a word that is not supported": (["--adam"], "use --optimizer Adam"),
+    "two schedules": (["--cos-lr", "--linear-lr"], "choose one"),
+    "nothing to resume": (["--resume", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
+    "a device that is not there": (["--device", "7"], "--device 7"),
+    "anchors' assignment on a head without": (["--assign", "ota"], "ota"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_words_are_told_in_one_sentence(place, case, capsys):
+    extra, message = WRONG[case]
+    with pytest.raises((UserError, SystemExit)) as told:
+        train.main(make_parser("").parse_args([*map(str, words(place, "wrong")), *extra]))
+    assert message in f"{told.value} {capsys.readouterr().err}"
+    assert not (place / "wrong").exists()
+
+
+def test_a_torn_checkpoint_is_told(run, place):
+    torn = place / "torn.pt"
+    torn.write_bytes((run / "weights/best.pt").read_bytes()[:20_000])
+    for name in ("train", "val"):
+        assert "truncated" in script(name, "--weights", torn, "--data", place / "tiny.yaml", ok=False).stderr
