@@ -28,7 +28,6 @@ from utils.checkpoint import load_checkpoint, save_checkpoint, transfer
 from utils.device import amp_dtype, describe, memory_gb, select_device
 from utils.ema import ModelEMA
 from utils.errors import UserError, run_script
-from utils.evaluation import format_table
 from utils.optim import Schedule, auto_optimizer, build_optimizer, freeze, scaled_weight_decay, warmup_iterations
 from utils.recipe import Recipe, load_recipe
 from utils.settings import find_resume, make_parser, save_args, settings_of, settle
@@ -119,10 +118,11 @@ def make_training(args: argparse.Namespace, recipe: Recipe, model: nn.Module, de
     if kind == "auto":
         kind, lr0, momentum, bias_lr = auto_optimizer(model.num_classes, args.epochs * batches)
         print(f"--optimizer auto: {kind}, lr0 {lr0}, momentum {momentum}")
-    optimizer = build_optimizer(model, kind, lr0, momentum, scaled_weight_decay(recipe.weight_decay, args.batch_size))
+    decay = scaled_weight_decay(recipe.weight_decay, args.batch_size)
+    optimizer = build_optimizer(model, kind, lr0, momentum, decay)
     warmup = warmup_iterations(recipe.warmup_epochs, batches, recipe.warmup_min_iters, args.epochs)
-    schedule = Schedule(lr0, recipe.lrf, args.epochs, args.batch_size, warmup, momentum, recipe.warmup_momentum, bias_lr,
-                        recipe.schedule)
+    schedule = Schedule(lr0, recipe.lrf, args.epochs, args.batch_size, warmup, momentum, recipe.warmup_momentum,
+                        bias_lr, recipe.schedule)
     amp = amp_dtype(device, args.amp)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
     return Training(model, ModelEMA(model), optimizer, schedule, scaler, recipe.clip_grad, device, amp)
@@ -143,7 +143,7 @@ def introduce(args: argparse.Namespace, recipe: Recipe, run: Training, folder: P
 
 def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loader, held: Index) -> None:
     """All epochs: train, validate, save; ends early where nothing improves for `--patience` epochs."""
-    log, board = report.CsvLog(folder / "results.csv", from_epoch=run.epoch), report.Board(folder)
+    log, board = report.CsvLog(folder / "results.csv", from_epoch=run.epoch), report.Board(folder, from_epoch=run.epoch)
     began = time.perf_counter()
     while run.epoch < args.epochs:
         if run.epoch >= args.epochs - args.close_mosaic:
@@ -163,7 +163,7 @@ def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loade
         if last or tired or not args.nosave:
             save(args, run, folder, row)
         if tired:
-            print(f"no better result for {args.patience} epochs (--patience): stopping, best was epoch {run.best_epoch}")
+            print(f"stopping: no better result for {args.patience} epochs (--patience) since epoch {run.best_epoch}")
             break
     board.close()
 
@@ -178,7 +178,7 @@ def train_epoch(args: argparse.Namespace, run: Training, loader, pictures: Path 
     for number, batch in enumerate(bar):
         steps = run.schedule.apply(run.optimizer, run.epoch * batches + number, run.epoch)
         if pictures and number < PICTURED_BATCHES:
-            plots.plot_batch(batch.images, batch.targets.unpack(), pictures / f"train_batch{number}.jpg", run.model.names)
+            plots.plot_batch(batch.images, batch.targets, pictures / f"train_batch{number}.jpg", run.model.names)
         images = batch.images.to(run.device, non_blocking=True, memory_format=torch.channels_last)
         targets = batch.targets.to(run.device, non_blocking=True)
         with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
@@ -210,7 +210,7 @@ def step(run: Training) -> None:
 
 
 def read_losses(unread: list[tuple[Tensor, list[int]]], names: list[str]) -> list[float]:
-    """Fetch the losses of some steps at once and sum them; a loss that is not finite ends the run and tells its images."""
+    """Fetch the losses of some steps at once and sum them; one that is not finite ends the run and tells its images."""
     rows = torch.stack([values for values, _ in unread]).cpu()  # (steps, terms)
     for row, (_, image_ids) in zip(rows.tolist(), unread, strict=True):
         if not all(math.isfinite(value) for value in row):
@@ -232,7 +232,8 @@ def validate(run: Training, loader, held: Index) -> dict[str, float]:
     m = result.metrics
     print(f"    AP {m.AP:.4f}  AP50 {m.AP50:.4f}  AP75 {m.AP75:.4f}  AP_S {m.AP_S:.4f}  AP_M {m.AP_M:.4f}  "
           f"AP_L {m.AP_L:.4f}  AR {m.AR100:.4f}  P {m.precision:.3f}  R {m.recall:.3f}")
-    metrics = {f"metrics/{k}": getattr(m, k) for k in ("precision", "recall", "AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")}
+    words = ("precision", "recall", "AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")
+    metrics = {f"metrics/{word}": getattr(m, word) for word in words}
     return {**metrics, **{f"val/{k}": v for k, v in result.losses.items()}}
 
 
@@ -241,12 +242,13 @@ def save(args: argparse.Namespace, run: Training, folder: Path, row: dict[str, f
     model = run.ema.model
     content: dict[str, Any] = {"config": model.config, "names": model.names, "model": model.state_dict(),
                                "data": args.data or "shapes", "imgsz": args.imgsz, "epoch": run.epoch}
-    fitness = 0.1 * row["metrics/AP50"] + 0.9 * row["metrics/AP"] if "metrics/AP" in row else -1.0  # YOLOv5's weighting
+    fitness = 0.1 * row["metrics/AP50"] + 0.9 * row["metrics/AP"] if "metrics/AP" in row else -1.0  # as in YOLOv5
     if fitness > run.best or (run.epoch == args.epochs and not run.best_epoch):
         run.best, run.best_epoch = fitness, run.epoch
         save_checkpoint(content, folder / "weights" / "best.pt")
-    state = {"args": {k: v for k, v in vars(args).items() if k not in ("debug", "resume")}, "epoch": run.epoch,
-             "best": run.best, "best_epoch": run.best_epoch, "model": run.model.state_dict(), "ema_updates": run.ema.updates,
+    settings = {k: v for k, v in vars(args).items() if k not in ("debug", "resume")}
+    state = {"args": settings, "epoch": run.epoch, "best": run.best, "best_epoch": run.best_epoch,
+             "model": run.model.state_dict(), "ema_updates": run.ema.updates,
              "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(), "rng": torch.get_rng_state()}
     save_checkpoint({**content, "train": state}, folder / "weights" / "last.pt")
     if args.save_period > 0 and run.epoch % args.save_period == 0:
@@ -272,11 +274,12 @@ def finish(args: argparse.Namespace, folder: Path, loader, held: Index, device: 
     last.pop("train", None)
     save_checkpoint(last, weights / "last.pt")
     model = load_model(weights / "best.pt", device).fuse().to(memory_format=torch.channels_last)
-    result = val.evaluate(lambda images, _: (*model.decode(model(images)), {}), model.select, loader, held, device=device)
-    val.write_results(result, held, folder, picture=not args.noplots)
+    predict = val.without_losses(lambda images: model.decode(model(images)))
+    result = val.evaluate(predict, model.select, loader, held, device=device)
+    table = val.write_results(result, held, folder, picture=not args.noplots)
     if not args.noplots:
         plots.plot_results(folder / "results.csv", folder / "results.png")
-    print(f"\n{weights / 'best.pt'} on {held.source}:\n{format_table(result.metrics, held.names, per_class=True)}")
+    print(f"\n{weights / 'best.pt'} on {held.source}:\n{table}")
     print(f"results in {folder}; next: python detect.py --weights {weights / 'best.pt'} --source <images>")
     return folder
 

@@ -57,14 +57,14 @@ def main(args: argparse.Namespace) -> Evaluation:
                             "give the --data it was trained on")
         loader = make_loader(args, runtime, index)
         folder = report.increment_dir(args.project, args.name, args.exist_ok)
-        result = evaluate(lambda images, _: (*runtime.predict(images), {}), runtime.select, loader, index, device=device,
+        result = evaluate(without_losses(runtime.predict), runtime.select, loader, index, device=device,
                           conf=args.conf_thres, iou=args.iou_thres, max_det=args.max_det)
-        write_results(result, index, folder, picture=not args.noplots)
+        table = write_results(result, index, folder, picture=not args.noplots)
         if args.save_json:
             result.evaluator.save_json(folder / "predictions.json")
         if args.save_txt:
             save_txt(result.evaluator.results(), index, folder / "labels", args.save_conf)
-        print(format_table(result.metrics, index.names, per_class=True))
+        print(table)
         print("speed: " + ", ".join(f"{ms:.1f} ms {stage}" for stage, ms in result.speed.items()) + " per image")
         print(f"results in {folder}")
     return result
@@ -90,6 +90,11 @@ def make_loader(args: argparse.Namespace, runtime, index: Index):
                        stride=max(runtime.strides))
 
 
+def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
+    """`predict` of images alone in the form that `evaluate` asks for."""
+    return lambda images, targets: (*predict(images), {})
+
+
 @torch.no_grad()
 def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
              iou: float = 0.7, max_det: int = 300, progress: bool = True) -> Evaluation:
@@ -102,7 +107,7 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
     losses: dict[str, Tensor] = {}
     seconds = dict.fromkeys(("load", "inference", "nms"), 0.0)
     pictured, images_seen, clock = [], 0, time.perf_counter()
-    for number_, batch in enumerate(tqdm(loader, desc="val", disable=not progress, dynamic_ncols=True, leave=False)):
+    for seen, batch in enumerate(tqdm(loader, desc="val", disable=not progress, dynamic_ncols=True, leave=False)):
         on_device = batch.to(device)
         clock = _lap(seconds, "load", clock, device)
         boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
@@ -114,8 +119,8 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
         images_seen += len(batch)
         evaluator.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
         for detections, truth in zip(found, batch.targets.unpack(), strict=True):
-            confusion.update(detections, truth.boxes[~truth.ignore], truth.labels[~truth.ignore])
-        if number_ < PICTURED_BATCHES:
+            confusion.update(detections, truth.boxes, truth.labels, truth.ignore)
+        if seen < PICTURED_BATCHES:
             pictured.append((batch, found))
         clock = time.perf_counter()
     return Evaluation(evaluator.compute(), evaluator, confusion,
@@ -131,16 +136,29 @@ def _lap(seconds: dict[str, float], stage: str, since: float, device: torch.devi
     return now
 
 
-def write_results(result: Evaluation, index: Index, folder: Path, picture: bool = True) -> None:
-    """The table, and the curves and pictures that YOLO users expect, into `folder`."""
+def write_results(result: Evaluation, index: Index, folder: Path, picture: bool = True) -> str:
+    """The table, and the curves and pictures that YOLO users expect, into `folder`; returns the table.
+
+    pycocotools itself computes the twelve numbers once more; the table says so, or tells where they differ.
+    """
+    reference = result.evaluator.reference()
+    wrong = {k: v for k, v in reference.items() if abs(v - result.metrics.numbers()[k]) > 1e-9}
+    verdict = f"pycocotools differs: {wrong}" if wrong else "the twelve numbers are confirmed by pycocotools"
+    table = f"{format_table(result.metrics, index.names, per_class=True)}\n{verdict}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.txt").write_text(format_table(result.metrics, index.names, per_class=True) + "\n", encoding="utf-8")
-    if not picture:
-        return
+    (folder / "metrics.txt").write_text(table + "\n", encoding="utf-8")
+    if picture:
+        draw_results(result, index, folder)
+    return table
+
+
+def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
+    """PR, F1, P and R curves, confusion matrix, and the first batches with truth beside prediction."""
     plots.plot_curves(result.metrics, index.names, folder)
     plots.plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
-    for number_, (batch, found) in enumerate(result.pictured):
-        plots.plot_comparison(batch.images, batch.targets.unpack(), found, folder / f"val_batch{number_}.jpg", index.names)
+    for place, (batch, found) in enumerate(result.pictured):
+        path = folder / f"val_batch{place}.jpg"
+        plots.plot_comparison(batch.images, batch.targets.unpack(), found, path, index.names)
 
 
 def save_txt(rows: list[dict], index: Index, folder: Path, with_conf: bool) -> None:

@@ -92,23 +92,28 @@ def train_loader(index: HasRecords, imgsz: int, batch_size: int, augment: Augmen
     return Loader(dataset, ShuffledBatches(len(dataset), batch_size, seed, rank, world), workers, seed)
 
 
-def eval_loader(index: HasRecords, imgsz: int, batch_size: int, *, workers: int = 0, rect: bool = False,
-                pad: float = 0.5, stride: int = 32, rank: int = 0, world: int = 1, cache: str | None = None) -> Loader:
+def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], batch_size: int, *, workers: int = 0,
+                rect: bool = False, pad: float = 0.5, stride: int = 32, rank: int = 0, world: int = 1,
+                cache: str | None = None) -> Loader:
     """Letterboxed batches, each image once: in the index's order, or sorted by aspect where `rect`.
 
-    rect: each batch gets the smallest frame that holds its images at longest side imgsz, by YOLO's rule with `pad`, in
-    units of `stride`. Otherwise frames are square, imgsz rounded up to a multiple of `stride`. Of `world` processes
-    each takes every world-th batch.
+    imgsz: the side of square frames, or (height, width), rounded up to multiples of `stride`. rect: each batch gets the
+    smallest frame that holds its images at longest side imgsz, by YOLO's rule with `pad`, in units of `stride`. Of
+    `world` processes each takes every world-th batch.
     """
     records = _records(index)
+    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    if rect and height != width:
+        raise UserError(f"--rect chooses the frames itself: give one image size instead of {height} {width}")
+    side = max(height, width)
     sizes = np.array([(r.height, r.width) for r in records])
     order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if rect else np.arange(len(records))
     chunks = [order[k:k + batch_size] for k in range(0, len(order), batch_size)]
-    frames = np.full((len(records), 2), -(-imgsz // stride) * stride)
+    frames = np.tile([-(-height // stride) * stride, -(-width // stride) * stride], (len(records), 1))
     if rect:
         for chunk in chunks:
-            frames[chunk] = rect_frame(sizes[chunk], imgsz, stride, pad)
-    dataset = DetectionDataset(records, imgsz, frames=frames, cache=cache)
+            frames[chunk] = rect_frame(sizes[chunk], side, stride, pad)
+    dataset = DetectionDataset(records, side, frames=frames, cache=cache)
     batches = [[(0, i, False) for i in chunk.tolist()] for chunk in chunks]
     return Loader(dataset, batches[rank::world], workers)
 

@@ -12,9 +12,10 @@ from utils.errors import UserError, run_script
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(prog="python -m models", description="Print the layers of a model and what they cost.")
+    flags = argparse.ArgumentParser(prog="python -m models", description="Print what a model is made of.")
     flags.add_argument("model", nargs="?", help="a name such as yolov8n-assn, or a model file; without it, all names")
-    flags.add_argument("--imgsz", "--img", "--img-size", type=int, nargs="+", default=[640], help="side, or height and width")
+    flags.add_argument("--imgsz", "--img", "--img-size", type=int, nargs="+", default=[640],
+                       help="side, or height and width, in pixels")
     flags.add_argument("--nc", type=int, help="number of classes; the model file's by default")
     flags.add_argument("--neck", help=f"put this neck on: {', '.join([NO_NECK, *NECKS])}")
     return flags

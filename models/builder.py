@@ -1,7 +1,7 @@
 """From a resolved config to layers: rows are bound to what layers declared; channels and strides are derived.
 
-A row is `[from, repeats, module, args]` with an optional name as fifth entry, or a mapping with the keys from, repeats,
-module, args, options (arguments by name) and name. `from` is -1 for the row before, an index, a name, or a list of them.
+A row is `[from, repeats, module, args]`, a name as fifth entry where wanted, or a mapping with the keys from, repeats,
+module, args, options (arguments by name), name. `from` is -1 for the row before, an index, a name, or a list of them.
 """
 
 from dataclasses import dataclass, field
@@ -169,8 +169,11 @@ def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Sca
         raise UserError(f"arguments ({given}) do not fit {wanted}")
     bound = kind.signature.bind(*args, **options)
     for width in kind.width:
-        if bound.arguments.get(width) is not None:
-            bound.arguments[width] = scale.channels(bound.arguments[width])
+        written = bound.arguments.get(width)
+        if written is not None:
+            if isinstance(written, bool) or not isinstance(written, int) or written < 1:
+                raise UserError(f"{width} must be a whole number of channels from 1, not {written!r}")
+            bound.arguments[width] = scale.channels(written)
     keywords = dict(bound.kwargs)
     if kind.wants_strides:
         keywords["strides"] = [_stride(s, nodes) for s in sources]

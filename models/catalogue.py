@@ -1,9 +1,9 @@
 """From what a user names to one plain dict that says everything: the only reader of model YAML.
 
 A model file holds `backbone` and `head`, lists of rows, as YOLO files do; or `base: <name>` and the keys that it
-changes. Keys: nc, anchors, activation, depth_multiple, width_multiple, max_channels, or `scales: {n: [depth, width,
-max_channels], ...}` for a family; `neck`, a name or a mapping with `type`; `necks`, default options of each neck on this
-base.
+changes. Keys: nc, anchors, activation; depth_multiple, width_multiple, max_channels, or for a family
+`scales: {n: [depth, width, max_channels], ...}`; `neck`, a name or a mapping with `type`; `necks`, the default options
+of each neck on this base.
 """
 
 import copy
@@ -122,7 +122,8 @@ def _resolve_scale(config: dict[str, Any]) -> None:
             raise UserError(f"{config['source']}: scale {scale!r} is not one of {', '.join(map(str, scales))}")
         numbers = scales[scale]
         if not isinstance(numbers, list) or len(numbers) not in (2, 3):
-            raise UserError(f"{config['source']}: scale {scale!r} must be [depth, width] or [depth, width, max_channels]")
+            raise UserError(f"{config['source']}: scale {scale!r} must be [depth, width] or [depth, width, "
+                            "max_channels]")
         config["depth_multiple"], config["width_multiple"] = numbers[:2]
         config["max_channels"] = numbers[2] if len(numbers) == 3 else None
     for key, default in (("depth_multiple", 1.0), ("width_multiple", 1.0), ("max_channels", None)):

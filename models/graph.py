@@ -1,8 +1,8 @@
 """The layers of a model in order, and which reads which."""
 
 from dataclasses import dataclass
+from math import prod
 
-import torch
 from torch import Tensor, nn
 
 IMAGE = -1  # the source that stands for the input image
@@ -49,7 +49,7 @@ class Series(nn.Sequential):
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__(*layers)
         self.out_channels = layers[-1].out_channels
-        self.stride = torch.tensor([relative_stride(layer) for layer in layers]).prod().item()
+        self.stride = prod(relative_stride(layer) for layer in layers)
 
 
 def relative_stride(layer: nn.Module) -> float:

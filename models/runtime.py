@@ -214,4 +214,5 @@ def as_unit(images: Tensor) -> Tensor:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """The first sentence of a library's error, which may go on for a page."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0][:200]

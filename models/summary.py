@@ -27,8 +27,8 @@ class LayerLine:
 def summarise(model: Detector, image_size: int | tuple[int, int] = 640) -> list[LayerLine]:
     """What every layer costs for one image of `image_size` (side, or height and width) pixels.
 
-    A FLOP is half a multiply-add of a convolution or matrix product; norms, activations and pooling are not counted. Runs
-    on a copy without data, so it costs no memory and hardly any time.
+    A FLOP is half a multiply-add of a convolution or matrix product; norms, activations and pooling are not counted.
+    Runs on a copy without data, so it costs no memory and hardly any time.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     with torch.device("meta"):
@@ -44,9 +44,9 @@ def summarise(model: Detector, image_size: int | tuple[int, int] = 640) -> list[
     for handle in handles:
         handle.remove()
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    return [LayerLine(node.index, ", ".join(_source(s, twin) for s in node.sources), _label(node.module, layer, node.name),
-                      sum(p.numel() for p in layer.parameters()), shapes[node.index],
-                      flops.get(f"Detector.model.{node.index}", 0))
+    return [LayerLine(node.index, ", ".join(_source(s, twin) for s in node.sources),
+                      _label(node.module, layer, node.name), sum(p.numel() for p in layer.parameters()),
+                      shapes[node.index], flops.get(f"Detector.model.{node.index}", 0))
             for node, layer in zip(twin.model.nodes, twin.model, strict=True)]
 
 
@@ -57,8 +57,8 @@ def format_summary(model: Detector, lines: list[LayerLine]) -> str:
             for x in lines]
     params, flops = sum(x.params for x in lines), sum(x.flops for x in lines)
     neck = model.config["neck"]
-    total = (f"{model.config.get('name', 'model')}: {len(lines)} layers, {params:,} parameters, {flops / 1e9:.1f} GFLOPs, "
-             f"{model.num_classes} classes, strides {', '.join(map(str, model.strides))}, "
+    total = (f"{model.config.get('name', 'model')}: {len(lines)} layers, {params:,} parameters, "
+             f"{flops / 1e9:.1f} GFLOPs, {model.num_classes} classes, strides {', '.join(map(str, model.strides))}, "
              f"neck {neck['type'] if neck else 'pan'}")
     return "\n".join([header, *body, total])
 

@@ -1,4 +1,4 @@
-"""Box conversions. Inside the project every box is xyxy in pixels; other forms live only in readers, writers and heads."""
+"""Box conversions. Inside, every box is xyxy in pixels; other forms live only in readers, writers and heads."""
 
 import torch
 from torch import Tensor

@@ -53,7 +53,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict) or not str(content.get("format", "")).startswith("assn/"):
         raise UserError(f"{path}: not a checkpoint of this project (it has no `format` entry)")
     if content["format"] != FORMAT:
-        raise UserError(f"{path}: written in format {content['format']}, this version reads {FORMAT}; update the project")
+        raise UserError(f"{path}: written as {content['format']}, this version reads {FORMAT}; update the project")
     return content
 
 

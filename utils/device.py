@@ -6,7 +6,7 @@ from utils.errors import UserError
 
 
 def select_device(name: str = "") -> torch.device:
-    """'' takes the first GPU or else the CPU; 'cpu', '0', 'cuda:1' name one. Raises `UserError` where it is not there."""
+    """'' takes the first GPU or else the CPU; 'cpu', '0', 'cuda:1' name one. `UserError` where it is not there."""
     name = str(name).strip().lower().removeprefix("cuda:").removeprefix("cuda")
     if name == "cpu" or (name == "" and not torch.cuda.is_available()):
         return torch.device("cpu")

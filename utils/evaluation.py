@@ -1,12 +1,11 @@
-"""The one evaluator: COCO's protocol, computed by pycocotools, for every dataset format.
+"""The one evaluator: COCO's protocol for every dataset format; pycocotools is the reference.
 
-Legend: T IoU thresholds, R recall thresholds, K classes, A area ranges, M detection limits, as in COCOeval's arrays.
+Legend: T IoU thresholds, R recall thresholds, K classes, A area ranges, as in `utils.coco_protocol`.
 """
 
 import contextlib
 import io
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,14 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from utils.coco_protocol import RECALLS, Found, Objects, accumulate, judge
 from utils.confusion import ConfusionMatrix as ConfusionMatrix  # part of this module's face
 from utils.errors import UserError
 from utils.files import write_bytes
 from utils.structures import Detections
 
 CONFIDENCES = np.linspace(0, 1, 1000)
-# Which slices of COCOeval's arrays make a number: (IoU index or all, area index, detection-limit index).
-_PRECISIONS = {"AP": (slice(None), 0, 2), "AP50": (0, 0, 2), "AP75": (5, 0, 2),
-               "AP_S": (slice(None), 1, 2), "AP_M": (slice(None), 2, 2), "AP_L": (slice(None), 3, 2)}
-_RECALLS = {"AR1": (0, 0), "AR10": (0, 1), "AR100": (0, 2), "AR_S": (1, 2), "AR_M": (2, 2), "AR_L": (3, 2)}
-NUMBERS = (*_PRECISIONS, *_RECALLS)
+NUMBERS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L")
 
 
 @dataclass
@@ -102,8 +98,10 @@ class CocoEvaluator:
         if len(category_ids) != num_classes or len(set(category_ids)) != num_classes:
             raise ValueError(f"expected {num_classes} different category ids, got {list(category_ids)}")
         self.category_ids = [int(c) for c in category_ids]
-        self._truth = _coco(ground_truth["images"], _truth_rows(ground_truth, set(self.category_ids)))
-        self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # image id -> categories, xywh, scores
+        self._images = [int(image["id"]) for image in ground_truth["images"]]
+        self._rows = _truth_rows(ground_truth, set(self._images), set(self.category_ids))
+        self._objects = Objects(self._rows, self._images, self.category_ids)
+        self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # image id -> labels, xywh, scores
 
     def update(self, image_ids: Sequence[int], detections: Sequence[Detections]) -> None:
         """Take the detections of some images, boxes in pixels of the ORIGINAL frame. Each image is taken once.
@@ -111,9 +109,8 @@ class CocoEvaluator:
         Raises `UserError` for boxes or scores that are not finite, ValueError for an image that is unknown or comes
         twice and for labels outside the classes.
         """
-        lookup = np.array(self.category_ids, dtype=np.int64)
         for image_id, found in zip(image_ids, detections, strict=True):
-            if image_id not in self._truth.imgs:
+            if image_id not in self._objects.image_place:
                 raise ValueError(f"image id {image_id} is not in the ground truth")
             if image_id in self._found:
                 raise ValueError(f"image id {image_id} was given twice")
@@ -122,16 +119,16 @@ class CocoEvaluator:
             labels = found.labels.detach().cpu().numpy()  # (N,)
             if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
                 raise UserError(f"image id {image_id}: a detection is not finite; the model's weights have diverged")
-            if len(labels) and not 0 <= labels.min() <= labels.max() < len(lookup):
-                raise ValueError(f"image id {image_id}: labels outside the {len(lookup)} classes of the ground truth")
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.category_ids):
+                raise ValueError(f"image id {image_id}: labels outside the {len(self.category_ids)} classes")
             xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
-            self._found[image_id] = lookup[labels], xywh.round(3), scores.round(5)
+            self._found[int(image_id)] = labels, xywh.round(3), scores.round(5)
 
     def results(self) -> list[dict[str, Any]]:
         """All detections as COCO result rows, rounded to 1/1000 px and 1e-5 score: the rows that `compute` judges."""
-        return [{"image_id": image_id, "category_id": category, "bbox": box, "score": score}
-                for image_id, (categories, boxes, scores) in self._found.items()
-                for category, box, score in zip(categories.tolist(), boxes.tolist(), scores.tolist(), strict=True)]
+        return [{"image_id": image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
+                for image_id, (labels, boxes, scores) in self._found.items()
+                for label, box, score in zip(labels.tolist(), boxes.tolist(), scores.tolist(), strict=True)]
 
     def save_json(self, path: Path | str) -> None:
         """Write `results()` as a COCO results file, whole or not at all."""
@@ -139,50 +136,51 @@ class CocoEvaluator:
 
     def compute(self) -> Metrics:
         """COCO's numbers of what was taken so far."""
-        rows = self.results()
-        for number, row in enumerate(rows, 1):
-            row.update(id=number, area=row["bbox"][2] * row["bbox"][3], iscrowd=0)
-        evaluation = COCOeval(self._truth, _coco(self._truth.dataset["images"], rows), "bbox")
-        evaluation.params.catIds = sorted(self.category_ids)
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation.evaluate()
-            evaluation.accumulate()
-        precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]  # (T, R, K, A, M), (T, K, A, M)
-        columns = [evaluation.params.catIds.index(c) for c in self.category_ids]  # class -> its K: K is sorted by id
-        labels, images = self._counts()
-        curves = _curves(evaluation, precision, columns, labels)
+        parts = list(self._found.values())
+        found = judge(self._objects, np.repeat(list(self._found), [len(p[0]) for p in parts]).tolist(),
+                      np.concatenate([np.zeros(0, np.int64), *(p[0] for p in parts)]),
+                      np.concatenate([np.zeros((0, 4)), *(p[1] for p in parts)]),
+                      np.concatenate([np.zeros(0), *(p[2] for p in parts)]))
+        arrays = accumulate(self._objects, found)
+        labels = self._objects.counts[:, 0].tolist()
+        images = [0] * len(labels)
+        for (k, _), rows in self._objects.groups.items():
+            images[k] += not all(row["iscrowd"] for row in rows)
+        curves = _curves(found, arrays[0], labels)
         best = int(curves.f1.mean(0).argmax()) if curves.classes else 0
         at_best = {c: {w: float(getattr(curves, w)[i, best]) for w in ("precision", "recall", "f1")}
                    for i, c in enumerate(curves.classes)}
         undefined = {"precision": -1.0, "recall": -1.0, "f1": -1.0}
-        per_class = [Numbers(**_numbers(precision[:, :, [column]], recall[:, [column]]), **at_best.get(k, undefined),
-                             n_images=images[k], n_labels=labels[k]) for k, column in enumerate(columns)]
+        per_class = [Numbers(**_numbers(*(x[..., [k], :] for x in arrays)), **at_best.get(k, undefined),
+                             n_images=images[k], n_labels=labels[k]) for k in range(len(labels))]
         mean = {w: float(np.mean([v[w] for v in at_best.values()])) for w in undefined} if at_best else undefined
-        return Metrics(**_numbers(precision, recall), **mean, n_images=len(self._truth.imgs), n_labels=sum(labels),
-                       confidence=float(CONFIDENCES[best]), per_class=per_class, curves=curves,
-                       unseen=len(self._truth.imgs) - len(self._found))
+        by_id = np.argsort(self.category_ids)  # pycocotools' order of summation, for equality to the last bit
+        return Metrics(**_numbers(*(x[..., by_id, :] for x in arrays)), **mean, n_images=len(self._images),
+                       n_labels=sum(labels), confidence=float(CONFIDENCES[best]), per_class=per_class, curves=curves,
+                       unseen=len(self._images) - len(self._found))
 
-    def _counts(self) -> tuple[list[int], list[int]]:
-        """Per class: objects, and images that hold one; crowds left out."""
-        images = defaultdict(list)
-        for row in self._truth.dataset["annotations"]:
-            if not row["iscrowd"]:
-                images[row["category_id"]].append(row["image_id"])
-        return [len(images[c]) for c in self.category_ids], [len(set(images[c])) for c in self.category_ids]
+    def reference(self) -> dict[str, float]:
+        """The twelve numbers by pycocotools itself: equal to those of `compute`, and many times slower."""
+        rows = self.results()
+        for number, row in enumerate(rows, 1):
+            row.update(id=number, area=row["bbox"][2] * row["bbox"][3], iscrowd=0)
+        with contextlib.redirect_stdout(io.StringIO()):
+            sides = []
+            for annotations in (self._rows, rows):  # COCO.loadRes would fail where nothing was found
+                coco = COCO()
+                coco.dataset = {"images": [{"id": i} for i in self._images], "annotations": annotations,
+                                "categories": [{"id": c} for c in self.category_ids]}
+                coco.createIndex()
+                sides.append(coco)
+            evaluation = COCOeval(*sides, "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True))
 
 
-def _coco(images: list[dict], annotations: list[dict]) -> COCO:
-    """pycocotools' object of complete rows. Its own `loadRes` fails without rows and copies what is there."""
-    coco = COCO()
-    coco.dataset = {"images": images, "annotations": annotations, "categories": []}
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
-
-
-def _truth_rows(ground_truth: dict[str, Any], categories: set[int]) -> list[dict[str, Any]]:
+def _truth_rows(ground_truth: dict[str, Any], images: set[int], categories: set[int]) -> list[dict[str, Any]]:
     """The annotations as COCOeval wants them, numbered anew because it takes a match with id 0 for none."""
-    images = {image["id"] for image in ground_truth["images"]}
     rows = []
     for number, row in enumerate(ground_truth["annotations"], 1):
         for word, known in (("image_id", images), ("category_id", categories)):
@@ -195,31 +193,23 @@ def _truth_rows(ground_truth: dict[str, Any], categories: set[int]) -> list[dict
     return rows
 
 
-def _numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
-    """The twelve numbers of COCOeval's precision (T, R, K, A, M) and recall (T, K, A, M): means of what is defined."""
-    def mean(values: np.ndarray) -> float:
-        defined = values[values > -1]
-        return float(defined.mean()) if defined.size else -1.0
-
-    numbers = {name: mean(precision[t, ..., a, m]) for name, (t, a, m) in _PRECISIONS.items()}
-    return numbers | {name: mean(recall[..., a, m]) for name, (a, m) in _RECALLS.items()}
+def _numbers(precision: np.ndarray, recall: np.ndarray, few: np.ndarray) -> dict[str, float]:
+    """The twelve numbers of precision (T, R, K, A), recall (T, K, A) and (T, K, 2): means of what is defined."""
+    values = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., a] for a in (1, 2, 3)),
+              few[..., 0], few[..., 1], *(recall[..., a] for a in range(4))]
+    defined = [v[v > -1] for v in values]
+    return {name: float(v.mean()) if v.size else -1.0 for name, v in zip(NUMBERS, defined, strict=True)}
 
 
-def _curves(evaluation: COCOeval, precision: np.ndarray, columns: list[int], labels: list[int]) -> Curves:
-    """Curves at IoU 0.5 from COCOeval's matches: area range `all`, crowd matches left out."""
+def _curves(found: Found, precision: np.ndarray, labels: list[int]) -> Curves:
+    """Curves at IoU 0.5 and all areas; detections in crowds left out."""
     classes = [k for k, count in enumerate(labels) if count]
-    n_images, n_areas = len(evaluation.params.imgIds), len(evaluation.params.areaRng)
     rows = []
     for k in classes:
-        start = columns[k] * n_areas * n_images
-        judged = [e for e in evaluation.evalImgs[start:start + n_images] if e is not None]
-        counted = ~np.concatenate([e["dtIgnore"][0] for e in judged]).astype(bool)
-        hits = np.concatenate([e["dtMatches"][0] for e in judged])[counted] > 0
-        scores = np.concatenate([e["dtScores"] for e in judged])[counted]
-        rows.append(confidence_curves(hits, scores, labels[k]))
+        counted = (found.classes == k) & (found.ignored & 1 == 0)
+        rows.append(confidence_curves((found.hits[counted] & 1).astype(bool), found.scores[counted], labels[k]))
     stacked = np.array(rows).reshape(len(rows), 3, len(CONFIDENCES))
-    return Curves(classes, evaluation.params.recThrs, precision[0][:, [columns[k] for k in classes], 0, 2].T,
-                  CONFIDENCES, stacked[:, 0], stacked[:, 1], stacked[:, 2])
+    return Curves(classes, RECALLS, precision[0][:, classes, 0].T, CONFIDENCES, *stacked.transpose(1, 0, 2))
 
 
 def confidence_curves(hits: np.ndarray, scores: np.ndarray, n_labels: int) -> np.ndarray:

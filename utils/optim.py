@@ -1,4 +1,4 @@
-"""Optimiser, parameter groups and learning-rate schedule of the YOLO line (facts: YOLOv5, YOLOv7, YOLOv8 training code)."""
+"""Optimiser, parameter groups and learning-rate schedule of the YOLO line, as YOLOv5, YOLOv7 and YOLOv8 train."""
 
 import math
 from dataclasses import dataclass
@@ -42,7 +42,8 @@ def auto_optimizer(num_classes: int, iterations: int) -> tuple[str, float, float
     return "AdamW", round(0.002 * 5 / (4 + num_classes), 6), 0.9, 0.0
 
 
-def build_optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, name: str, lr: float, momentum: float,
+                    weight_decay: float) -> torch.optim.Optimizer:
     """SGD (Nesterov), Adam or AdamW over the three groups, the bias group last; `weight_decay` acts on `decay` only."""
     if name not in OPTIMIZERS[1:]:
         raise UserError(f"--optimizer {name}: {nearest(name, list(OPTIMIZERS)) or 'known: ' + ', '.join(OPTIMIZERS)}")
@@ -68,7 +69,7 @@ def scaled_weight_decay(weight_decay: float, batch_size: int) -> float:
 
 
 def lr_factor(epoch: int, epochs: int, final: float, kind: str = "cosine") -> float:
-    """Factor of lr0 in `epoch` (0-based): half a cosine from 1 towards `final`, or a line that reaches it at the end."""
+    """Factor of lr0 in `epoch` (0-based): half a cosine from 1 towards `final`, or a line that ends there."""
     if kind == "cosine":
         return (1 - math.cos(epoch * math.pi / epochs)) / 2 * (final - 1) + 1
     return (1 - epoch / max(epochs - 1, 1)) * (1 - final) + final
@@ -100,8 +101,9 @@ class Schedule:
             return lr, lr, self.momentum, steps
         span = [0, self.warmup]
         steps = max(1, int(np.interp(iteration, span, [1, NOMINAL_BATCH / self.batch_size]).round()))
-        return (float(np.interp(iteration, span, [0.0, lr])), float(np.interp(iteration, span, [self.warmup_bias_lr, lr])),
-                float(np.interp(iteration, span, [self.warmup_momentum, self.momentum])), steps)
+        bias_lr = float(np.interp(iteration, span, [self.warmup_bias_lr, lr]))
+        momentum = float(np.interp(iteration, span, [self.warmup_momentum, self.momentum]))
+        return float(np.interp(iteration, span, [0.0, lr])), bias_lr, momentum, steps
 
     def apply(self, optimizer: torch.optim.Optimizer, iteration: int, epoch: int) -> int:
         """Set the optimiser's rates for this iteration; returns the batches per step."""

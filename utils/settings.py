@@ -41,7 +41,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add("--strict", action="store_true", help="stop at labels that would otherwise be repaired or left out")
     add("--seed", type=number(int, 0), default=0, help="same seed, same machine: same result")
     add("--resume", nargs="?", const=True, default=False, help="continue the newest run, or the checkpoint named here")
-    add("--patience", type=number(int, 0), default=100, help="epochs without a better result before stopping; 0 = never")
+    add("--patience", type=number(int, 0), default=100, help="epochs without a better result to stop after; 0 = never")
     add("--save-period", type=number(int, -1), default=-1, help="also keep a checkpoint every so many epochs")
     add("--val-interval", type=positive, help="epochs between two validations; default 1")
     add("--noval", "--notest", action="store_true", help="validate after the last epoch only")
@@ -63,13 +63,13 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 
 def find_resume(resume: str | bool, project: str) -> Path:
-    """The checkpoint to continue: the one named, the one in the folder named, or the newest `last.pt` under `project`."""
+    """The checkpoint to continue: the one named, the one in the folder named, or the newest under `project`."""
     if isinstance(resume, str):
         path = Path(resume)
         return path / "weights" / "last.pt" if path.is_dir() else path
     found = sorted(Path(project).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime)
     if not found:
-        raise UserError(f"--resume: no */weights/last.pt under {project}; name the checkpoint: --resume path/to/last.pt")
+        raise UserError(f"--resume: no */weights/last.pt under {project}; name one: --resume path/to/last.pt")
     return found[-1]
 
 
@@ -82,7 +82,7 @@ def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path
 
 
 def settle(args: argparse.Namespace, recipe: Recipe) -> None:
-    """Give every flag its value, in place: flag, else recipe, else default; flags that override the recipe go into it."""
+    """Give every flag its value, in place: flag, else recipe, else default; what overrides the recipe goes into it."""
     for word, default in DEFAULTS.items():
         if getattr(args, word) is None:
             value = recipe.run.get(word, default)

@@ -109,7 +109,7 @@ def pack_targets(targets: "Sequence[Targets] | PackedTargets") -> PackedTargets:
 
 @dataclass
 class Batch:
-    """What a loader yields: images (B, 3, H, W) RGB, uint8 or float in [0, 1]; targets; ids and letterboxes, one each."""
+    """What a loader yields: images (B, 3, H, W) RGB, uint8 or float in [0, 1]; targets; ids and letterboxes."""
 
     images: Tensor
     targets: PackedTargets

@@ -74,7 +74,8 @@ def _model_checks(ours: str, meta: dict, arrays: dict[str, np.ndarray], device: 
         checks.append(check(f"{ours_} maps", max(errors), max(1e-4, *(20 * n for n in noise[theirs]))))
     rect = model(rule_input(meta["rect_input_shape"]).to(device))
     checks += _decoded("", model.decode(raw), arrays["pred"], 1, noise, v8)
-    checks += _decoded(" (not square)", model.decode(rect), arrays[f"rect_pred_{'cols' if v8 else 'rows'}8"], 8, noise, v8)
+    wanted = arrays["rect_pred_cols8" if v8 else "rect_pred_rows8"]
+    checks += _decoded(" (not square)", model.decode(rect), wanted, 8, noise, v8)
     fused = next((name for name in arrays if name.startswith("pred_fused")), None)
     model.fuse()
     after = model.decode(model(images))
@@ -82,13 +83,14 @@ def _model_checks(ours: str, meta: dict, arrays: dict[str, np.ndarray], device: 
     return checks + _decoded(" (fused)", after, wanted, step, noise, v8)
 
 
-def _decoded(label: str, found: tuple[Tensor, Tensor], wanted: np.ndarray, step: int, noise: dict, v8: bool) -> list[Piece]:
+def _decoded(label: str, found: tuple[Tensor, Tensor], wanted: np.ndarray, step: int, noise: dict,
+             v8: bool) -> list[Piece]:
     """Decoded boxes and scores, every `step`-th row, against centre, size, [objectness,] scores of the original."""
     rows = torch.from_numpy(wanted.transpose(0, 2, 1) if v8 else wanted)
     scores = rows[..., 4:] if v8 else rows[..., 4:5] * rows[..., 5:]
     boxes = cxcywh_to_xyxy(rows[..., :4])
     difference = (found[0][:, ::step].cpu() - boxes).abs()
-    # The fixtures allow 1e-4 of, and 20 times the noise on, a centre and a side; a corner is the one and half the other.
+    # The fixtures allow 1e-4 of, and 20 times the noise on, a centre and a side; a corner is one and half the other.
     centre, side = rows[..., :2].abs(), rows[..., 2:4].abs()
     allowed = 1e-4 * (centre + side / 2).repeat(1, 1, 2) + 30 * noise["pred_box_px"]
     worst = (difference / allowed).argmax()
@@ -136,7 +138,7 @@ def _losses(name: str, meta: dict, classes: int, targets, device: torch.device) 
     """The head's raw maps (a level's tensor, or its box and class tensors) and the loss terms."""
     size, strides = (meta["image_size"],) * 2, meta["strides"]
     if "v8" in name:
-        box, cls = ([m.to(device).requires_grad_() for m in maps] for maps in dfl_maps(2, classes, size[0], strides))
+        box, cls = ([m.to(device).requires_grad_() for m in maps] for maps in dfl_maps(2, classes, size[0]))
         tal = TalOptions(min_side=16.0 if name.endswith("8.4.190") else 0.0)
         losses = dfl_head_loss(box, cls, strides, targets, size, gains=meta["hyp"], tal=tal)
         return list(zip(box, cls, strict=True)), losses

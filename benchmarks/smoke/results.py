@@ -77,7 +77,8 @@ def revision() -> str:
 def write_table(sections: Mapping[str, Section], planned: Mapping[str, int]) -> str:
     """The whole report as Markdown. planned: how many pieces each section has when it is done."""
     text = ["# GPU smoke run", "",
-            "Made by `python -m benchmarks.gpu_smoke` from the JSON files beside it, which hold the exact commands.", ""]
+            "Made by `python -m benchmarks.gpu_smoke` from the JSON files beside it, which hold the exact commands.",
+            ""]
     pieces = [piece for section in sections.values() for piece in section.pieces.values()]
     for device in dict.fromkeys(piece["device"] for piece in pieces):
         on = [piece for piece in pieces if piece["device"] == device]
@@ -104,16 +105,17 @@ def _checks(pieces: Mapping[str, Piece]) -> list[str]:
     for key, piece in pieces.items():
         for check in piece["checks"]:
             numbers = [f"{check[k]:.2e}" if check.get(k) is not None else "" for k in ("error", "limit")]
-            rows.append([key, check["what"], *numbers, "yes" if check["ok"] else f"**no** {check.get('note', '')}"])
+            verdict = check["note"] or "yes" if check["ok"] else f"**no** {check['note']}"
+            rows.append([key, check["what"], *numbers, verdict])
     return _table(["what", "compared", "largest error", "allowed", "holds"], rows)
 
 
 def _speed(pieces: Mapping[str, Piece]) -> list[str]:
     rows = [[key, row["setting"], f"{row['images_per_s']:.1f}", f"{row['ms_per_step']:.1f}", f"{row['memory_gb']:.2f}",
-             f"{row['loss']:.4f}", f"{100 * row['loss_difference']:.2f} %"]
+             f"{row['loss']:.4f}", f"{100 * row['loss_difference']:.2f} %" + ("" if row["ok"] else " **far**")]
             for key, piece in pieces.items() for row in piece["rows"]]
     first = next(iter(pieces.values()))
-    note = f"One training step (forward, loss, backward, optimiser, EMA) at {first['imgsz']} px, batch {first['batch']}."
+    note = f"A training step (forward, loss, backward, optimiser, EMA) at {first['imgsz']} px, batch {first['batch']}."
     head = ["model", "setting", "images/s", "ms a step", "peak GiB", "first loss", "from fp32"]
     return [note, "", *_table(head, rows)]
 
@@ -130,12 +132,12 @@ def _training(pieces: Mapping[str, Piece]) -> list[str]:
         if len(runs) > 1:
             spread = [[run["test"][n] for run in runs] for n in numbers]
             cells = ["-" if min(v) < 0 else f"{100 * fmean(v):.1f} ± {100 * stdev(v):.1f}" for v in spread]
-            rows.append([f"**{model}**", f"mean of {len(runs)}", *cells, f"{100 * fmean(r['val']['AP'] for r in runs):.1f}",
-                         "", ""])
+            rows.append([f"**{model}**", f"mean of {len(runs)}", *cells,
+                         f"{100 * fmean(run['val']['AP'] for run in runs):.1f}", "", ""])
     first = next(iter(pieces.values()))
-    note = (f"{first['data']}, {first['epochs']} epochs at {first['imgsz']} px, batch {first['batch']}, from scratch; best.pt by "
-            f"the val split, COCO protocol on the {first['split']} split, in percent. images/s: whole training epochs without "
-            "validation, loading included, beside as many other trainings as `--jobs` says.")
+    note = (f"{first['data']}, {first['epochs']} epochs at {first['imgsz']} px, batch {first['batch']}, from scratch; "
+            f"best.pt by the val split, COCO protocol on the {first['split']} split, in percent. images/s: training "
+            f"epochs without validation, loading included, up to {first['jobs']} trainings side by side.")
     return [note, "", *_table(["model", "seed", *numbers, "val AP", "images/s", "peak GiB"], rows)]
 
 

@@ -55,7 +55,7 @@ def _pool(match: LevelMatches, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _transport(predicted: Tensor, logits: Tensor, keep: Tensor, targets: PackedTargets, top: int) -> Tensor:
-    """predicted (B, K, 4) pixels, logits (B, K, 1+nc), keep (B, K) -> the owner of each candidate (B, K), -1 for none."""
+    """predicted (B, K, 4) pixels, logits (B, K, 1+nc), keep (B, K) -> each candidate's owner (B, K), -1 for none."""
     batch, pool = keep.shape
     k = min(top, pool)
     if k == 0:

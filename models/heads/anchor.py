@@ -85,7 +85,7 @@ class AnchorDetect(nn.Module):
     def forward(self, pyramid: list[Tensor]) -> dict[str, tuple[Tensor, ...]]:
         """Levels (B, c, h, w) -> {"lead": logits (B, na, h, w, no) per level}."""
         na, no = self.anchors.shape[1], self.num_classes + 5
-        # Sizes written out: through unflatten the ONNX exporter takes h and w for constants, also where they are dynamic.
+        # Sizes written out: through unflatten the ONNX exporter takes h and w for constants, even dynamic ones.
         return {"lead": tuple(self.level(i, x).reshape(x.shape[0], na, no, *x.shape[2:]).permute(0, 1, 3, 4, 2)
                               for i, x in enumerate(pyramid))}
 

@@ -45,7 +45,7 @@ def distances_to_boxes(ltrb: Tensor, points: Tensor) -> Tensor:
 
 
 def decode_anchor(raw: Tensor, anchors_px: Tensor, stride: int | float) -> Tensor:
-    """Boxes of one anchor-head level: (B, na, h, w, >=4) logits -> (B, na, h, w, 4) centre x, y, width, height in pixels.
+    """One anchor-head level: (B, na, h, w, >=4) logits -> (B, na, h, w, 4) centre x, y, width, height in pixels.
 
     xy = (2 sigmoid - 0.5 + cell) * stride, wh = (2 sigmoid)^2 * anchor. anchors_px: (na, 2) in pixels.
     """

@@ -34,8 +34,8 @@ class Expectation(nn.Module):
 class DFLDetect(nn.Module):
     """YOLOv8 head; learns by task-aligned assignment (TOOD, Feng et al. 2021) and DFL (Li et al. 2020).
 
-    channels, strides: of the levels read. box_loss: similarity of boxes (`models.losses.box_similarity`). gains: weights
-    of the terms box, cls, dfl.
+    channels, strides: of the levels read. box_loss: similarity of boxes (`models.losses.box_similarity`). gains:
+    weights of the terms box, cls, dfl.
     """
 
     def __init__(self, channels: list[int], nc: int = 80, bins: int = 16, *, strides: list[int], box_loss: str = "ciou",

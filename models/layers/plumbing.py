@@ -82,7 +82,7 @@ class Upsample(nn.Upsample):
 
     def __init__(self, c1: int, size: None = None, scale_factor: float = 2, mode: str = "nearest") -> None:
         if size is not None:
-            raise ValueError("a fixed output size would make the model work at one image size only; give a scale factor")
+            raise ValueError("a fixed size would tie the model to one image size; give a scale factor")
         if mode not in ("nearest", "bilinear", "bicubic", "nearest-exact"):
             raise ValueError(f"mode {mode!r} is not one of nearest, bilinear, bicubic, nearest-exact")
         super().__init__(None, scale_factor, mode)

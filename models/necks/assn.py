@@ -1,4 +1,4 @@
-"""ASSN, the attentional scale-sequence neck (Park et al., smu-ivpl/ASSN): a gated 2-D fusion of all levels at the finest.
+"""ASSN, the attentional scale-sequence neck (Park et al., smu-ivpl/ASSN): a gated fusion of all levels at the finest.
 
 Legend: B images, C width, H, W pixels of the finest level, k levels.
 """
@@ -42,24 +42,22 @@ class ASSN(nn.Module):
         p3, *coarse = pyramid
         mask, entering = self.gate(p3)  # (B, 1, H, W), (B, C, H, W)
         levels = [entering, *(unit(x) for unit, x in zip(self.reduce, coarse, strict=True))]
-        refined = self.elan.refine(*self._entry(levels, mask))
+        skip, start = (self._enter(unit, levels, mask) for unit in (self.elan.cv1, self.elan.cv2))
+        refined = self.elan.refine(skip, start)
         return torch.cat((p3, refined), 1) if self.concat else p3 + refined
 
-    def _entry(self, levels: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The two 1x1 units that open the ELAN, over cat(enlarged levels) * mask.
+    def _enter(self, unit: Conv, levels: list[Tensor], mask: Tensor) -> Tensor:
+        """`unit`, one of the two 1x1 that open the ELAN, over cat(enlarged levels) * mask.
 
         A 1x1 convolution commutes with nearest enlargement and with a mask over pixels, so each level is multiplied by
-        its share of both weights at its own resolution, and the sum is masked: the same numbers from 2.6 instead of 6
-        C^2 products per pixel (three levels).
+        its share of the weight at its own resolution, and the sum is masked: the same numbers from 1.3 instead of 3
+        C^2 products per pixel (three levels), and the wide concatenation is never made.
         """
-        units = (self.elan.cv1, self.elan.cv2)
-        weight = torch.cat([unit.conv.weight for unit in units])  # (2C, finest + (k-1)C, 1, 1)
-        shares = weight.split([x.shape[1] for x in levels], 1)
+        shares = unit.conv.weight.split([x.shape[1] for x in levels], 1)
         y = F.conv2d(levels[0], shares[0])
         for x, share, factor in zip(levels[1:], shares[1:], self.factors[1:], strict=True):
             y = y + enlarge(F.conv2d(x, share), factor)
-        halves = (y * mask).chunk(2, 1)
-        return units[0].finish(halves[0]), units[1].finish(halves[1])
+        return unit.finish(y * mask)
 
 
 def scale_factors(strides: list[int]) -> list[int]:

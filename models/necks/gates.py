@@ -22,7 +22,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """(B, C, H, W) -> (B, 1, H, W) in (0, 1): 7x7 convolution over mean and max of the channels, batch norm, sigmoid."""
+    """(B, C, H, W) -> (B, 1, H, W) in (0, 1): 7x7 convolution over mean and max of channels, batch norm, sigmoid."""
 
     def __init__(self, kernel: int = 7, bias: bool = True) -> None:
         super().__init__()

@@ -22,24 +22,21 @@ def conv3x3_enlarged(x: Tensor, weight: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return F.conv2d(x, weight, padding=1)
     height, width = x.shape[2:]
-    padded = F.pad(x, (1, 1, 1, 1))  # (B, c1, h+2, w+2)
     rows = []
-    for row_taps, row_start, row_repeat in _phases(weight, 2, factor):
+    for row_taps, top, row_repeat in _phases(weight, 2, factor):
         columns = []
-        for taps, start, repeat in _phases(row_taps, 3, factor):
-            size = (height + taps.shape[2] - 1, width + taps.shape[3] - 1)
-            window = padded[:, :, row_start:row_start + size[0], start:start + size[1]]
-            columns += [F.conv2d(window, taps)] * repeat  # (B, c2, h, w)
+        for taps, left, repeat in _phases(row_taps, 3, factor):
+            y = F.conv2d(x, taps, padding=(taps.shape[2] - 1, taps.shape[3] - 1))
+            columns += [y[:, :, top:top + height, left:left + width]] * repeat  # (B, c2, h, w)
         rows += [torch.stack(columns, -1)] * row_repeat  # (B, c2, h, w, s)
-    grid = torch.stack(rows, 3)  # (B, c2, h, s, w, s)
-    return grid.flatten(4, 5).flatten(2, 3)
+    return torch.stack(rows, 3).flatten(4, 5).flatten(2, 3)  # (B, c2, h, s, w, s) -> (B, c2, s*h, s*w)
 
 
 def _phases(weight: Tensor, axis: int, factor: int) -> list[tuple[Tensor, int, int]]:
     """Kernels along one axis for the first, inner and last of the `factor` pixels that repeat a small one: the kernel,
-    where its window starts in the map padded by one, and how many pixels share it."""
+    where its results start in the padded convolution's output, and how many pixels share it."""
     before, here, after = weight.split(1, axis)
     first = (torch.cat((before, here + after), axis), 0, 1)
-    inner = (before + here + after, 1, factor - 2)
+    inner = (before + here + after, 0, factor - 2)
     last = (torch.cat((before + here, after), axis), 1, 1)
     return [first, inner, last] if factor > 2 else [first, last]

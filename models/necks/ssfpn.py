@@ -4,7 +4,6 @@ Legend: B images, C width, D levels along the scale axis, H, W pixels of the fin
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers.conv import Conv, activation, fold_batch_norm
@@ -32,7 +31,8 @@ class ScaleConv(nn.Module):
         planes: list[list[Tensor]] = [[] for _ in range(depth)]
         for i, (x, factor) in enumerate(zip(levels, factors, strict=True)):
             reached = range(max(i - 1, 0), min(i + 2, depth))
-            weight = torch.cat([self.conv3d.weight[:, :, i - d + 1] for d in reached])  # tap of plane d that sees level i
+            # Of each plane d, the tap that sees level i.
+            weight = torch.cat([self.conv3d.weight[:, :, i - d + 1] for d in reached])  # (planes*C, C, 3, 3)
             for d, y in zip(reached, conv3x3_enlarged(x, weight, factor).chunk(len(reached), 1), strict=True):
                 planes[d].append(y)
         stack = torch.stack([sum(parts[1:], parts[0]) for parts in planes], 2)  # (B, C, D, H, W)
@@ -51,7 +51,7 @@ class ScaleConv(nn.Module):
 
 @register("SSFPN", many=True)
 class SSFPN(nn.Module):
-    """Levels, finest first -> the scale-sequence map beside the finest level (cat, or their sum where `merge` is "add").
+    """Levels, finest first -> the scale-sequence map beside the finest level, or their sum where `merge` is "add".
 
     The order of the levels is the order along the scale axis; the published P6 models use P3, P6, P5, P4.
     channels: C, by default the width of the finest level. act: LeakyReLU(0.01) as in ssFPN; the YOLOv7 fork of ASSN

@@ -4,7 +4,7 @@ Our compound rows (an ELAN, a transition) declare their parts in the order in wh
 so the n-th tensor of an original is the n-th of ours although their names differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -20,8 +20,8 @@ COUNTER = "num_batches_tracked"
 
 @dataclass
 class CarryReport:
-    """What was carried, as (their key, our key); what was left of theirs, and which of ours kept their values, each with
-    the reason."""
+    """What was carried, as (their key, our key); what was left of theirs, and which of ours kept their values, each
+    with the reason."""
 
     carried: list[tuple[str, str]] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
@@ -39,8 +39,8 @@ class CarryReport:
 def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> CarryReport:
     """Carry an original's whole state dict, in its own order, into the model of the same architecture.
 
-    Geometry constants (anchors, DFL bins) are left out on both sides. Raises `UserError` naming the first pair that does
-    not agree in kind or shape, before anything is written.
+    Geometry constants (anchors, DFL bins) are left out on both sides. Raises `UserError` naming the first pair that
+    does not agree in kind or shape, before anything is written.
     """
     report = CarryReport()
     mine, theirs = model.state_dict(), dict(original)
@@ -54,8 +54,8 @@ def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> CarryR
     pairs = [(k, k) for k in mine] if mine.keys() == theirs.keys() else list(zip(theirs, mine, strict=False))
     for their, our in pairs:
         if their.rpartition(".")[2] != our.rpartition(".")[2] or theirs[their].shape != mine[our].shape:
-            raise UserError(f"weights do not fit: the original has {their} {tuple(theirs[their].shape)} where the model "
-                            f"has {our} {tuple(mine[our].shape)}")
+            raise UserError(f"weights do not fit: the original has {their} {tuple(theirs[their].shape)} where the "
+                            f"model has {our} {tuple(mine[our].shape)}")
     if len(theirs) != len(mine):
         more, keys = ("original", list(theirs)) if len(theirs) > len(mine) else ("model", list(mine))
         raise UserError(f"weights do not fit: the original has {len(theirs)} tensors, the model {len(mine)}; "
@@ -68,8 +68,8 @@ def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> CarryR
 def transfer(model: Detector, source: Detector) -> CarryReport:
     """Carry into `model` whatever of `source` fits, row by row: rows of the same number, and head to head.
 
-    For fine-tuning with other classes or another neck: a neck stands between the base's rows and the head, so all rows of
-    the base keep their numbers. Tensors of other shapes, and rows that the other lacks, are reported.
+    For fine-tuning with other classes or another neck: a neck stands between the base's rows and the head, so all rows
+    of the base keep their numbers. Tensors of other shapes, and rows that the other lacks, are reported.
     """
     report = CarryReport()
     heads = {"model": len(model.model) - 1, "source": len(source.model) - 1}
@@ -101,7 +101,8 @@ def _by_row(model: Detector, head: int, has_neck: bool) -> dict[tuple[str, str],
     return entries
 
 
-def _write(pairs) -> None:  # noqa: ANN001 - an iterable of (ours, theirs)
+def _write(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copy the second of each pair into the first."""
     with torch.no_grad():
         for ours, theirs in pairs:
             ours.copy_(theirs)

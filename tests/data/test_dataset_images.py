@@ -83,7 +83,7 @@ def test_damaged_files_are_told_once_and_counted(tmp_path, cache):
         store = ImageStore(records, 64, cache)
         loaded = [store.load(i) for i in range(5) for _ in range(2)]
     assert [x is None for x in loaded] == [False] * 2 + [True] * 8
-    assert len(told) == 4 and all(r.path in str(w.message) for r, w in zip(records[1:], told, strict=True))
+    assert sorted(str(w.message).split(":")[0] for w in told) == [r.path for r in records[1:]]
     assert store.damaged == [r.path for r in records[1:]]
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data.augment import AugmentConfig
+from data.letterbox import plan_letterbox
 from data.loader import ShuffledBatches, eval_loader, rect_frame, train_loader
 from tests.data.pictures import make_records
 from utils.boxes import clip_boxes
@@ -140,6 +141,15 @@ def test_rectangular_batches_are_sorted_by_aspect(index):
 
 def test_square_frames_are_rounded_up_to_the_stride(index):
     assert next(iter(eval_loader(index, 50, 2))).images.shape[2:] == (64, 64)
+
+
+def test_one_frame_that_is_not_square(index):
+    batches = list(eval_loader(index, (32, 64), 4))
+    assert all(b.images.shape[2:] == (32, 64) for b in batches)
+    for box in (box for b in batches for box in b.letterboxes):
+        assert box == plan_letterbox(box.original, (32, 64))[1]
+    with pytest.raises(UserError, match="--rect"):
+        eval_loader(index, (32, 64), 4, rect=True)
 
 
 def test_evaluation_ranks_split_the_batches(index):

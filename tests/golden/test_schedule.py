@@ -22,8 +22,8 @@ def test_lr_factor(golden, name, kind, setting):
 def test_warmup(golden, case):
     meta, arrays = golden("schedule")
     facts, hyp = meta["facts"][case], meta["facts"][case]["hyp"]
-    schedule = Schedule(hyp["lr0"], hyp["lrf"], facts["epochs"], facts["total_batch_size"], facts["nw"], hyp["momentum"],
-                        hyp["warmup_momentum"], hyp["warmup_bias_lr"])
+    schedule = Schedule(hyp["lr0"], hyp["lrf"], facts["epochs"], facts["total_batch_size"], facts["nw"],
+                        hyp["momentum"], hyp["warmup_momentum"], hyp["warmup_bias_lr"])
     for ni, epoch, accumulate, lr, bias_lr, momentum in arrays[case]:
         if ni > facts["nw"]:
             continue

@@ -1,4 +1,4 @@
-"""Single layers against the original modules: the gates of both ASSN forks, the scale convolution, RepConv, CSP blocks."""
+"""Single layers against the original modules: gates of both ASSN forks, scale convolution, RepConv, CSP blocks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Losses: bounds and symmetry of similarities, crowds, empty batches, precision, options, and nothing that stops a GPU."""
+"""Losses: bounds and symmetry of similarities, crowds, empty batches, precision, options; nothing stops a GPU."""
 
 import itertools
 
@@ -152,6 +152,14 @@ def test_crowd_regions_teach_nothing(head):
         assert taught[0][~inside].all() and taught[1].all()
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_background_inside_an_object_is_taught(head):
+    whole = Targets(torch.tensor([[10.0, 10, 250, 250]]), torch.zeros(1, dtype=torch.int64))
+    _, grads = _run(head, pack_targets([whole, Targets.empty()]))
+    confidence = [g.abs().sum(1) for g in grads[3:]] if head == "dfl" else [g[..., 4].abs() for g in grads]
+    assert all(c.all() for c in confidence)
+
+
 @pytest.mark.parametrize("head", ["dfl", "anchor", "ota"])
 def test_an_object_inside_a_crowd_is_still_learnt(head):
     one = Targets(torch.tensor([[80.0, 60, 120, 100]]), torch.tensor([1]))
@@ -229,12 +237,20 @@ def test_class_and_objectness_options():
     assert losses["cls"] == 0 and losses["box"] > 0
 
 
-def test_best_of_two_boxes_on_one_anchor_sets_its_objectness():
-    """Two boxes on one cell and anchor: the target is the better similarity, in either order."""
-    pair = torch.tensor([[100.0, 100, 124, 124], [101, 101, 121, 121]])
-    values = [_run("anchor", pack_targets([Targets(b, torch.zeros(2, dtype=torch.int64)), Targets.empty()]))[0]
-              for b in (pair, pair.flip(0))]
-    torch.testing.assert_close(*values)
+def test_boxes_that_share_an_anchor_set_its_objectness_by_the_best():
+    """Box logits of zero predict the anchor itself, centred on its cell: one box equals it, the other is shifted."""
+    maps = [torch.zeros_like(m) for m in anchor_maps(1, 3, SIZE)]
+    for m in maps:
+        m[..., 4] = 1  # at a logit of zero the loss would not depend on the target
+
+    def objectness(*boxes):
+        target = Targets(torch.tensor(boxes), torch.zeros(len(boxes), dtype=torch.int64))
+        return _loss("anchor", maps, pack_targets([target]))["obj"]
+
+    equal, shifted = [90.5, 82.0, 109.5, 118.0], [92.5, 84.0, 111.5, 120.0]
+    torch.testing.assert_close(objectness(equal, shifted), objectness(shifted, equal))
+    torch.testing.assert_close(objectness(equal, equal), objectness(equal))
+    assert objectness(equal, shifted) < objectness(shifted)
 
 
 def test_gains_of_every_family():

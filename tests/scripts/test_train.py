@@ -34,7 +34,8 @@ def script(name: str, *words: object, ok: bool = True) -> subprocess.CompletedPr
 def place(tmp_path_factory) -> Path:
     """A folder with a tiny data set of 24 + 8 scenes and the words that train on it."""
     folder = tmp_path_factory.mktemp("train")
-    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 24, "val": 8, "test": 4, "size": 64, "seed": 0}
+    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 24, "val": 8, "test": 4, "size": 64,
+               "seed": 0}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
     return folder
 
@@ -73,7 +74,8 @@ def test_val_gives_the_same_numbers_as_the_end_of_training(run, place):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_a_killed_run_resumes_to_the_same_weights(run, place):
-    command = [sys.executable, str(ROOT / "train.py"), *map(str, words(place, "killed", **{"--workers": 1, "--noplots": ""}))]
+    flags = words(place, "killed", **{"--workers": 1, "--noplots": ""})
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, flags)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd=ROOT)
     last = place / "killed/weights/last.pt"
     deadline = time.monotonic() + 120
@@ -97,9 +99,9 @@ def test_weights_start_a_run_of_another_model_and_class_count(run, place):
                                                      "--epochs": 1, "--freeze": 10, "--single-cls": "", "--noplots": "",
                                                      "--optimizer": "SGD", "--box-loss": "sca"})).stdout
     assert "carried" in told and "fresh" in told and "--freeze" in told
-    before, after = load_checkpoint(run / "weights/best.pt")["model"], load_checkpoint(place / "tuned/weights/last.pt")["model"]
-    assert torch.equal(before["model.0.conv.weight"], after["model.0.conv.weight"])
-    assert load_checkpoint(place / "tuned/weights/last.pt")["names"] == ["item"]
+    before, after = load_checkpoint(run / "weights/best.pt"), load_checkpoint(place / "tuned/weights/last.pt")
+    assert torch.equal(before["model"]["model.0.conv.weight"], after["model"]["model.0.conv.weight"])
+    assert after["names"] == ["item"]
 
 
 WRONG = {

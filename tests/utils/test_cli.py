@@ -53,7 +53,7 @@ def test_class_indices(words, indices):
 
 
 @pytest.mark.parametrize("word, told", [("3", "classes 0 to 2"), ("-1", "classes 0 to 2"),
-                                        ("perso", "did you mean 'person'"), ("zebra", "known: person, traffic light, car")])
+                                        ("perso", "did you mean 'person'"), ("zebra", "known: person, traffic")])
 def test_unknown_classes(word, told):
     with pytest.raises(UserError, match=told):
         class_indices([word], NAMES)

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -79,7 +81,7 @@ def tiny_run(coco_tiny):
 def test_equals_pycocotools_on_real_ground_truth(coco_tiny, tiny_run, capsys):
     evaluator, metrics, categories = tiny_run
     stats = by_hand(coco_tiny, evaluator.results())
-    assert list(metrics.numbers().values()) == stats.tolist()
+    assert list(metrics.numbers().values()) == stats.tolist() == list(evaluator.reference().values())
     assert 0.1 < metrics.AP_S < 0.9  # a comparison of zeros would prove nothing
     assert metrics.n_labels == sum(not a["iscrowd"] for a in coco_tiny["annotations"])
     assert metrics.n_images == len(coco_tiny["images"])
@@ -88,6 +90,27 @@ def test_equals_pycocotools_on_real_ground_truth(coco_tiny, tiny_run, capsys):
     person = metrics.per_class[categories.index(1)]
     assert person.n_labels == sum(a["category_id"] == 1 and not a["iscrowd"] for a in coco_tiny["annotations"])
     assert capsys.readouterr().out == ""
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), images=st.integers(1, 4), nc=st.integers(1, 3), per_image=st.integers(0, 12),
+       detections=st.sampled_from([0, 1, 20, 130]))
+def test_equals_pycocotools_on_scenes_full_of_ties(seed, images, nc, per_image, detections):
+    random = np.random.default_rng(seed)
+    categories = random.choice(50, nc, replace=False).tolist()
+    sides = np.array([4, 16, 32, 40, 96, 120])  # 32 and 96 lie on the border of two area ranges
+
+    def boxes(n):
+        return np.concatenate((random.integers(0, 4, (n, 2)) * 10, random.choice(sides, (n, 2))), 1).astype(float)
+
+    scene = {image: [[*box, categories[random.integers(nc)]] for box in boxes(per_image).tolist()]
+             for image in random.permutation(100)[:images].tolist()}
+    ground = truth(scene, categories, crowd=random.integers(0, images * 12 + 1, 4).tolist())
+    evaluator = CocoEvaluator(ground, nc, categories)
+    for image in scene:
+        rows = [[*box, random.integers(1, 6) / 10, random.integers(nc)] for box in boxes(detections).tolist()]
+        evaluator.update([image], [found(rows)])
+    assert evaluator.compute().numbers() == evaluator.reference()
 
 
 def test_compute_twice_and_update_in_pieces_is_the_same(coco_tiny, tiny_run):

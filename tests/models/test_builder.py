@@ -1,0 +1,232 @@
+"""Model files: how rows are read, how names compose, and what a mistake is told as."""
+
+import copy
+
+import pytest
+import torch
+import yaml
+
+from models import build_model, known_models
+from utils.errors import UserError
+
+TINY = {"nc": 3, "anchors": [[10, 13, 16, 30], [30, 61, 62, 45]],
+        "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [-1, 2, "C3", [16]],
+                     [-1, 1, "Conv", [32, 3, 2], "deep"]],
+        "head": [["deep", 1, "nn.Upsample", ["None", 2, "nearest"]], [[-1, 2], 1, "Concat", [1]],
+                 [-1, 1, "Conv", [16, 3], "fine"], [["fine", "deep"], 1, "Detect", ["nc", "anchors"]]]}
+
+
+def changed(row: int, entry) -> dict:
+    """TINY with one row replaced; rows count over backbone and head."""
+    config = copy.deepcopy(TINY)
+    part, index = ("backbone", row) if row < 4 else ("head", row - 4)
+    config[part][index] = entry
+    return config
+
+
+def test_rows_by_number_name_and_mapping():
+    model = build_model(TINY)
+    assert model.strides == [4, 8]
+    assert [n.channels for n in model.model.nodes[:-1]] == [8, 16, 16, 32, 32, 48, 16]
+    assert [n.sources for n in model.model.nodes] == [(-1,), (0,), (1,), (2,), (3,), (4, 2), (5,), (6, 3)]
+    assert len(model.model[2].m) == 2
+    mapped = build_model(changed(3, {"name": "deep", "module": "Conv", "args": [32, 3], "options": {"s": 2}}))
+    assert [tuple(p.shape) for p in mapped.parameters()] == [tuple(p.shape) for p in model.parameters()]
+
+
+def test_widths_and_repeats_scale():
+    model = build_model({**TINY, "depth_multiple": 2.0, "width_multiple": 0.75, "max_channels": 16})
+    assert [n.channels for n in model.model.nodes[:4]] == [8, 16, 16, 16]  # 8 * .75 rounds up to a multiple of 8
+    assert len(model.model[2].m) == 4
+    assert model.model[-1].m[0].out_channels == 2 * (3 + 5)
+
+
+@pytest.mark.parametrize("row, entry, message", [
+    (2, [-1, 1, "Cnv", [16]], r"model dict row 2 \(Cnv\): unknown module; did you mean 'Conv'"),
+    (2, [-1, 1, "Conv", [16, 3, 1, None, 1, 1, True, 9, 9]], r"\(Conv\): arguments \(16, .*\) do not fit Conv\(c2"),
+    (2, [-1, 1, "C3", ["wide"]], r"row 2 \(C3\): c2 must be a whole number of channels from 1, not 'wide'"),
+    (2, [-1, 1, "Conv", [16, 3, 1, None, 1, "nn.Silu("]], r"row 2 \(Conv\): activation 'nn.Silu\(' is not one of"),
+    (2, [-1, 1, "Conv", [16, 3, 1, None, 1, "__import__('os').getcwd()"]], r"row 2 \(Conv\): activation"),
+    (2, [-1, 0, "Conv", [16]], r"row 2 \(Conv\): repeats must be a whole number from 1, not 0"),
+    (2, [-1, 1, "Conv"], r"row 2: expected \[from, repeats, module, args\]"),
+    (2, [-1, 1, "Conv", 16], r"row 2 \(Conv\): arguments must be a list, not 16"),
+    (2, [7, 1, "Conv", [16]], r"row 2 \(Conv\): reads row 7, which is not before row 2"),
+    (2, [-9, 1, "Conv", [16]], r"row 2 \(Conv\): reads row -7"),
+    (2, [[0, 1], 1, "Conv", [16]], r"row 2 \(Conv\): reads one map, but 2 are given"),
+    (5, [[-1, 3], 1, "Concat", [1]], r"row 5 \(Concat\): inputs have strides 4 and 8"),
+    (5, [[-1, 2], 1, "Shortcut", [0]], r"row 5 \(Shortcut\): inputs have 32 and 16 channels"),
+    (6, ["dep", 1, "Conv", [16]], r"row 6 \(Conv\): no earlier row is named 'dep'; did you mean 'deep'"),
+    (6, [-1, 1, "Conv", [16], "deep"], r"row 6 \(Conv\): the name 'deep' is taken by row 3"),
+    (6, {"modul": "Conv"}, r"row 6: unknown key 'modul'; did you mean 'module'"),
+    (7, [["fine", "deep"], 1, "Detect", ["nc", [[1, 2, 3]]]], r"row 7 \(Detect\): anchors .* are not lists of"),
+    (7, [["fine"], 1, "Detect", ["nc", "anchors"]], r"row 7 \(Detect\): 2 lists of anchors for 1 levels"),
+    (7, ["deep", 1, "Conv", [16]], r"row 7 \(Conv\): the last row must be a head such as Detect"),
+])
+def test_a_wrong_row_is_told_by_number_module_and_cause(row, entry, message):
+    with pytest.raises(UserError, match=message):
+        build_model(changed(row, entry))
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"box_loss": "sciou"}, "box_loss 'sciou' is not one of"), ({"assign": "ota"}, "assign 'ota' is not one of tal"),
+    ({"gains": {"boks": 1}}, "gains boks are not among box, cls, dfl"), ({"foo": 1}, "do not fit Detect"),
+    ({"neck": "ass"}, "neck 'ass' is not one of pan, assn, ssfpn; did you mean 'assn'"),
+    ({"neck": {"type": "assn", "gait": 1}}, r"neck assn \(ASSN\): arguments \(.*gait=1\) do not fit"),
+    ({"neck": {"type": "assn", "gate": "both"}}, r"neck assn \(ASSN\): gate 'both' is not one of spatial"),
+    ({"neck": {"type": "assn", "levels": [0, 3]}}, r"levels \[0, 3\] must be two or more of 0 to 2"),
+    ({"names": ["cat"]}, "1 class names for 2 classes")])
+def test_wrong_option_of_head_neck_or_names(options, message):
+    with pytest.raises(UserError, match=message):
+        build_model("yolov8n", 2, **options)
+
+
+def test_unknown_name_and_class_count():
+    with pytest.raises(UserError, match="yolov8q: no such model; did you mean"):
+        build_model("yolov8q")
+    with pytest.raises(UserError, match="0 classes"):
+        build_model("yolov8n", 0)
+
+
+def test_activation_of_a_file_reaches_every_unit_and_no_other_model():
+    leaky = build_model({**TINY, "activation": "nn.LeakyReLU(0.1)"})
+    assert {type(m) for m in leaky.modules() if "activation" in type(m).__module__} == {torch.nn.LeakyReLU}
+    assert {type(m) for m in build_model(TINY).modules() if "activation" in type(m).__module__} == {torch.nn.SiLU}
+
+
+def test_base_and_neck_compose_from_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: yolov8n\nneck: assn\n")
+    assert sum(p.numel() for p in build_model(path).parameters()) == 3_270_392
+    path.write_text("base: yolov8n\nneck: {type: assn, levels: [0, 2], gate: spatial, channels: 32, merge: concat}\n")
+    model = build_model(path, 3)
+    assert model.model[-2].elan.cv1.conv.weight.shape == (32, 64 + 32, 1, 1)
+    assert model.head.cv2[0][0].conv.in_channels == 128
+    path.write_text("base: yolov8n\nnek: assn\n")
+    with pytest.raises(UserError, match="mine.yaml: unknown key 'nek'; did you mean 'neck'"):
+        build_model(path)
+
+
+@pytest.mark.parametrize("name, gate", [("yolov7-assn", False), ("yolov8n-assn", True)])
+def test_each_base_brings_its_published_form_of_the_neck(name, gate):
+    with torch.device("meta"):
+        neck = build_model(name).model[-2]
+    assert neck.gate.keeps_channel_gate is gate
+    assert (neck.gate.spatial.conv[0].bias is None) is gate
+
+
+def test_neck_argument_wins_over_the_name_and_pan_takes_it_off():
+    with torch.device("meta"):
+        assert build_model("yolov8n-assn", neck="ssfpn").model.nodes[-2].module == "SSFPN"
+        assert len(build_model("yolov8n-assn", neck="pan").model) == len(build_model("yolov8n-pan").model) == 23
+
+
+PARAMETERS = {"yolov8n": 3_157_200, "yolov8s": 11_166_560, "yolov8m": 25_902_640, "yolov8l": 43_691_520,
+              "yolov8x": 68_229_648, "yolov8n-assn": 3_270_392, "yolov8s-assn": 11_617_100, "yolov8m-assn": 26_877_920,
+              "yolov8l-assn": 45_358_452, "yolov8x-assn": 70_832_968, "yolov7": 37_622_682, "yolov7x": 71_347_394,
+              "yolov7-assn": 39_420_687, "yolov7x-assn": 74_155_515, "yolov7-ssfpn": 39_852_698,
+              "yolov7x-ssfpn": 74_810_754, "yolov7-tiny": 6_228_762, "yolov5n": 1_872_157, "yolov5s": 7_235_389,
+              "yolov5m": 21_190_557, "yolov5l": 46_563_709, "yolov5x": 86_749_405, "yolov3": 61_949_149,
+              "yolov3-tiny": 8_852_366}
+
+
+@pytest.mark.parametrize("name, count", PARAMETERS.items())
+def test_parameter_count_is_the_published_one(name, count):
+    with torch.device("meta"):
+        model = build_model(name)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_every_known_model_has_a_published_count_here():
+    assert set(known_models()) <= set(PARAMETERS)
+
+
+def conv(width: int, kernel: int, stride: int = 1, source: int = -1) -> list:
+    """A row as YOLOv7-tiny writes it: the activation sixth, as text."""
+    return [source, 1, "Conv", [width, kernel, stride, None, 1, "nn.LeakyReLU(0.1)"]]
+
+
+def tiny_elan(hidden: int, out: int) -> list:
+    return [conv(hidden, 1), conv(hidden, 1, source=-2), conv(hidden, 3), conv(hidden, 3),
+            [[-1, -2, -3, -4], 1, "Concat", [1]], conv(out, 1)]
+
+
+def classic_yolov7_tiny() -> dict:
+    """YOLOv7-tiny as its authors number it: 78 rows, one per layer."""
+    mp, up, cat = [-1, 1, "MP", []], [-1, 1, "nn.Upsample", ["None", 2, "nearest"]], [[-1, -2], 1, "Concat", [1]]
+    backbone = [conv(32, 3, 2), conv(64, 3, 2), *tiny_elan(32, 64), mp, *tiny_elan(64, 128), mp,
+                *tiny_elan(128, 256), mp, *tiny_elan(256, 512)]
+    head = [conv(256, 1), conv(256, 1, source=-2), [-1, 1, "SP", [5]], [-2, 1, "SP", [9]], [-3, 1, "SP", [13]],
+            [[-1, -2, -3, -4], 1, "Concat", [1]], conv(256, 1), [[-1, -7], 1, "Concat", [1]], conv(256, 1),
+            conv(128, 1), up, conv(128, 1, source=21), cat, *tiny_elan(64, 128),
+            conv(64, 1), up, conv(64, 1, source=14), cat, *tiny_elan(32, 64),
+            conv(128, 3, 2), [[-1, 47], 1, "Concat", [1]], *tiny_elan(64, 128),
+            conv(256, 3, 2), [[-1, 37], 1, "Concat", [1]], *tiny_elan(128, 256),
+            conv(128, 3, source=57), conv(256, 3, source=65), conv(512, 3, source=73),
+            [[74, 75, 76], 1, "IDetect", ["nc", "anchors"]]]
+    anchors = [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119], [116, 90, 156, 198, 373, 326]]
+    return {"nc": 80, "depth_multiple": 1.0, "width_multiple": 1.0, "anchors": anchors, "backbone": backbone,
+            "head": head}
+
+
+CLASSIC_YOLOV5S = """
+# parameters
+nc: 80  # number of classes
+depth_multiple: 0.33
+width_multiple: 0.50
+anchors:
+  - [10,13, 16,30, 33,23]  # P3/8
+  - [30,61, 62,45, 59,119]  # P4/16
+  - [116,90, 156,198, 373,326]  # P5/32
+backbone:
+  [[-1, 1, Conv, [64, 6, 2, 2]], [-1, 1, Conv, [128, 3, 2]], [-1, 3, C3, [128]], [-1, 1, Conv, [256, 3, 2]],
+   [-1, 6, C3, [256]], [-1, 1, Conv, [512, 3, 2]], [-1, 9, C3, [512]], [-1, 1, Conv, [1024, 3, 2]],
+   [-1, 3, C3, [1024]], [-1, 1, SPPF, [1024, 5]]]
+head:
+  [[-1, 1, Conv, [512, 1, 1]], [-1, 1, nn.Upsample, [None, 2, 'nearest']], [[-1, 6], 1, Concat, [1]],
+   [-1, 3, C3, [512, False]], [-1, 1, Conv, [256, 1, 1]], [-1, 1, nn.Upsample, [None, 2, 'nearest']],
+   [[-1, 4], 1, Concat, [1]], [-1, 3, C3, [256, False]], [-1, 1, Conv, [256, 3, 2]], [[-1, 14], 1, Concat, [1]],
+   [-1, 3, C3, [512, False]], [-1, 1, Conv, [512, 3, 2]], [[-1, 10], 1, Concat, [1]], [-1, 3, C3, [1024, False]],
+   [[17, 20, 23], 1, Detect, [nc, anchors]]]
+"""
+
+CLASSIC_YOLOV8 = """
+nc: 80
+scales: # [depth, width, max_channels]
+  n: [0.33, 0.25, 1024]
+  s: [0.33, 0.50, 1024]
+backbone:
+  [[-1, 1, Conv, [64, 3, 2]], [-1, 1, Conv, [128, 3, 2]], [-1, 3, C2f, [128, True]], [-1, 1, Conv, [256, 3, 2]],
+   [-1, 6, C2f, [256, True]], [-1, 1, Conv, [512, 3, 2]], [-1, 6, C2f, [512, True]], [-1, 1, Conv, [1024, 3, 2]],
+   [-1, 3, C2f, [1024, True]], [-1, 1, SPPF, [1024, 5]]]
+head:
+  [[-1, 1, nn.Upsample, [None, 2, "nearest"]], [[-1, 6], 1, Concat, [1]], [-1, 3, C2f, [512]],
+   [-1, 1, nn.Upsample, [None, 2, "nearest"]], [[-1, 4], 1, Concat, [1]], [-1, 3, C2f, [256]],
+   [-1, 1, Conv, [256, 3, 2]], [[-1, 12], 1, Concat, [1]], [-1, 3, C2f, [512]],
+   [-1, 1, Conv, [512, 3, 2]], [[-1, 9], 1, Concat, [1]], [-1, 3, C2f, [1024]], [[15, 18, 21], 1, Detect, [nc]]]
+"""
+
+
+@pytest.mark.parametrize("name, text, ours", [
+    ("theirs.yaml", CLASSIC_YOLOV5S, "yolov5s"), ("theirs.yaml", yaml.safe_dump(classic_yolov7_tiny()), "yolov7-tiny"),
+    ("yolov8.yaml", CLASSIC_YOLOV8, "yolov8n")])
+def test_unmodified_file_from_elsewhere_builds(tmp_path, name, text, ours):
+    (tmp_path / name).write_text(text)
+    with torch.device("meta"):
+        theirs, own = build_model(tmp_path / name), build_model(ours)
+    assert [p.shape for p in theirs.parameters()] == [p.shape for p in own.parameters()]
+    assert theirs.strides == own.strides
+
+
+def test_scale_letter_in_the_path_of_a_family_file(tmp_path):
+    (tmp_path / "yolov8.yaml").write_text(CLASSIC_YOLOV8)
+    with torch.device("meta"):
+        count = sum(p.numel() for p in build_model(tmp_path / "yolov8s.yaml").parameters())
+    assert count == PARAMETERS["yolov8s"]
+
+
+@pytest.mark.parametrize("fixture, text", [("yolov5s", CLASSIC_YOLOV5S), ("yolov8n", CLASSIC_YOLOV8)])
+def test_classic_file_gives_the_originals_names(golden, tmp_path, fixture, text):
+    meta, _ = golden(fixture)
+    model = build_model(yaml.safe_load(text))
+    theirs = [key for key, *_ in meta["state_dict"] if not key.endswith(".anchors")]
+    assert list(model.state_dict()) == theirs

@@ -1,0 +1,40 @@
+"""The layer table."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import build_model
+from models.summary import format_summary, summarise
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name, gflops", [("yolov8n", 8.74), ("yolov8s", 28.60), ("yolov7", 105.8), ("yolov5s", 16.5)])
+def test_flops_are_the_published_ones(name, gflops):
+    with torch.device("meta"):
+        model = build_model(name)
+    assert sum(line.flops for line in summarise(model, 640)) / 1e9 == pytest.approx(gflops, rel=0.005)
+
+
+def test_table_lists_every_layer_and_totals():
+    with torch.device("meta"):
+        model = build_model("yolov8n-assn", 3)
+    lines = summarise(model, (320, 640))
+    text = format_summary(model, lines).splitlines()
+    assert lines[0].shape == "16 x 160 x 320"
+    assert (lines[22].module, lines[22].sources) == ("ASSN", "p3, p4, p5")
+    assert len(text) == 24 + 2
+    assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in text[-1]
+    assert "neck assn" in text[-1]
+
+
+def test_command_tells_a_wrong_file_by_row_in_one_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("nc: 2\nhead: [[-1, 1, Conv, [8]], [-1, 1, Detec, [nc]]]\n")
+    done = subprocess.run([sys.executable, "-m", "models", str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {path} row 1 (Detec): unknown module; did you mean 'Detect' or 'IDetect'?\n"
