@@ -43,8 +43,7 @@ def main(args: argparse.Namespace) -> None:
                 failed += training.measure(plans[name], sections[name], device, deadline, jobs, workers)
         else:
             measure_pieces(args, name, plans[name], sections[name], device, deadline)
-    left = {name: [key for key in map(key_of, plan) if key not in sections[name].pieces]
-            for name, plan in plans.items()}
+    left = {name: [key for key in map(key_of, plans[name]) if key not in sections[name].pieces] for name in args.only}
     planned = {name: len(plan) for name, plan in plans.items()}
     out.mkdir(parents=True, exist_ok=True)
     (out / "gpu_smoke.md").write_text(write_table(sections, planned), encoding="utf-8")
@@ -52,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def make_plans(args: argparse.Namespace) -> dict[str, list]:
-    """What each section consists of: names of pieces, or the trainings."""
+    """What each section consists of, asked for or not: names of pieces, or the trainings."""
     shared = Path(args.shared)
     folder = shared / "golden"
     if not folder.is_dir() and "goldens" in args.only:
@@ -60,13 +59,11 @@ def make_plans(args: argparse.Namespace) -> dict[str, list]:
             raise UserError(f"{folder}: the originals' numbers are not there; name the folder that holds golden/: "
                             "--shared PATH")
         print(f"{folder} is not here: the comparison with the originals is left out of this small run")
-    runs = []
-    if "training" in args.only:
-        data = training.find_data(args.data, args.small, shared, Path(args.work))
-        runs = training.plan(training.SMALL if args.small else training.FULL, data, Path(args.work))
-    return {"goldens": goldens.plan(args.small) if folder.is_dir() and "goldens" in args.only else [],
-            "steps": steps.plan(args.small) if "steps" in args.only else [],
-            "speed": steps.plan_speed(args.small) if "speed" in args.only else [], "training": runs}
+    wanted = "training" in args.only
+    data = training.find_data(args.data, args.small, shared, Path(args.work)) if wanted else args.data
+    return {"goldens": goldens.plan(args.small) if folder.is_dir() or not args.small else [],
+            "steps": steps.plan(args.small), "speed": steps.plan_speed(args.small),
+            "training": training.plan(training.SMALL if args.small else training.FULL, data, Path(args.work))}
 
 
 def key_of(item: "str | training.Run") -> str:
@@ -107,7 +104,7 @@ def conclude(sections: dict[str, Section], left: dict[str, list[str]], failed: l
              for check in checks_of(piece) if not check["ok"]]
     missing = sum(map(len, left.values()))
     if not missing:
-        print(f"everything is done; the table is {table}")
+        print(f"everything {'' if len(left) == len(SECTIONS) else 'asked for '}is done; the table is {table}")
     else:
         parts = ", ".join(f"{len(keys)} of {name}" for name, keys in left.items() if keys)
         print(f"{missing} pieces are left ({parts}): run the same command again to go on; so far: {table}")

@@ -1,10 +1,6 @@
-"""From a resolved config to layers: rows are bound to what layers declared; channels and strides are derived.
+"""From a resolved config to layers: rows are bound to what layers declared; channels and strides are derived."""
 
-A row is `[from, repeats, module, args]`, a name as fifth entry where wanted, or a mapping with the keys from, repeats,
-module, args, options (arguments by name), name. `from` is -1 for the row before, an index, a name, or a list of them.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -14,25 +10,12 @@ from models import layers, necks
 from models.catalogue import NECKS
 from models.graph import IMAGE, Graph, Node, Series, relative_stride
 from models.heads import anchor, dfl
-from models.layers.conv import default_activation
+from models.layers.conv import activation, default_activation
 from models.registry import LayerType, lookup
+from models.rows import Row, find_layer, parse_row, words_of
 from utils.errors import UserError, nearest
 
 DECLARED = (layers, necks, anchor, dfl)  # importing them fills the registry
-_KEYS = ("from", "repeats", "module", "args", "name", "options")
-
-
-@dataclass
-class Row:
-    """One row as written, `where` saying which for errors."""
-
-    where: str
-    sources: list[int | str]
-    repeats: int
-    module: str
-    args: list[Any]
-    name: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +38,7 @@ def build_graph(config: dict[str, Any]) -> Graph:
     """The layers of a resolved config (`models.catalogue.resolve`). Raises `UserError` naming the row and the cause."""
     rows = _rows(config)
     scale = Scale(config["depth_multiple"], config["width_multiple"], config["max_channels"])
-    words = {key: config.get(key) for key in ("nc", "anchors") if config.get(key) is not None}
+    words = words_of(config)
     built: list[nn.Module] = []
     nodes: list[Node] = []
     with default_activation(_activation(config)):
@@ -64,50 +47,34 @@ def build_graph(config: dict[str, Any]) -> Graph:
                 sources = _link(row, index, nodes)
                 layer, kind = _build_row(row, sources, nodes, scale, words)
             except (UserError, ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
-                raise UserError(f"{row.where} ({row.module}): {error}") from error
+                raise UserError(f"{row}: {error}") from error
             built.append(layer)
             stride = _stride(sources[0], nodes) * relative_stride(layer)
             nodes.append(Node(index, row.name, row.module, sources, kind.many, layer.out_channels,
                               int(stride) if stride == int(stride) else stride))
     if not hasattr(built[-1], "decode"):
-        raise UserError(f"{rows[-1].where} ({rows[-1].module}): the last row must be a head such as Detect or IDetect")
+        raise UserError(f"{rows[-1]}: the last row must be a head such as Detect or IDetect")
     return Graph(built, nodes)
 
 
 def _activation(config: dict[str, Any]) -> str:
-    return str(config.get("activation") or "SiLU")
+    """The file's default activation. Raises `UserError` where there is no such activation."""
+    name = str(config.get("activation") or "SiLU")
+    try:
+        activation(name)
+    except ValueError as error:
+        raise UserError(f"{config['source']}: {error}") from None
+    return name
 
 
 def _rows(config: dict[str, Any]) -> list[Row]:
     """All rows of a config, the neck's among them, the head with the options that were asked for."""
     written = [*config.get("backbone", []), *config["head"]]
-    rows = [_parse(entry, f"{config['source']} row {i}") for i, entry in enumerate(written)]
+    rows = [parse_row(entry, f"{config['source']} row {i}") for i, entry in enumerate(written)]
     if config["neck"]:
         _insert_neck(rows, config["neck"])
     rows[-1].options = {**rows[-1].options, **config["options"]}
     return rows
-
-
-def _parse(entry: Any, where: str) -> Row:
-    if isinstance(entry, dict):
-        wrong = [str(k) for k in entry if k not in _KEYS]
-        if wrong or "module" not in entry:
-            problem = f"unknown key {wrong[0]!r}; {nearest(wrong[0], list(_KEYS))}" if wrong else "no `module`"
-            raise UserError(f"{where}: {problem}".rstrip("; "))
-        entry = [entry.get("from", -1), entry.get("repeats", 1), entry["module"], entry.get("args", []),
-                 entry.get("name"), entry.get("options", {})]
-    if not isinstance(entry, list) or not 4 <= len(entry) <= 6:
-        raise UserError(f"{where}: expected [from, repeats, module, args], found {entry!r}")
-    source, repeats, module, args, *rest = entry
-    name, options = (*rest, None, None)[:2]
-    sources = source if isinstance(source, list) else [source]
-    if not sources or any(isinstance(s, bool) or not isinstance(s, int | str) for s in sources):
-        raise UserError(f"{where} ({module}): `from` must be a row's number or name, or a list of them, not {source!r}")
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise UserError(f"{where} ({module}): repeats must be a whole number from 1, not {repeats!r}")
-    if not isinstance(args, list):
-        raise UserError(f"{where} ({module}): arguments must be a list, not {args!r}")
-    return Row(where, list(sources), repeats, str(module), args, name, options or {})
 
 
 def _insert_neck(rows: list[Row], neck: dict[str, Any]) -> None:
@@ -159,14 +126,7 @@ def _stride(source: int, nodes: list[Node]) -> float:
 def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Scale,
                words: dict[str, Any]) -> tuple[nn.Module, LayerType]:
     channels = [3 if s == IMAGE else nodes[s].channels for s in sources]
-    args = [_literal(a, words) for a in row.args]
-    options = {str(k): _literal(v, words) for k, v in row.options.items()}
-    kinds = lookup(row.module)
-    kind = next((k for k in kinds if k.accepts(args, options)), None)
-    if kind is None:
-        given = ", ".join([repr(a) for a in args] + [f"{k}={v!r}" for k, v in options.items()])
-        wanted = " or ".join(f"{k.name}{k.signature}" for k in kinds)
-        raise UserError(f"arguments ({given}) do not fit {wanted}")
+    kind, args, options = find_layer(row, words)
     bound = kind.signature.bind(*args, **options)
     for width in kind.width:
         written = bound.arguments.get(width)
@@ -188,10 +148,3 @@ def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Sca
     for _ in range(copies):
         made.append(kind.cls(made[-1].out_channels if made else channels[0], *bound.args, **keywords))
     return made[0] if len(made) == 1 else Series(made), kind
-
-
-def _literal(value: Any, words: dict[str, Any]) -> Any:
-    """What a row's argument means: `nc` and `anchors` stand for the file's, and YAML reads None as a text."""
-    if not isinstance(value, str):
-        return value
-    return {"None": None, "True": True, "False": False, **words}.get(value, value)

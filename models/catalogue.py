@@ -3,7 +3,7 @@
 A model file holds `backbone` and `head`, lists of rows, as YOLO files do; or `base: <name>` and the keys that it
 changes. Keys: nc, anchors, activation; depth_multiple, width_multiple, max_channels, or for a family
 `scales: {n: [depth, width, max_channels], ...}`; `neck`, a name or a mapping with `type`; `necks`, the default options
-of each neck on this base.
+of each neck on this base; `recipe`, the file in `cfg/train` to learn by, by default the one that the head declares.
 """
 
 import copy
@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from models.rows import find_layer, parse_row, words_of
 from utils.config import CFG_ROOT, read_yaml
 from utils.errors import UserError, nearest
 
@@ -18,7 +19,7 @@ NECKS = {"assn": "ASSN", "ssfpn": "SSFPN"}  # name on the command line -> layer
 NO_NECK = "pan"  # what every base has already
 
 _KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
-               "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "ch"}
+               "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe"}
 
 
 def known_models() -> list[str]:
@@ -50,6 +51,7 @@ def resolve(model: str | Path | dict[str, Any], num_classes: int | None = None, 
     _resolve_neck(config, neck)
     _resolve_classes(config, num_classes, names)
     config["options"] = {**config.get("options", {}), **{k: v for k, v in (options or {}).items() if v is not None}}
+    _resolve_recipe(config)
     return config
 
 
@@ -158,3 +160,16 @@ def _resolve_classes(config: dict[str, Any], num_classes: int | None, names: Any
         raise UserError(f"{config['source']}: {len(names)} class names for {num_classes} classes")
     config["nc"] = num_classes
     config["names"] = [str(n) for n in names] if names is not None else [f"class{i}" for i in range(num_classes)]
+
+
+def _resolve_recipe(config: dict[str, Any]) -> None:
+    """Files from elsewhere do not name a recipe: the head's class does."""
+    if "recipe" in config:
+        return
+    last = len(config.get("backbone", [])) + len(config["head"]) - 1
+    row = parse_row(config["head"][-1], f"{config['source']} row {last}")
+    try:
+        kind, *_ = find_layer(row, words_of(config))
+    except UserError as error:
+        raise UserError(f"{row}: {error}") from None
+    config["recipe"] = getattr(kind.cls, "recipe", None)  # None where it is no head, which the builder tells

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import torch
+import torchvision
 
 from utils.device import describe
 from utils.errors import UserError
@@ -59,8 +60,8 @@ class Section:
 def stamp(device: torch.device) -> dict[str, Any]:
     """Command, device, versions and date."""
     words = [word if Path(word).name != "gpu_smoke.py" else "-m benchmarks.gpu_smoke" for word in sys.argv]
-    versions = {name: metadata.version(name) for name in ("torch", "torchvision", "numpy")}
-    versions |= {"python": platform.python_version(), "project": revision()}
+    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "numpy": np.__version__,
+                "python": platform.python_version(), "project": revision()}
     if torch.version.cuda:
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return {"command": " ".join(["python", words[0], *map(shlex.quote, words[1:])]), "device": describe(device),
@@ -137,7 +138,7 @@ def _training(pieces: Mapping[str, Piece]) -> list[str]:
     first = next(iter(pieces.values()))
     note = (f"{first['data']}, {first['epochs']} epochs at {first['imgsz']} px, batch {first['batch']}, from scratch; "
             f"best.pt by the val split, COCO protocol on the {first['split']} split, in percent. images/s: training "
-            f"epochs without validation, loading included, up to {first['jobs']} trainings side by side.")
+            f"epochs without validation, loading included, {first['jobs']} at a time.")
     return [note, "", *_table(["model", "seed", *numbers, "val AP", "images/s", "peak GiB"], rows)]
 
 

@@ -1,14 +1,12 @@
 """Whole trainings by train.py, several side by side, stopped when the time is up and resumed by the next call."""
 
-import contextlib
-import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -119,12 +117,12 @@ def measure(runs: Sequence[Run], section: Section, device: torch.device, deadlin
     """
     waiting = [run for run in runs if run.key not in section.pieces]
     failed: list[str] = []
-    with contextlib.ExitStack() as stack:
-        going: dict[Run, subprocess.Popen | None] = {}
+    going: dict[Run, subprocess.Popen | None] = {}
+    try:
         while (waiting or going) and time.monotonic() < deadline - GRACE:
             while waiting and len(going) < jobs:
                 run = waiting.pop(0)
-                going[run] = stack.enter_context(_process(run, device, workers))
+                going[run] = _start(run, device, workers)
             for run, process in list(going.items()):
                 code = 0 if process is None else process.poll()
                 if code is None:
@@ -138,43 +136,40 @@ def measure(runs: Sequence[Run], section: Section, device: torch.device, deadlin
                     section.add(run.key, piece, float(_seconds(run)))
                     print(f"{run.key}: AP {piece['test']['AP']:.3f}, {piece['images_per_s']:.0f} images/s")
             time.sleep(POLL)
+    finally:
+        stop([process for process in going.values() if process])
     return failed
 
 
-@contextlib.contextmanager
-def _process(run: Run, device: torch.device, workers: int) -> Iterator[subprocess.Popen | None]:
-    """train.py as a process, which is asked to end on leaving; None where this training has ended before."""
+def _start(run: Run, device: torch.device, workers: int) -> subprocess.Popen | None:
+    """train.py as a process; None where this training has ended before."""
     words = run.command(device, workers)
     if words is None:
-        yield None
-        return
+        return None
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     print(f"{run.key}: python {shlex.join(words)}")
     with run.log.open("a", encoding="utf-8") as log:
         log.write(f"\n$ python {shlex.join(words)}\n")
         log.flush()
-        # A session of its own: an interrupt from the keyboard reaches this process alone, which ends its trainings.
-        process = subprocess.Popen([sys.executable, *words], cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT,
-                                   stdin=subprocess.DEVNULL, start_new_session=True)
-        try:
-            yield process
-        finally:
-            stop(process)
+        # No session of its own: whoever ends this program and its group, ends its trainings with it.
+        return subprocess.Popen([sys.executable, *words], cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT,
+                                stdin=subprocess.DEVNULL)
 
 
-def stop(process: subprocess.Popen, grace: float = GRACE / 2) -> None:
-    """End a process by an interrupt, and with all it started by force where it does not listen.
+def stop(processes: Sequence[subprocess.Popen]) -> None:
+    """End trainings by an interrupt, or by force where they do not listen; their workers end when they miss them.
 
-    A training loses the epoch it is in and nothing else: checkpoints are whole and written after every epoch.
+    Each loses the epoch it is in and nothing else: checkpoints are whole and written after every epoch.
     """
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(grace)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its own session: the group is the training and its workers
-        process.wait()
+    until = time.monotonic() + GRACE / 2
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _last_line(log: Path) -> str:

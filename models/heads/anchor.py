@@ -50,6 +50,7 @@ class AnchorDetect(nn.Module):
 
     gains_default = {"box": 0.05, "obj": 1.0, "cls": 0.5}
     assign_default = "anchor"
+    recipe = "yolov5"  # in cfg/train
     prior_slack = 0.99999  # class prior 0.6 / (nc - slack)
 
     def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence], *, strides: list[int],
@@ -128,6 +129,7 @@ class ImplicitDetect(AnchorDetect):
 
     gains_default = {"box": 0.05, "obj": 0.7, "cls": 0.3}
     assign_default = "ota"
+    recipe = "yolov7"
     prior_slack = 0.99
 
     def _add_parts(self, channels: list[int]) -> None:
@@ -141,7 +143,8 @@ class ImplicitDetect(AnchorDetect):
         """Weight and bias of the one convolution that equals im * conv(ia + x); exact, and it spares two passes over
         the map."""
         conv, ia, im = self.m[i], self.ia[i].implicit, self.im[i].implicit.flatten()  # im (c2,)
-        bias = conv.bias + conv.weight.flatten(1) @ ia.flatten()
+        # Not a product of matrices, which autocast would round.
+        bias = conv.bias + (conv.weight * ia).sum((1, 2, 3))
         return conv.weight * im[:, None, None, None], bias * im
 
     def fuse(self) -> None:

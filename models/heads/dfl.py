@@ -38,6 +38,8 @@ class DFLDetect(nn.Module):
     weights of the terms box, cls, dfl.
     """
 
+    recipe = "yolov8"  # in cfg/train
+
     def __init__(self, channels: list[int], nc: int = 80, bins: int = 16, *, strides: list[int], box_loss: str = "ciou",
                  assign: str = "tal", gains: dict[str, float] | None = None) -> None:
         super().__init__()

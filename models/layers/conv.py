@@ -24,7 +24,6 @@ _default_activation: ContextVar[str] = ContextVar("default_activation", default=
 @contextmanager
 def default_activation(name: str) -> Iterator[None]:
     """Within this block, units built with `act=True` get the activation `name`: a model file's `activation:` key."""
-    activation(name)  # a wrong name is told before anything is built
     token = _default_activation.set(name)
     try:
         yield

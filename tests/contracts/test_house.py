@@ -81,8 +81,7 @@ def test_unsafe_is_recognised(text, expected):
 
 
 def test_nothing_that_is_read_is_executed():
-    calls = nodes(FILES + TESTS, ast.Call)
-    assert not [f"{where} {ast.unparse(node.func)}" for where, _, node in calls if unsafe(node)]
+    assert not [f"{where} {ast.unparse(node.func)}" for where, _, node in nodes(FILES, ast.Call) if unsafe(node)]
 
 
 def test_rooms_fit_a_screen():
@@ -119,7 +118,8 @@ def world():
     return {"os.environ": dict(os.environ), "sys.path": list(sys.path), "threads": torch.get_num_threads(),
             "numpy print options": np.get_printoptions(), "default type": torch.get_default_dtype(),
             "folder": os.getcwd(), "torch print options": vars(torch._tensor_str.PRINT_OPTS).copy(),
-            "random": random.getstate(), "torch random": torch.get_rng_state().tolist(), "numpy random": np.random.get_state()[1].tolist(),
+            "random": random.getstate(), "torch random": torch.get_rng_state().tolist(),
+            "numpy random": np.random.get_state()[1].tolist(),
             "deterministic": torch.are_deterministic_algorithms_enabled(), "files": sorted(os.listdir())}
 for name in modules:
     before = world()

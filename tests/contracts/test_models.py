@@ -124,8 +124,10 @@ def test_uint8_images_and_channels_last(model):
 @torch.no_grad()
 def test_low_precision_maps_decode_in_float32(model):
     with torch.autocast("cpu", torch.bfloat16):
-        boxes, scores = model.decode(model(images()))
-    assert boxes.dtype == scores.dtype == torch.float32
+        raw = model(images())
+        inside = model.decode(raw)
+    assert inside[0].dtype == inside[1].dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(inside, model.decode(raw), strict=True))
 
 
 def test_a_size_that_is_no_multiple_of_the_stride_is_told(model):

@@ -7,6 +7,8 @@ import torch
 import yaml
 
 from models import build_model, known_models
+from models.catalogue import resolve
+from models.registry import register
 from utils.errors import UserError
 
 TINY = {"nc": 3, "anchors": [[10, 13, 16, 30], [30, 61, 62, 45]],
@@ -49,7 +51,7 @@ def test_widths_and_repeats_scale():
     (2, [-1, 1, "Conv", [16, 3, 1, None, 1, "__import__('os').getcwd()"]], r"row 2 \(Conv\): activation"),
     (2, [-1, 0, "Conv", [16]], r"row 2 \(Conv\): repeats must be a whole number from 1, not 0"),
     (2, [-1, 1, "Conv"], r"row 2: expected \[from, repeats, module, args\]"),
-    (2, [-1, 1, "Conv", 16], r"row 2 \(Conv\): arguments must be a list, not 16"),
+    (2, [-1, 1, "Conv", 16], r"row 2 \(Conv\): arguments must be a list and"),
     (2, [7, 1, "Conv", [16]], r"row 2 \(Conv\): reads row 7, which is not before row 2"),
     (2, [-9, 1, "Conv", [16]], r"row 2 \(Conv\): reads row -7"),
     (2, [[0, 1], 1, "Conv", [16]], r"row 2 \(Conv\): reads one map, but 2 are given"),
@@ -91,6 +93,11 @@ def test_activation_of_a_file_reaches_every_unit_and_no_other_model():
     leaky = build_model({**TINY, "activation": "nn.LeakyReLU(0.1)"})
     assert {type(m) for m in leaky.modules() if "activation" in type(m).__module__} == {torch.nn.LeakyReLU}
     assert {type(m) for m in build_model(TINY).modules() if "activation" in type(m).__module__} == {torch.nn.SiLU}
+
+
+def test_wrong_activation_of_a_file_is_told():
+    with pytest.raises(UserError, match="model dict: activation 'Silo' is not one of SiLU"):
+        build_model({**TINY, "activation": "Silo"})
 
 
 def test_base_and_neck_compose_from_a_file(tmp_path):
@@ -217,6 +224,12 @@ def test_unmodified_file_from_elsewhere_builds(tmp_path, name, text, ours):
     assert theirs.strides == own.strides
 
 
+@pytest.mark.parametrize("config, recipe", [(TINY, "yolov5"), (classic_yolov7_tiny(), "yolov7"),
+                                            (yaml.safe_load(CLASSIC_YOLOV8), "yolov8"), ("yolov7x-assn", "yolov7")])
+def test_recipe_of_a_file_that_names_none_is_the_heads(config, recipe):
+    assert resolve(config)["recipe"] == recipe
+
+
 def test_scale_letter_in_the_path_of_a_family_file(tmp_path):
     (tmp_path / "yolov8.yaml").write_text(CLASSIC_YOLOV8)
     with torch.device("meta"):
@@ -230,3 +243,21 @@ def test_classic_file_gives_the_originals_names(golden, tmp_path, fixture, text)
     model = build_model(yaml.safe_load(text))
     theirs = [key for key, *_ in meta["state_dict"] if not key.endswith(".anchors")]
     assert list(model.state_dict()) == theirs
+
+
+def test_a_layer_of_ones_own_is_one_decorated_class():
+    @register("TestOnlyScale", width="c2")
+    class Halve(torch.nn.Module):
+        stride = 2
+
+        def __init__(self, c1: int, c2: int, bias: bool = True) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(c1, c2, 3, 2, 1, bias=bias)
+            self.out_channels = c2
+
+        def forward(self, x):
+            return self.conv(x)
+
+    model = build_model({**changed(1, [-1, 1, "TestOnlyScale", [16, False]]), "width_multiple": 2.0})
+    assert model.model[1].conv.weight.shape == (32, 16, 3, 3)
+    assert model.strides == [4, 8]
