@@ -12,7 +12,8 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/python train.py --name demo --exist-ok
-	$(BIN)/python detect.py --weights runs/train/demo/weights/best.pt --source datasets/shapes/test --imgsz 320 --name demo --exist-ok
+	$(BIN)/python val.py --weights runs/train/demo/weights/best.pt --task test --name demo --exist-ok
+	$(BIN)/python detect.py --weights runs/train/demo/weights/best.pt --source datasets/shapes/test/images --name demo --exist-ok
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2

@@ -19,7 +19,7 @@ from torch import Tensor
 from data.letterbox import letterbox
 from data.streams import Frame, open_source
 from models.runtime import Runtime, load_runtime
-from utils.cli import add_device, add_size, class_indices, fraction, input_size, positive, refused
+from utils.cli import add_device, add_size, class_indices, fraction, positive, refused
 from utils.errors import UserError, run_script
 from utils.saving import Results, SaveOptions
 from utils.structures import Detections
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True, help="checkpoint (.pt) or exported file (.onnx, .torchscript)")
     parser.add_argument("--source", required=True, help="picture, video, folder, glob, or .txt list of paths")
-    add_size(parser, default=None)  # None: 640, or the size that the file is bound to
+    add_size(parser, default=None)  # None: the size that the file is bound to or was trained at
     parser.add_argument("--conf-thres", type=fraction, default=0.25, help="least score of a detection")
     parser.add_argument("--iou-thres", type=fraction, default=0.45, help="NMS: greatest overlap of two boxes")
     parser.add_argument("--max-det", type=positive, default=1000, help="most detections per image")
@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> Path | None:
     """Detect in everything that `--source` means; returns the results folder, None where nothing was to be saved."""
     runtime = load_runtime(args.weights, args.device, args.half)
     classes = class_indices(args.classes, runtime.names)
-    size = choose_size(args.imgsz, runtime)
+    size = runtime.choose_size(args.imgsz)
     frames = open_source(args.source, vid_stride=args.vid_stride)
     results = Results(save_options(args), runtime.names, args.project, args.name, args.exist_ok)
     clock = Clock(runtime.device)
@@ -101,20 +101,10 @@ def save_options(args: argparse.Namespace) -> SaveOptions:
                        args.line_thickness, args.hide_labels, args.hide_conf, args.vid_stride)
 
 
-def choose_size(wanted: list[int] | None, runtime: Runtime) -> tuple[int, int]:
-    """(height, width): what the file is bound to, or `--imgsz`, or 640. Raises `UserError` where the two disagree."""
-    if runtime.fixed_size and wanted is None:
-        return runtime.fixed_size
-    size = input_size(wanted or [640], max(runtime.strides))
-    if runtime.fixed_size not in (None, size):
-        bound = " ".join(map(str, runtime.fixed_size))
-        raise UserError(f"--imgsz: {runtime.path} was exported for {bound} only; give that, or export with --dynamic")
-    return size
-
-
 def prepare(image: np.ndarray, size: tuple[int, int], runtime: Runtime) -> tuple[Tensor, Any]:
     """BGR (H, W, 3) -> RGB (1, 3, h, w) uint8 and its letterbox; as little padding as the file allows."""
-    placed, transform = letterbox(image, size, auto=runtime.fixed_size is None, stride=max(runtime.strides))
+    placed, transform = letterbox(image, size, auto=runtime.fixed_size is None, stride=max(runtime.strides),
+                                  antialias=True)
     return torch.from_numpy(np.ascontiguousarray(placed[..., ::-1].transpose(2, 0, 1)))[None], transform
 
 

@@ -23,8 +23,10 @@ from data.loader import eval_loader, train_loader
 from models import build_model, load_model
 from models.catalogue import resolve
 from models.losses import scale_gains
+from models.rows import parse_row
+from models.weights import transfer
 from utils import plots, report
-from utils.checkpoint import load_checkpoint, save_checkpoint, transfer
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import amp_dtype, describe, memory_gb, select_device
 from utils.ema import ModelEMA
 from utils.errors import UserError, run_script
@@ -94,17 +96,15 @@ def make_model(args: argparse.Namespace, names: list[str]) -> tuple[nn.Module, R
     if args.hyp or not args.data:
         recipe = load_recipe(args.hyp or "demo", words, base=recipe)
     settle(args, recipe)
-    recipe.gains = scale_gains(recipe.gains, len(config["head"][-1][0]), len(names), max(args.imgsz), config["recipe"])
+    config["trained"] = {"data": args.data or "shapes", "imgsz": args.imgsz}  # where val.py and detect.py begin
+    levels = len(parse_row(config["head"][-1], config["source"]).sources)
+    recipe.gains = scale_gains(recipe.gains, levels, len(names), max(args.imgsz), config["recipe"])
     smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
     model = build_model(config, gains=recipe.gains, **smoothing)
     for note in recipe.notes:
         print(note)
     if start:
-        carried, left, missing = transfer(model, start.state_dict())
-        print(f"{args.weights}: carried {len(carried)} tensors, left {len(left)}, {len(missing)} start fresh")
-        for title, keys in (("left", left), ("fresh", missing)):
-            if keys:
-                print(f"  {title}: {', '.join(keys[:6])}{' ...' if len(keys) > 6 else ''}")
+        print(f"{args.weights}: {transfer(model, start)}")
     frozen = freeze(model, args.freeze)
     if frozen:
         print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
@@ -150,10 +150,10 @@ def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loade
             loader.close_mosaic()
         loader.set_epoch(run.epoch)
         pictures = folder if run.epoch == 0 and not args.noplots else None
-        losses = train_epoch(args, run, loader, pictures)
+        row = train_epoch(args, run, loader, pictures)
         run.epoch += 1
         last = run.epoch == args.epochs
-        row = {"epoch": run.epoch, "time": time.perf_counter() - began, **{f"train/{k}": v for k, v in losses.items()}}
+        row = {"epoch": run.epoch, "time": time.perf_counter() - began, **row}
         if last or (run.epoch % args.val_interval == 0 and not args.noval):
             row.update(validate(run, val_loader, held))
         row["lr"] = run.optimizer.param_groups[0]["lr"]
@@ -169,7 +169,7 @@ def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loade
 
 
 def train_epoch(args: argparse.Namespace, run: Training, loader, pictures: Path | None) -> dict[str, float]:
-    """One pass over the data; returns the mean losses per image."""
+    """One pass over the data; returns the mean losses per image, images per second and peak memory in GiB."""
     run.model.train()
     batches, since_step = len(loader), 0
     unread: list[tuple[Tensor, list[int]]] = []
@@ -195,7 +195,8 @@ def train_epoch(args: argparse.Namespace, run: Training, loader, pictures: Path 
             unread.clear()
             bar.set_description(report.progress_line(run.epoch, args.epochs, memory_gb(run.device), meter,
                                                      batch.targets, images.shape[-1]), refresh=False)
-    return meter.means()
+    return {**{f"train/{name}": loss for name, loss in meter.means().items()},
+            "images_per_s": meter.images_per_second(), "memory_gb": memory_gb(run.device)}
 
 
 def step(run: Training) -> None:
@@ -241,7 +242,7 @@ def save(args: argparse.Namespace, run: Training, folder: Path, row: dict[str, f
     """Write last.pt, best.pt where this epoch is the best so far, and the periodic copy."""
     model = run.ema.model
     content: dict[str, Any] = {"config": model.config, "names": model.names, "model": model.state_dict(),
-                               "data": args.data or "shapes", "imgsz": args.imgsz, "epoch": run.epoch}
+                               "epoch": run.epoch}
     fitness = 0.1 * row["metrics/AP50"] + 0.9 * row["metrics/AP"] if "metrics/AP" in row else -1.0  # as in YOLOv5
     if fitness > run.best or (run.epoch == args.epochs and not run.best_epoch):
         run.best, run.best_epoch = fitness, run.epoch

@@ -18,8 +18,7 @@ from data import Index, load_index
 from data.loader import eval_loader
 from models.runtime import load_runtime
 from utils import plots, report
-from utils.checkpoint import load_checkpoint
-from utils.cli import add_size, fraction, input_size, number, positive, refused
+from utils.cli import add_device, add_size, fraction, number, positive, refused
 from utils.device import select_device
 from utils.errors import UserError, run_script
 from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
@@ -49,7 +48,9 @@ def main(args: argparse.Namespace) -> Evaluation:
     device = select_device(args.device)
     for weights in args.weights:
         runtime = load_runtime(weights, device, half=args.half)
-        data = args.data or trained_on(weights)
+        data = args.data or runtime.trained.get("data")
+        if not data:
+            raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
         index = load_index(data, args.task, single_cls=args.single_cls)
         print(index.report.format())
         if len(index.names) != len(runtime.names):
@@ -70,24 +71,13 @@ def main(args: argparse.Namespace) -> Evaluation:
     return result
 
 
-def trained_on(weights: str) -> str:
-    """The data that a checkpoint names; exported files name none."""
-    data = load_checkpoint(weights).get("data") if weights.endswith(".pt") else None
-    if not data:
-        raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
-    return data
-
-
 def make_loader(args: argparse.Namespace, runtime, index: Index):
     """The images of the split at the size that the runtime takes."""
-    size, batch = input_size(args.imgsz or runtime.fixed_size or [640], max(runtime.strides)), args.batch_size
-    if runtime.fixed_size and tuple(size) != tuple(runtime.fixed_size):
-        raise UserError(f"--imgsz {size[0]} {size[1]}: {args.weights[0]} was exported for {runtime.fixed_size} alone")
-    if runtime.fixed_batch:
-        batch = runtime.fixed_batch
-    rect = args.rect and not runtime.fixed_size
-    return eval_loader(index, size if size[0] != size[1] else size[0], batch, workers=args.workers, rect=rect,
-                       stride=max(runtime.strides))
+    if args.rect and runtime.fixed_size:
+        raise UserError(f"--rect: {runtime.path} takes one size only; export it with --dynamic")
+    height, width = runtime.choose_size(args.imgsz)
+    return eval_loader(index, height if height == width else (height, width), args.batch_size, workers=args.workers,
+                       rect=args.rect, stride=max(runtime.strides))
 
 
 def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
@@ -97,10 +87,10 @@ def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predic
 
 @torch.no_grad()
 def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
-             iou: float = 0.7, max_det: int = 300, progress: bool = True) -> Evaluation:
+             iou: float = 0.65, max_det: int = 300, progress: bool = True) -> Evaluation:
     """Run a model over a loader and score it against `index` by the COCO protocol.
 
-    conf, iou: thresholds of NMS (YOLOv8's validation: 0.001, 0.7; YOLOv7's final test: 0.001, 0.65).
+    conf, iou: thresholds of NMS, as the published COCO tables of YOLOv5, YOLOv7, ASSN and ssFPN use them.
     """
     evaluator = CocoEvaluator(index.coco(), len(index.names), index.category_ids)
     confusion = ConfusionMatrix(len(index.names))
@@ -189,7 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--iou-thres", type=fraction, default=0.65, help="NMS: overlap that suppresses")
     parser.add_argument("--max-det", type=positive, default=300, help="most detections per image")
     parser.add_argument("--rect", action="store_true", help="batches of like aspect with little padding")
-    parser.add_argument("--device", default="", help="cpu, 0, 1, ...; default: the first GPU or else the CPU")
+    add_device(parser)
     parser.add_argument("--workers", type=number(int, 0), default=4, help="processes that load images")
     parser.add_argument("--half", action="store_true", help="fp16 on a GPU")
     parser.add_argument("--single-cls", action="store_true", help="treat all classes as one")

@@ -19,7 +19,7 @@ NECKS = {"assn": "ASSN", "ssfpn": "SSFPN"}  # name on the command line -> layer
 NO_NECK = "pan"  # what every base has already
 
 _KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
-               "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe"}
+               "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe", "trained"}
 
 
 def known_models() -> list[str]:

@@ -77,7 +77,7 @@ def export(model: nn.Module, path: Path, options: ExportOptions, pictures: Tenso
     traced = _Exported(fused.half() if options.half else fused, options.half).eval()
     card = Card(tuple(model.names), tuple(model.strides), None if options.dynamic else options.size,
                 None if options.dynamic else options.batch, options.half,
-                device=device.type if path.suffix == ".torchscript" else "")
+                device=device.type if path.suffix == ".torchscript" else "", trained=model.config.get("trained", {}))
     write = _write_onnx if path.suffix == ".onnx" else _write_torchscript
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)

@@ -8,13 +8,15 @@ and `scores` (B, N, C) float32; what else one must know to use it travels inside
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models import load_model
+from utils.cli import input_size
 from utils.device import select_device
 from utils.errors import UserError
 from utils.nms import non_max_suppression
@@ -31,6 +33,7 @@ class Card:
     names: class names; strides: pixels per cell of each level; size: (height, width) where the file takes no
     other, else None; batch: images per call where that is fixed, else None; half: weights and most arithmetic in fp16;
     device: the device type a TorchScript file was traced on, which it is bound to ("" where it is not bound);
+    trained: `data` and `imgsz` of the training, where they are known;
     select: how detections are chosen from boxes and scores.
     """
 
@@ -40,6 +43,7 @@ class Card:
     batch: int | None
     half: bool
     device: str = ""
+    trained: dict[str, Any] = field(default_factory=dict)
     select: str = "nms"
     format: str = CARD_FORMAT
 
@@ -64,7 +68,8 @@ class Runtime:
     """A detector that is ready to run; the subclasses say how one batch is computed.
 
     names: class names; strides: pixels per cell of each level; fixed_size: the only (height, width) it takes, or None;
-    fixed_batch: the only batch size it takes inside, or None (`predict` takes any: it pads or splits); device: where
+    fixed_batch: the only batch size it takes inside, or None (`predict` takes any: it pads or splits); trained: see
+    `Card`; device: where
     images are best put and where `boxes` and `scores` lie.
     """
 
@@ -72,6 +77,20 @@ class Runtime:
         self.path, self.device = path, device
         self.names, self.strides = list(card.names), list(card.strides)
         self.fixed_size, self.fixed_batch, self.half = card.size, card.batch, card.half
+        self.trained = card.trained
+
+    def choose_size(self, wanted: Sequence[int] | None = None) -> tuple[int, int]:
+        """(height, width) to run at: what the file is bound to, or `wanted`, or the training's size, or 640.
+
+        Raises `UserError` where `wanted` is not what the file is bound to.
+        """
+        if self.fixed_size and wanted is None:
+            return self.fixed_size
+        size = input_size(wanted or self.trained.get("imgsz", [640])[-1:], max(self.strides))
+        if self.fixed_size not in (None, size):
+            bound = " ".join(map(str, self.fixed_size))
+            raise UserError(f"--imgsz: {self.path} was exported for {bound} only; give that, or export with --dynamic")
+        return size
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W), uint8 or float in [0, 1] -> boxes (B, N, 4) xyxy input pixels, scores (B, N, C).
@@ -108,7 +127,8 @@ class TorchRuntime(Runtime):
     """A PyTorch model, fused. half: fp16 on a GPU and bf16 on a CPU, where fp16 is some hundred times slower."""
 
     def __init__(self, path: Path, model: torch.nn.Module, device: torch.device, half: bool) -> None:
-        super().__init__(path, Card(tuple(model.names), tuple(model.strides), None, None, half), device)
+        super().__init__(path, Card(tuple(model.names), tuple(model.strides), None, None, half,
+                                    trained=model.config.get("trained", {})), device)
         self.dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
         self.model = model.eval().fuse().to(device, self.dtype)
 

@@ -26,6 +26,7 @@ def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
             torch.save({"format": FORMAT, **content}, file)
             file.flush()
             os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp gives 0600, which would hide results from other users
         Path(temporary).replace(path)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: could not be written ({error}); the previous file is untouched") from error
@@ -55,16 +56,3 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     if content["format"] != FORMAT:
         raise UserError(f"{path}: written as {content['format']}, this version reads {FORMAT}; update the project")
     return content
-
-
-def transfer(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """Carry the entries of `state` that `model` has under the same name and shape.
-
-    Returns (carried, left, missing) names: what was taken, what `state` has and the model cannot take, and what the
-    model keeps at its initial value.
-    """
-    own = model.state_dict()
-    carried = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    model.load_state_dict(carried, strict=False)
-    return list(carried), [k for k in state if k not in carried], [k for k in own if k not in carried]
-

@@ -23,6 +23,9 @@ def run_script(main: Callable[[argparse.Namespace], object], parser: argparse.Ar
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone: there is nobody left to tell
+        sys.stdout = None
+        sys.exit(1)
     except KeyboardInterrupt:
         if args.debug:
             raise

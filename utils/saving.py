@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,26 +15,11 @@ import numpy as np
 from utils.boxes import xyxy_to_cxcywh
 from utils.draw import draw_detections
 from utils.errors import UserError
+from utils.files import write_bytes
 from utils.report import increment_dir
 from utils.structures import Detections
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that `path` holds either what it held or the whole new content. Raises `UserError`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: could not be written: {error.strerror}") from None
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from utils.cli import add_size, fraction, number, positive, refused
+from utils.cli import add_device, add_size, fraction, number, positive, refused
 from utils.errors import UserError
 from utils.optim import OPTIMIZERS
 from utils.recipe import Recipe
@@ -47,7 +47,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add("--noval", "--notest", action="store_true", help="validate after the last epoch only")
     add("--nosave", action="store_true", help="save after the last epoch only")
     add("--noplots", action="store_true", help="no pictures and curves")
-    add("--device", default="", help="cpu, 0, 1, ...; default: the first GPU or else the CPU")
+    add_device(parser)
     add("--workers", type=number(int, 0), default=8, help="processes that load images; at most the cores there are")
     add("--project", default="runs/train", help="folder of results")
     add("--name", default="exp", help="sub-folder of results")
