@@ -47,9 +47,9 @@ class Training:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
-    clip_grad: float
     device: torch.device
     amp: torch.dtype | None
+    recipe: Recipe
     epoch: int = 0  # the next one to train
     best: float = -1.0
     best_epoch: int = 0
@@ -73,7 +73,10 @@ def main(args: argparse.Namespace) -> Path:
     if train_index.names != val_index.names:
         raise UserError(f"{data}: its train and val splits name different classes ({train_index.names[:5]} ... and "
                         f"{val_index.names[:5]} ...); give `names:` in the YAML")
-    model, recipe = make_model(args, train_index.names)
+    model, recipe = stored_model(stored) if stored else make_model(args, train_index.names)
+    frozen = freeze(model, args.freeze)
+    if frozen:
+        print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
     loader = train_loader(train_index, args.imgsz[0], args.batch_size, AugmentConfig(**recipe.augment),
                           workers=args.workers, seed=args.seed, cache=args.cache)
     val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=args.workers)
@@ -81,8 +84,10 @@ def main(args: argparse.Namespace) -> Path:
     folder = path.parent.parent if stored else report.increment_dir(args.project, args.name, args.exist_ok)
     if stored:
         restore(run, stored)
-    introduce(args, recipe, run, folder, train_index, val_index)
+    introduce(args, run, folder, train_index, val_index)
     fit(args, run, folder, loader, val_loader, val_index)
+    if loader.damaged:
+        print(f"{len(loader.damaged)} images could not be decoded and taught nothing, the first: {loader.damaged[0]}")
     return finish(args, folder, val_loader, val_index, device)
 
 
@@ -105,10 +110,12 @@ def make_model(args: argparse.Namespace, names: list[str]) -> tuple[nn.Module, R
         print(note)
     if start:
         print(f"{args.weights}: {transfer(model, start)}")
-    frozen = freeze(model, args.freeze)
-    if frozen:
-        print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
     return model, recipe
+
+
+def stored_model(stored: dict[str, Any]) -> tuple[nn.Module, Recipe]:
+    """The model and the recipe of the run that wrote a checkpoint, whatever the files say by now."""
+    return build_model(stored["config"], names=stored["names"]), Recipe(**stored["train"]["recipe"])
 
 
 def make_training(args: argparse.Namespace, recipe: Recipe, model: nn.Module, device: torch.device,
@@ -125,10 +132,10 @@ def make_training(args: argparse.Namespace, recipe: Recipe, model: nn.Module, de
                         bias_lr, recipe.schedule)
     amp = amp_dtype(device, args.amp)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    return Training(model, ModelEMA(model), optimizer, schedule, scaler, recipe.clip_grad, device, amp)
+    return Training(model, ModelEMA(model), optimizer, schedule, scaler, device, amp, recipe)
 
 
-def introduce(args: argparse.Namespace, recipe: Recipe, run: Training, folder: Path, train: Index, held: Index) -> None:
+def introduce(args: argparse.Namespace, run: Training, folder: Path, train: Index, held: Index) -> None:
     """Say what is about to happen and write down the settings."""
     print(train.report.format(), held.report.format(), sep="\n")
     count = sum(p.numel() for p in run.model.parameters())
@@ -136,7 +143,7 @@ def introduce(args: argparse.Namespace, recipe: Recipe, run: Training, folder: P
           f"{describe(run.device)} in {str(run.amp or torch.float32).removeprefix('torch.')}; "
           f"{len(train.records)} images train, {len(held.records)} validate; results in {folder}")
     (folder / "weights").mkdir(parents=True, exist_ok=True)
-    save_args(args, recipe, folder / "args.yaml")
+    save_args(args, run.recipe, folder / "args.yaml")
     if not args.noplots:
         plots.plot_labels(train.records, train.names, folder / "labels.jpg")
 
@@ -201,9 +208,9 @@ def train_epoch(args: argparse.Namespace, run: Training, loader, pictures: Path 
 
 def step(run: Training) -> None:
     """One optimiser step, and one of the averaged weights."""
-    if run.clip_grad:
+    if run.recipe.clip_grad:
         run.scaler.unscale_(run.optimizer)
-        clip_grad_norm_(run.model.parameters(), run.clip_grad)
+        clip_grad_norm_(run.model.parameters(), run.recipe.clip_grad)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
@@ -248,8 +255,8 @@ def save(args: argparse.Namespace, run: Training, folder: Path, row: dict[str, f
         run.best, run.best_epoch = fitness, run.epoch
         save_checkpoint(content, folder / "weights" / "best.pt")
     settings = {k: v for k, v in vars(args).items() if k not in ("debug", "resume")}
-    state = {"args": settings, "epoch": run.epoch, "best": run.best, "best_epoch": run.best_epoch,
-             "model": run.model.state_dict(), "ema_updates": run.ema.updates,
+    state = {"args": settings, "recipe": vars(run.recipe), "epoch": run.epoch, "best": run.best,
+             "best_epoch": run.best_epoch, "model": run.model.state_dict(), "ema_updates": run.ema.updates,
              "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(), "rng": torch.get_rng_state()}
     save_checkpoint({**content, "train": state}, folder / "weights" / "last.pt")
     if args.save_period > 0 and run.epoch % args.save_period == 0:

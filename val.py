@@ -18,7 +18,7 @@ from data import Index, load_index
 from data.loader import eval_loader
 from models.runtime import load_runtime
 from utils import plots, report
-from utils.cli import add_device, add_size, fraction, number, positive, refused
+from utils.cli import add_device, add_size, add_workers, fraction, positive, refused
 from utils.device import select_device
 from utils.errors import UserError, run_script
 from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
@@ -180,7 +180,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-det", type=positive, default=300, help="most detections per image")
     parser.add_argument("--rect", action="store_true", help="batches of like aspect with little padding")
     add_device(parser)
-    parser.add_argument("--workers", type=number(int, 0), default=4, help="processes that load images")
+    add_workers(parser)
     parser.add_argument("--half", action="store_true", help="fp16 on a GPU")
     parser.add_argument("--single-cls", action="store_true", help="treat all classes as one")
     parser.add_argument("--save-txt", action="store_true", help="write detections as YOLO txt")

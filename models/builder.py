@@ -50,7 +50,7 @@ def build_graph(config: dict[str, Any]) -> Graph:
                 raise UserError(f"{row}: {error}") from error
             built.append(layer)
             stride = _stride(sources[0], nodes) * relative_stride(layer)
-            nodes.append(Node(index, row.name, row.module, sources, kind.many, layer.out_channels,
+            nodes.append(Node(index, row.name, kind.name, sources, kind.many, layer.out_channels,
                               int(stride) if stride == int(stride) else stride))
     if not hasattr(built[-1], "decode"):
         raise UserError(f"{rows[-1]}: the last row must be a head such as Detect or IDetect")

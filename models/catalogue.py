@@ -2,8 +2,12 @@
 
 A model file holds `backbone` and `head`, lists of rows, as YOLO files do; or `base: <name>` and the keys that it
 changes. Keys: nc, anchors, activation; depth_multiple, width_multiple, max_channels, or for a family
-`scales: {n: [depth, width, max_channels], ...}`; `neck`, a name or a mapping with `type`; `necks`, the default options
-of each neck on this base; `recipe`, the file in `cfg/train` to learn by, by default the one that the head declares.
+`scales: {n: [depth, width, max_channels], ...}`; `words`, what names in rows stand for, numbers or modules; `replace`,
+for rows of the base by name: `[module, args, options]`, options where wanted; `neck`, a name or a mapping with `type`;
+`necks`, the default options of each neck on this base; `recipe`, the file in `cfg/train` to learn by, by default the
+one that the head declares.
+
+In a family's file name the scale's letter stands at the `@`, or behind the first number: `yolov5@6.yaml` holds yolov5n6.
 """
 
 import copy
@@ -19,14 +23,15 @@ NECKS = {"assn": "ASSN", "ssfpn": "SSFPN"}  # name on the command line -> layer
 NO_NECK = "pan"  # what every base has already
 
 _KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
-               "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe", "trained"}
+               "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe", "trained",
+               "words", "replace"}
 
 
 def known_models() -> list[str]:
     """Names of all models that `cfg/models` describes, without neck suffixes."""
     names = []
     for path in sorted((CFG_ROOT / "models").glob("*.yaml")):
-        scales = read_yaml(path).get("scales") or {}
+        scales = _read(path).get("scales") or {}
         names += [_member(path.stem, scale) for scale in scales] or [path.stem]
     return names
 
@@ -40,7 +45,7 @@ def resolve(model: str | Path | dict[str, Any], num_classes: int | None = None, 
     """
     config = copy.deepcopy(model) if isinstance(model, dict) else _load(str(model))
     config.setdefault("source", "model dict")
-    config = _with_base(config, Path())
+    config = _replaced(_with_base(config, Path()))
     where = config["source"]
     for part in ("backbone", "head"):
         if not isinstance(config.get(part, []), list):
@@ -85,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
     here = path.resolve()
     project = CFG_ROOT.parent
     content["source"] = str(here.relative_to(project)) if here.is_relative_to(project) else str(path)
-    return _with_base(content, path.parent)
+    return _replaced(_with_base(content, path.parent))
 
 
 def _with_base(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -100,17 +105,41 @@ def _with_base(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     near = folder / base
     content = _load(str(near) if near.suffix in {".yaml", ".yml"} and near.is_file() else base)
     rows = "backbone" in config or "head" in config
-    return {**content, **config, "source": config["source"] if rows else content["source"]}
+    words = {**content.get("words", {}), **config.get("words", {})}
+    return {**content, **config, "words": words, "source": config["source"] if rows else content["source"]}
+
+
+def _replaced(config: dict[str, Any]) -> dict[str, Any]:
+    """The named rows that `replace` lists with other modules; where they read and how often they repeat stays.
+
+    Raises `UserError` for a name that no row has and for a replacement that is no such list.
+    """
+    changes = config.pop("replace", None) or {}
+    if not isinstance(changes, dict):
+        raise UserError(f"{config['source']}: `replace` must map names of rows to [module, args]")
+    rows = {row[4]: row for part in ("backbone", "head") for row in config.get(part, [])
+            if isinstance(row, list) and len(row) > 4 and isinstance(row[4], str)}
+    for name, change in changes.items():
+        if name not in rows:
+            hint = nearest(str(name), list(rows))
+            raise UserError(f"{config['source']}: no row is named {name!r} to replace{'; ' + hint if hint else ''}")
+        if not isinstance(change, list) or not 2 <= len(change) <= 3:
+            raise UserError(f"{config['source']}: replace {name}: expected [module, args], found {change!r}")
+        module, args, *options = change
+        rows[name][2:] = [module, args, name, *options]
+    return config
 
 
 def _member(stem: str, scale: str) -> str:
-    """`yolov8-p6` and `n` -> `yolov8n-p6`: the scale's letter stands behind the first number."""
+    """`yolov8-p6` and `n` -> `yolov8n-p6`, `yolov5@6` and `n` -> `yolov5n6`."""
+    if "@" in stem:
+        return stem.replace("@", scale)
     return re.sub(r"\d+", lambda m: m[0] + scale, stem, count=1) if re.search(r"\d", stem) else stem + scale
 
 
 def _scale_letter(name: str, stem: str) -> str | None:
     """The letter that makes `name` a member of the family `stem`, if any."""
-    if len(name) != len(stem) + 1:
+    if len(name) != len(stem) + (0 if "@" in stem else 1):
         return None
     return next((c for c in name if _member(stem, c) == name), None)
 

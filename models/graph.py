@@ -1,6 +1,6 @@
 """The layers of a model in order, and which reads which."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from torch import Tensor, nn
@@ -28,19 +28,41 @@ class Graph(nn.ModuleList):
 
     def __init__(self, layers: list[nn.Module], nodes: list[Node]) -> None:
         super().__init__(layers)
+        self._wire(nodes)
+
+    def _wire(self, nodes: list[Node]) -> None:
+        """Note who reads whom; rows that the head does not depend on are not run."""
         self.nodes = nodes
-        last_reader = {source: node.index for node in nodes for source in node.sources}
-        self._released = [tuple(s for s, reader in last_reader.items() if reader == node.index) for node in nodes]
+        needed = {nodes[-1].index}
+        for node in reversed(nodes):
+            if node.index in needed:
+                needed.update(node.sources)
+        self.run = [node for node in nodes if node.index in needed]
+        last_reader = {source: node.index for node in self.run for source in node.sources}
+        self._released = {node.index: [s for s, reader in last_reader.items() if reader == node.index]
+                          for node in self.run}
 
     def forward(self, images: Tensor) -> dict[str, tuple[Tensor, ...]]:
         """(B, 3, H, W) -> what the last row, the head, returns."""
         maps: dict[int, Tensor] = {IMAGE: images}
-        for layer, node, released in zip(self, self.nodes, self._released, strict=True):
+        for node in self.run:
             inputs = [maps[source] for source in node.sources]
-            maps[node.index] = layer(inputs if node.many else inputs[0])
-            for source in released:
+            maps[node.index] = self[node.index](inputs if node.many else inputs[0])
+            for source in self._released[node.index]:
                 del maps[source]
         return maps[len(self) - 1]  # type: ignore[return-value]
+
+    def fuse(self) -> None:
+        """Take off what serves learning alone: auxiliary branches of the head, and the rows that only they read. Rows
+        keep their numbers, and with them the names of their weights."""
+        head = self.nodes[-1]
+        if not hasattr(self[-1], "drop_auxiliary"):
+            return
+        self._wire([*self.nodes[:-1], replace(head, sources=head.sources[:self[-1].drop_auxiliary()])])
+        kept = {node.index for node in self.run}
+        for index in range(len(self)):
+            if index not in kept:
+                self[index] = nn.Identity()
 
 
 class Series(nn.Sequential):

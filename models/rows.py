@@ -55,12 +55,13 @@ def parse_row(entry: Any, where: str) -> Row:
 def find_layer(row: Row, words: dict[str, Any]) -> tuple[LayerType, list[Any], dict[str, Any]]:
     """The layer that takes a row's arguments, and those arguments as values.
 
-    words: what names such as `nc` and `anchors` stand for; `None`, which YAML reads as a text, is known as well.
+    words: what names such as `nc` and `anchors` stand for, module names too; `None`, which YAML reads as a text, is
+    known as well.
     Nothing is evaluated. Raises `UserError` where no layer has that name or takes these arguments.
     """
     args = [_value(a, words) for a in row.args]
     options = {str(k): _value(v, words) for k, v in row.options.items()}
-    kinds = lookup(row.module)
+    kinds = lookup(str(words.get(row.module, row.module)))
     kind = next((k for k in kinds if k.accepts(args, options)), None)
     if kind is None:
         given = ", ".join([repr(a) for a in args] + [f"{k}={v!r}" for k, v in options.items()])
@@ -70,7 +71,8 @@ def find_layer(row: Row, words: dict[str, Any]) -> tuple[LayerType, list[Any], d
 
 def words_of(config: dict[str, Any]) -> dict[str, Any]:
     """The words that rows of this config may use for values of its own."""
-    return {key: config[key] for key in ("nc", "anchors") if config.get(key) is not None}
+    own = {key: config[key] for key in ("nc", "anchors") if config.get(key) is not None}
+    return {**(config.get("words") or {}), **own}
 
 
 def _value(argument: Any, words: dict[str, Any]) -> Any:

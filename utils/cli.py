@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -48,6 +49,14 @@ class _OneOrTwo(argparse.Action):
 def add_device(parser: argparse.ArgumentParser, default: str = "") -> None:
     """The flag `--device`, read by `utils.device.select_device`."""
     parser.add_argument("--device", default=default, help="'' takes the first GPU or else the CPU; cpu; 0, 1, ...")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """The flag `--workers`, 8 by default as in YOLO, and never more than the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    whole = number(int, 0)
+    parser.add_argument("--workers", type=lambda text: min(int(whole(text)), cores), default=min(8, cores), metavar="N",
+                        help="processes that load images, at most one per core; 0 loads in this process")
 
 
 def input_size(values: Sequence[int], stride: int) -> tuple[int, int]:

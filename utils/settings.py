@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from utils.cli import add_device, add_size, fraction, number, positive, refused
+from utils.cli import add_device, add_size, add_workers, fraction, number, positive, refused
 from utils.errors import UserError
 from utils.optim import OPTIMIZERS
 from utils.recipe import Recipe
@@ -48,7 +48,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add("--nosave", action="store_true", help="save after the last epoch only")
     add("--noplots", action="store_true", help="no pictures and curves")
     add_device(parser)
-    add("--workers", type=number(int, 0), default=8, help="processes that load images; at most the cores there are")
+    add_workers(parser)
     add("--project", default="runs/train", help="folder of results")
     add("--name", default="exp", help="sub-folder of results")
     add("--exist-ok", action="store_true", help="write into an existing folder")

@@ -1,0 +1,56 @@
+"""Where a setting comes from, and what is told of a recipe that asks for what is not here."""
+
+import pytest
+import torch
+
+import train
+from data.augment import AugmentConfig
+from utils.errors import UserError
+from utils.recipe import load_recipe
+from utils.settings import make_parser, settle
+
+WORDS = list(AugmentConfig.__dataclass_fields__)
+
+
+def parse(*words):
+    return make_parser("").parse_args(list(words))
+
+
+@pytest.mark.parametrize("name", ["yolov5", "yolov7", "yolov8", "demo"])
+def test_every_recipe_reads(name):
+    recipe = load_recipe(name, WORDS)
+    AugmentConfig(**recipe.augment)
+    assert not recipe.notes
+
+
+def test_a_file_changes_its_base_and_flags_change_both(tmp_path):
+    (tmp_path / "mine.yaml").write_text("lr0: 0.5\nmosaic: 0.0\nepochs: 7\n")
+    recipe = load_recipe(tmp_path / "mine.yaml", WORDS, base=load_recipe("yolov7", WORDS))
+    args = parse("--batch", "4", "--linear-lr", "--close-mosaic", "3")
+    settle(args, recipe)
+    assert (recipe.lr0, recipe.augment["mosaic"], recipe.gains["obj"], recipe.schedule) == (0.5, 0.0, 0.7, "linear")
+    assert (args.epochs, args.batch_size, args.imgsz, args.close_mosaic) == (7, 4, [640], 3)
+    assert args.optimizer == "SGD"
+
+
+def test_hyp_files_of_yolov7_read_and_what_has_no_effect_is_told(tmp_path):
+    (tmp_path / "hyp.yaml").write_text("lr0: 0.01\niou_t: 0.2\nanchor_t: 4.0\nfl_gamma: 0.0\npaste_in: 0.15\nloss_ota: 1\n")
+    assert [note.partition(": ")[2] for note in load_recipe(tmp_path / "hyp.yaml", WORDS).notes] == [
+        "paste_in: 0.15 is not supported and has no effect"]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("lr00: 0.1", "did you mean 'lr0'"), ("lr0: fast", "expected a float, got 'fast'"), ("schedule: step", "neither"),
+    ("- 1", "key: value"), ("a: [", "not valid YAML"), ("mosaic: true", "expected a float")])
+def test_wrong_recipes_are_told(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError, match="bad.yaml") as told:
+        load_recipe(tmp_path / "bad.yaml", WORDS)
+    assert message in str(told.value)
+
+
+def test_a_loss_that_is_not_finite_names_its_terms_and_images():
+    steps = [(torch.tensor([1.0, 2.0]), [1, 2]), (torch.tensor([1.0, float("nan")]), [31, 41])]
+    with pytest.raises(UserError, match=r"box 1, cls nan\) on images \[31, 41\]"):
+        train.read_losses(steps, ["box", "cls"])
+    assert train.read_losses(steps[:1] * 2, ["box", "cls"]) == [2.0, 4.0]
