@@ -27,7 +27,7 @@ from models.rows import parse_row
 from models.weights import transfer
 from utils import plots, report
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.device import amp_dtype, describe, memory_gb, select_device
+from utils.device import amp_dtype, describe, memory_gb, seed_everything, select_device
 from utils.ema import ModelEMA
 from utils.errors import UserError, run_script
 from utils.optim import Schedule, auto_optimizer, build_optimizer, freeze, scaled_weight_decay, warmup_iterations
@@ -63,9 +63,7 @@ def main(args: argparse.Namespace) -> Path:
         stored = load_checkpoint(path)
         args = settings_of(stored, args, path)
     device = select_device(args.device)
-    torch.manual_seed(args.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it costs time and guards only against reading garbage
+    seed_everything(args.seed, device)
 
     data = args.data or "shapes"
     train_index = load_index(data, "train", single_cls=args.single_cls, strict=args.strict)

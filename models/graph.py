@@ -37,15 +37,15 @@ class Graph(nn.ModuleList):
         for node in reversed(nodes):
             if node.index in needed:
                 needed.update(node.sources)
-        self.run = [node for node in nodes if node.index in needed]
-        last_reader = {source: node.index for node in self.run for source in node.sources}
+        self._run = [node for node in nodes if node.index in needed]
+        last_reader = {source: node.index for node in self._run for source in node.sources}
         self._released = {node.index: [s for s, reader in last_reader.items() if reader == node.index]
-                          for node in self.run}
+                          for node in self._run}
 
     def forward(self, images: Tensor) -> dict[str, tuple[Tensor, ...]]:
         """(B, 3, H, W) -> what the last row, the head, returns."""
         maps: dict[int, Tensor] = {IMAGE: images}
-        for node in self.run:
+        for node in self._run:
             inputs = [maps[source] for source in node.sources]
             maps[node.index] = self[node.index](inputs if node.many else inputs[0])
             for source in self._released[node.index]:
@@ -59,7 +59,7 @@ class Graph(nn.ModuleList):
         if not hasattr(self[-1], "drop_auxiliary"):
             return
         self._wire([*self.nodes[:-1], replace(head, sources=head.sources[:self[-1].drop_auxiliary()])])
-        kept = {node.index for node in self.run}
+        kept = {node.index for node in self._run}
         for index in range(len(self)):
             if index not in kept:
                 self[index] = nn.Identity()

@@ -46,7 +46,7 @@ def summarise(model: Detector, image_size: int | tuple[int, int] = 640) -> list[
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     return [LayerLine(node.index, ", ".join(_source(s, twin) for s in node.sources),
                       _label(node.module, layer, node.name), sum(p.numel() for p in layer.parameters()),
-                      shapes[node.index], flops.get(f"Detector.model.{node.index}", 0))
+                      shapes.get(node.index, "not used"), flops.get(f"Detector.model.{node.index}", 0))
             for node, layer in zip(twin.model.nodes, twin.model, strict=True)]
 
 

@@ -45,39 +45,49 @@ class AnchorDetect(nn.Module):
     """One 1x1 convolution per level. Anchors are in pixels.
 
     box_loss: similarity of boxes (`models.losses.box_similarity`). assign: "anchor" (ratio matching of YOLOv5) or "ota"
-    (YOLOv7). gains: weights of box, obj, cls. label_smoothing, focal_gamma: of the classification terms.
+    (YOLOv7). gains: weights of box, obj, cls. label_smoothing, focal_gamma: of the classification terms. balance:
+    weight of each level's objectness, the loss's own where not given.
     """
 
     gains_default = {"box": 0.05, "obj": 1.0, "cls": 0.5}
     assign_default = "anchor"
     recipe = "yolov5"  # in cfg/train
     prior_slack = 0.99999  # class prior 0.6 / (nc - slack)
+    heads = 1  # how many read each level
 
     def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence], *, strides: list[int],
                  box_loss: str = "ciou", assign: str | None = None, gains: dict[str, float] | None = None,
-                 label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> None:
+                 label_smoothing: float = 0.0, focal_gamma: float = 0.0,
+                 balance: Sequence[float] | None = None) -> None:
         super().__init__()
-        self.num_classes, self.strides, self.out_channels = nc, list(strides), 0
+        lead = len(channels) // self.heads
+        if list(strides) != list(strides[:lead]) * self.heads:
+            raise ValueError(f"inputs have strides {', '.join(map(str, strides))}; {self.heads} maps of each are read")
+        self.num_classes, self.strides, self.out_channels = nc, list(strides[:lead]), 0
+        if balance is not None and len(balance) != lead:
+            raise ValueError(f"balance {list(balance)} has not one weight for each of {lead} levels")
+        self.balance = balance
         self.box_loss = choose("box_loss", box_loss, ("iou", "giou", "diou", "ciou", "sca"))
         self.assign = choose("assign", assign or self.assign_default, ("anchor", "ota"))
         self.gains = merge_gains(self.gains_default, gains)
         self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
         # Geometry belongs to the config, from which it is rebuilt; it is not learned, so it is no part of the state.
-        self.register_buffer("anchors", torch.tensor(anchor_pairs(anchors, strides)), persistent=False)
-        width = self.anchors.shape[1] * (nc + 5)
-        self.m = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self._init_bias()
+        self.register_buffer("anchors", torch.tensor(anchor_pairs(anchors, self.strides)), persistent=False)
+        self.m = self._convolutions(channels[:lead])
         self._add_parts(channels)
 
     def _add_parts(self, channels: list[int]) -> None:
         """Parameters of a subclass."""
 
-    def _init_bias(self) -> None:
-        """Objectness expects eight objects in a 640 px image; classes are taken for equally likely."""
-        for conv, stride in zip(self.m, self.strides, strict=True):
-            bias = conv.bias.data.view(self.anchors.shape[1], -1)  # (na, no)
+    def _convolutions(self, channels: list[int]) -> nn.ModuleList:
+        """One 1x1 per level; its biases expect eight objects in a 640 px image, and all classes equally often."""
+        na, no = self.anchors.shape[1], self.num_classes + 5
+        convs = nn.ModuleList(nn.Conv2d(c, na * no, 1) for c in channels)
+        for conv, stride in zip(convs, self.strides, strict=True):
+            bias = conv.bias.data.view(na, no)
             bias[:, 4] += log(8 / (640 / stride) ** 2)
             bias[:, 5:] += log(0.6 / (self.num_classes - self.prior_slack))
+        return convs
 
     def level(self, i: int, x: Tensor) -> Tensor:
         """(B, c, h, w) -> (B, na*no, h, w)."""
@@ -85,16 +95,20 @@ class AnchorDetect(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> dict[str, tuple[Tensor, ...]]:
         """Levels (B, c, h, w) -> {"lead": logits (B, na, h, w, no) per level}."""
+        return {"lead": tuple(self._apart(self.level(i, x)) for i, x in enumerate(pyramid))}
+
+    def _apart(self, x: Tensor) -> Tensor:
+        """(B, na*no, h, w) -> (B, na, h, w, no)."""
         na, no = self.anchors.shape[1], self.num_classes + 5
         # Sizes written out: through unflatten the ONNX exporter takes h and w for constants, even dynamic ones.
-        return {"lead": tuple(self.level(i, x).reshape(x.shape[0], na, no, *x.shape[2:]).permute(0, 1, 3, 4, 2)
-                              for i, x in enumerate(pyramid))}
+        return x.reshape(x.shape[0], na, no, *x.shape[2:]).permute(0, 1, 3, 4, 2)
 
     def loss(self, raw: Raw, targets: PackedTargets) -> dict[str, Tensor]:
         """Weighted terms box, obj, cls, times the batch size."""
         return anchor_head_loss(raw.maps["lead"], self.anchors, self.strides, targets, raw.image_size,
                                 assign=self.assign, box_loss=self.box_loss, gains=self.gains,
-                                label_smoothing=self.label_smoothing, focal_gamma=self.focal_gamma)
+                                balance=self.balance, label_smoothing=self.label_smoothing,
+                                focal_gamma=self.focal_gamma, aux_maps=raw.maps.get("aux"))
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, nc), float32; N runs level, anchor, row, column.
@@ -133,7 +147,7 @@ class ImplicitDetect(AnchorDetect):
     prior_slack = 0.99
 
     def _add_parts(self, channels: list[int]) -> None:
-        self.ia = nn.ModuleList(Implicit(c, 0.0) for c in channels)
+        self.ia = nn.ModuleList(Implicit(c, 0.0) for c in channels[:len(self.m)])
         self.im = nn.ModuleList(Implicit(conv.out_channels, 1.0) for conv in self.m)
 
     def level(self, i: int, x: Tensor) -> Tensor:
@@ -154,3 +168,30 @@ class ImplicitDetect(AnchorDetect):
                 folded = [self._folded(i) for i in range(len(self.m))]
                 self.m = nn.ModuleList(with_bias(c, *f) for c, f in zip(self.m, folded, strict=True))
             self.ia, self.im = nn.ModuleList(), nn.ModuleList()
+
+
+@register("IAuxDetect", "AuxDetect", many=True)
+class AuxDetect(ImplicitDetect):
+    """The head of YOLOv7's P6 models: beside each lead level an auxiliary one, which reads a map of its own, learns at
+    a quarter of the weight from what the lead predicts, and is gone once fused.
+
+    Inputs: the lead's levels, finest first, then the auxiliary ones in the same order.
+    """
+
+    recipe = "yolov7-p6"
+    heads = 2
+
+    def _add_parts(self, channels: list[int]) -> None:
+        self.m2 = self._convolutions(channels[len(self.m):])
+        super()._add_parts(channels)
+
+    def forward(self, pyramid: list[Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        """As its base, and {"aux": logits of the auxiliary levels} while there are any."""
+        lead = super().forward(pyramid[:len(self.m)])
+        aux = zip(self.m2, pyramid[len(self.m):], strict=True)
+        return {**lead, "aux": tuple(self._apart(conv(x)) for conv, x in aux)} if len(self.m2) else lead
+
+    def drop_auxiliary(self) -> int:
+        """Take the auxiliary levels off. Returns how many inputs are still read."""
+        self.m2 = nn.ModuleList()
+        return len(self.m)

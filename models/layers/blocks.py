@@ -217,3 +217,16 @@ class ELANH(ELAN):
 
     def __init__(self, c1: int, hidden: int, c2: int, depth: int = 4, act: bool | str = True) -> None:
         super().__init__(c1, hidden, c2, depth, dense=True, inner=hidden // 2, act=act)
+
+
+@register("EELAN", width=("hidden", "c2"))
+class EELAN(nn.Module):
+    """Extended ELAN of YOLOv7-E6E: two complete ELANs of one input, summed."""
+
+    def __init__(self, c1: int, hidden: int, c2: int, depth: int = 6) -> None:
+        super().__init__()
+        self.m = nn.ModuleList(ELAN(c1, hidden, c2, depth) for _ in range(2))
+        self.out_channels = c2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.m[0](x) + self.m[1](x)

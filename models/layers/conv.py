@@ -118,6 +118,14 @@ class Conv(nn.Module):
             self.bn = nn.Identity()
 
 
+@register("Down", width="c2")
+class Down(Conv):
+    """The unit that halves a map: 3x3, stride 2. It takes the same arguments as `DownC`."""
+
+    def __init__(self, c1: int, c2: int) -> None:
+        super().__init__(c1, c2, 3, 2)
+
+
 @register("DWConv", width="c2")
 class DWConv(Conv):
     """Depth-wise unit: as many groups as both widths allow."""

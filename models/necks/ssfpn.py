@@ -55,11 +55,12 @@ class SSFPN(nn.Module):
 
     The order of the levels is the order along the scale axis; the published P6 models use P3, P6, P5, P4.
     channels: C, by default the width of the finest level. act: LeakyReLU(0.01) as in ssFPN; the YOLOv7 fork of ASSN
-    uses SiLU.
+    uses SiLU. coarse_first: the 1x1 units are listed from the coarsest level on, as in the checkpoints of ssFPN; it
+    changes their order in the state, not their names.
     """
 
     def __init__(self, widths: list[int], channels: int | None = None, act: bool | str = "LeakyReLU(0.01)",
-                 merge: str = "concat", *, strides: list[int]) -> None:
+                 merge: str = "concat", coarse_first: bool = False, *, strides: list[int]) -> None:
         super().__init__()
         finest, c = widths[0], channels or widths[0]
         if merge not in ("add", "concat"):
@@ -67,13 +68,49 @@ class SSFPN(nn.Module):
         if merge == "add" and c != finest:
             raise ValueError(f"merge 'add' needs channels {finest}, the width of the finest level, not {c}")
         self.factors = scale_factors(strides)
-        self.reduce = nn.ModuleList(nn.Identity() if i == 0 and width == c else Conv(width, c)
-                                    for i, width in enumerate(widths))
+        order = sorted(range(len(widths)), key=lambda i: -self.factors[i] if coarse_first else i)
+        self.reduce = nn.ModuleDict({str(i): nn.Identity() if i == 0 and widths[i] == c else Conv(widths[i], c)
+                                     for i in order})
         self.scale = ScaleConv(c, c, act)
         self.concat = merge == "concat"
         self.out_channels = finest + c if self.concat else finest
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
-        levels = [unit(x) for unit, x in zip(self.reduce, pyramid, strict=True)]
+        levels = [self.reduce[str(i)](x) for i, x in enumerate(pyramid)]
         sequence = self.scale(levels, self.factors)
         return torch.cat((sequence, pyramid[0]), 1) if self.concat else sequence + pyramid[0]
+
+
+@register("FlatSSFPN", many=True)
+class FlatSSFPN(nn.Module):
+    """The unofficial ssFPN for YOLOv5 (BearCooike/ssFPN-pytorch): levels enlarged and joined over channels, one 3-D
+    convolution of kernel (1, 3, 3) padded on all three axes, batch norm, LeakyReLU(0.01), mean over the three planes.
+
+    Two of the planes see nothing but padding; they count in the batch norm and in the mean. Nothing is convolved over
+    scale, unlike in the paper. channels: of the new map, by default the width of the finest level. merge: "replace"
+    the finest level, or "concat" or "add" to it; where the original puts the map is not stated.
+    """
+
+    def __init__(self, widths: list[int], channels: int | None = None, act: bool | str = "LeakyReLU(0.01)",
+                 merge: str = "concat", norm: bool = True, *, strides: list[int]) -> None:
+        super().__init__()
+        c = channels or widths[0]
+        if merge not in ("replace", "concat", "add"):
+            raise ValueError(f"merge {merge!r} is not one of replace, concat, add")
+        if merge == "add" and c != widths[0]:
+            raise ValueError(f"merge 'add' needs channels {widths[0]}, the width of the finest level, not {c}")
+        self.factors, self.merge = scale_factors(strides), merge
+        self.conv = nn.Conv3d(sum(widths), c, (1, 3, 3), padding=(0, 1, 1), bias=False)
+        self.bn = nn.BatchNorm3d(c) if norm else nn.Identity()
+        self.act = activation(act)
+        self.out_channels = c + widths[0] if merge == "concat" else c
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        weights = self.conv.weight[:, :, 0].split([x.shape[1] for x in pyramid], 1)
+        parts = [conv3x3_enlarged(x, w, f) for x, w, f in zip(pyramid, weights, self.factors, strict=True)]
+        seen = sum(parts[1:], parts[0])  # (B, C, H, W)
+        planes = torch.stack((torch.zeros_like(seen), seen, torch.zeros_like(seen)), 2)  # (B, C, 3, H, W)
+        flat = self.act(self.bn(planes)).mean(2)
+        if self.merge == "concat":
+            return torch.cat((flat, pyramid[0]), 1)
+        return flat + pyramid[0] if self.merge == "add" else flat

@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from models import build_model
+from models.layers.conv import Conv
 from models.weights import import_state_dict
 from tests.golden_rule import filled_state_dict, rule_input
 from utils.boxes import xyxy_to_cxcywh
 
-ANCHOR = {"yolov7": "yolov7", "yolov7-assn": "yolov7-assn", "yolov7-ss": "yolov7-ssfpn"}
+ANCHOR = {"yolov7": "yolov7", "yolov7-assn": "yolov7-assn", "yolov7-ss": "yolov7-ssfpn", "yolov7-w6": "yolov7-w6",
+          "yolor-csp": "yolor-csp", "yolov5s": "yolov5s", "yolov3-tiny": "yolov3-tiny", "yolov4-p5": "yolov4-p5",
+          "yolov4-p5-ss": "yolov4-p5-ssfpn"}
 DFL = {"yolov8n": "yolov8n", "yolov8n-assn": "yolov8n-assn"}
 
 
@@ -58,7 +61,7 @@ def test_parameter_count_and_shapes(case):
 def test_raw_maps(case):
     meta, arrays, model = case
     raw = model(rule_input(meta["input_shape"]))
-    for ours, theirs in (("lead", "raw"), ("box", "raw_box"), ("cls", "raw_cls")):
+    for ours, theirs in (("lead", "raw"), ("aux", "aux_raw"), ("box", "raw_box"), ("cls", "raw_cls")):
         for i, level in enumerate(raw.maps.get(ours, ())):
             close(level, arrays[f"{theirs}_{i}"], meta["noise_f32_vs_f64_max_abs"][theirs][i])
 
@@ -84,4 +87,5 @@ def test_fused_prediction(case):
     check_prediction(meta, fused, images, arrays["pred"], 1)
     if "pred_fused_rows16" in arrays:
         check_prediction(meta, fused, images, arrays["pred_fused_rows16"], 16)
-    assert not any("rbr_dense" in k or "im." in k or ".bn." in k or "batch3d" in k for k in fused.state_dict())
+    assert not any(part in k for k in fused.state_dict() for part in ("rbr_dense", "im.", "m2.", "conv.bn.", "batch3d"))
+    assert not any(isinstance(m, Conv) and isinstance(m.bn, torch.nn.BatchNorm2d) for m in fused.modules())

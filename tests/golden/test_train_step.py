@@ -8,7 +8,8 @@ from models import build_model
 from models.weights import import_state_dict
 from tests.golden_rule import filled_state_dict, rule_input
 
-OURS = {"yolov7-assn": "yolov7-assn", "yolov7-ss": "yolov7-ssfpn", "yolov8n": "yolov8n", "yolov8n-assn": "yolov8n-assn"}
+OURS = {"yolov5s": "yolov5s", "yolov7-assn": "yolov7-assn", "yolov7-ss": "yolov7-ssfpn", "yolov8n": "yolov8n",
+        "yolov8n-assn": "yolov8n-assn"}
 
 
 @pytest.fixture(params=OURS, scope="module")

@@ -8,7 +8,7 @@ from models.layers.blocks import BottleneckCSP, BottleneckCSP2
 from models.layers.conv import RepConv, default_activation
 from models.layers.pooling import SPPCSP
 from models.necks.gates import ScaleGate
-from models.necks.ssfpn import ScaleConv
+from models.necks.ssfpn import FlatSSFPN, ScaleConv
 from tests.golden_rule import filled_state_dict
 
 CASES = ["cbam7_0", "cbam7_1", "cbam8_0", "cbam8_1", "conv3d7_0", "conv3d7_2", "conv3d4_0", "repconv_0", "repconv_1",
@@ -56,3 +56,24 @@ def test_unit(golden, name):
         for mode in ("eval", "train"):
             layer.train(mode == "train")
             torch.testing.assert_close(run(maps), torch.from_numpy(arrays[f"{name}_{mode}"]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_unofficial_ssfpn(golden, number):
+    meta, arrays = golden("ssfpn_module")
+    case = meta["cases"][number]
+    widths, (height, width) = case["in_channels"], case["p3_hw"]
+    layer = FlatSSFPN(widths, case["channel_out"] or sum(widths), "LeakyReLU(0.01)" if case["act"] else False,
+                      merge="replace", norm=case["bn"], strides=[8, 16, 32])
+    weights = filled_state_dict({**meta, **case})
+    assert [(k, v.shape) for k, v in layer.state_dict().items()] == [(k, v.shape) for k, v in weights.items()]
+    layer.load_state_dict(weights)
+    maps = [torch.from_numpy(np.random.RandomState(400 + k).standard_normal(
+        (2, c, height >> k, width >> k)).astype(np.float32)) for k, c in enumerate(widths)]
+    with torch.no_grad():
+        for mode in ("eval", "train"):
+            wanted = torch.from_numpy(arrays[f"c{number}_out_{mode}"])
+            torch.testing.assert_close(layer.train(mode == "train")(maps), wanted, rtol=1e-4, atol=1e-4)
+    for statistic in ("running_mean", "running_var") if case["bn"] else ():
+        wanted = torch.from_numpy(arrays[f"c{number}_after_bn_{statistic}"])
+        torch.testing.assert_close(getattr(layer.bn, statistic), wanted, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,258 @@
+"""Reading what a pickle says without doing what it asks.
+
+A pickle is a small program: it names globals, calls some of them (REDUCE) and makes objects of others (NEWOBJ, BUILD).
+Here no name is ever imported. A handful of callables that checkpoints need are re-made below from plain Python; every
+other name becomes an inert class whose objects only remember what they were made from, and which cannot be called: a
+file that calls one is refused with the name it asked for.
+"""
+
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DTYPES = {"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+          "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+          "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
+          "BoolStorage": torch.bool}
+_SAME = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy._core.multiarray": "numpy.core.multiarray",
+         "pathlib._local": "pathlib"}  # one name for what Python 2, 3 and numpy 1, 2 call differently
+_KNOWN_AS = {"posix.system": "os.system", "nt.system": "os.system"}
+
+
+class Refusal(Exception):
+    """A pickle asked for a call that no checkpoint needs; the text is the name."""
+
+
+class Kind(type):
+    """The inert class that stands for one global name; calling it is refused."""
+
+    path: str
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        raise Refusal(cls.path)
+
+
+class Record(metaclass=Kind):
+    """An object of an unknown class: its class's name, what it was made from, its state and its contents."""
+
+    path = "object"
+
+    def __new__(cls, *args: Any, **options: Any) -> "Record":
+        record = object.__new__(cls)
+        record.args, record.state, record.entries = args, None, []
+        return record
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.entries.append((key, value))
+
+    def append(self, value: Any) -> None:
+        self.entries.append(value)
+
+    add = append
+
+    def extend(self, values: Any) -> None:
+        self.entries.extend(values)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the object's `__dict__` and slots held."""
+        parts = self.state if isinstance(self.state, tuple) else (self.state,)
+        return {str(k): v for part in parts if isinstance(part, dict) for k, v in part.items()}
+
+
+def kind_of(path: str) -> Kind:
+    """A new inert class for the global `path`."""
+    return Kind("Record", (Record,), {"path": path})
+
+
+class Sealed:
+    """Something that a pickle may hold but not change: BUILD would otherwise write into `__dict__`."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("sets the state of something that has none")
+
+
+class Mapping(dict, Sealed):
+    """OrderedDict and its like; attributes set on it, such as `_metadata`, are left."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Allowed(Sealed):
+    """A name that may be called, and the plain function that is called instead of it."""
+
+    name: str
+    function: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+@dataclass(frozen=True)
+class Storage(Sealed):
+    """Numbers that lie elsewhere in the file; `read` gives their bytes."""
+
+    dtype: torch.dtype
+    numel: int
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class StoredTensor(Sealed):
+    """A tensor that has not been read yet. Raises ValueError where it would reach beyond its storage."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        numbers = (self.offset, *self.shape, *self.stride)
+        if any(type(n) is not int or n < 0 for n in numbers) or len(self.shape) != len(self.stride):
+            raise ValueError(f"a tensor of shape {self.shape}, stride {self.stride}, offset {self.offset}")
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
+        if prod(self.shape) and last >= self.storage.numel:
+            raise ValueError(f"a tensor of shape {self.shape}, stride {self.stride}, offset {self.offset} reaches "
+                             f"beyond its {self.storage.numel} stored numbers")
+
+    def load(self) -> Tensor:
+        """The numbers, in memory of their own. Raises ValueError where the file holds fewer than it says."""
+        numel, size = self.storage.numel, self.storage.dtype.itemsize
+        if prod(self.shape) > numel:
+            raise ValueError(f"a tensor of shape {self.shape} repeats its {numel} stored numbers")
+        data = self.storage.read() if numel else b""
+        if len(data) != numel * size:
+            raise ValueError(f"a storage of {numel} numbers holds {len(data)} bytes instead of {numel * size}")
+        if not prod(self.shape):
+            return torch.empty(self.shape, dtype=self.storage.dtype)
+        flat = torch.frombuffer(bytearray(data), dtype=self.storage.dtype)
+        return flat.as_strided(self.shape, self.stride, self.offset).clone(memory_format=torch.contiguous_format)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor without a storage")
+    return StoredTensor(storage, offset, tuple(shape), tuple(stride))
+
+
+def _typed(function: Any, kind: Any, args: Any, state: Any) -> StoredTensor:
+    """A tensor with attributes of its own, which are left."""
+    if not isinstance(function, Allowed) or function.name not in _TENSORS:
+        raise ValueError("a tensor made by something else than a tensor function")
+    return function(*args)
+
+
+def _parameter(data: Any, *_: Any) -> StoredTensor:
+    if not isinstance(data, StoredTensor):
+        raise ValueError("a parameter that is no tensor")
+    return data
+
+
+def _encode(text: Any, coding: Any = "latin1") -> bytes:
+    """How protocol 2 writes bytes."""
+    if not isinstance(text, str) or coding not in ("latin1", "latin-1", "ascii", "utf-8"):
+        raise ValueError(f"bytes encoded as {coding!r}")
+    return text.encode(coding)
+
+
+def _scalar(dtype: Any, data: Any = b"") -> Any:
+    """A numpy number as a plain one; numpy values of other types stay records."""
+    code = dtype.args[0] if isinstance(dtype, Record) and dtype.args else None
+    if not (isinstance(code, str) and isinstance(data, bytes) and re.fullmatch(r"[fiub][1248]", code)):
+        return Record.__new__(kind_of("numpy.scalar"), dtype, data)
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
+    kind = np.dtype(code).newbyteorder(">" if order == ">" else "<")
+    if len(data) != kind.itemsize:
+        raise ValueError(f"a number of type {code} in {len(data)} bytes")
+    return np.frombuffer(data, kind)[0].item()
+
+
+def _path(*parts: Any) -> str:
+    return str(PurePosixPath(*(str(part) for part in parts)))
+
+
+def _remade(kind: Any, *args: Any) -> Record:
+    """`copyreg`'s ways to make an object of a class without calling it."""
+    if not isinstance(kind, Kind):
+        raise ValueError("an object of something that is no class")
+    return kind.__new__(kind, *args)
+
+
+def _attribute(owner: Any, name: Any) -> Record:
+    """`getattr` on an object of the file, as bound methods are pickled; on anything else it is a way to run things."""
+    if not isinstance(owner, Record):
+        raise Refusal("builtins.getattr")
+    return Record.__new__(kind_of("builtins.getattr"), owner, name)
+
+
+def _inert(path: str) -> Callable[..., Record]:
+    """The function that, called like `path`, only remembers its arguments."""
+    return lambda *args: Record.__new__(kind_of(path), *args)
+
+
+_TENSORS = {"torch._utils._rebuild_tensor_v2": _tensor, "torch._utils._rebuild_tensor": _tensor,
+            "torch._utils._rebuild_parameter": _parameter, "torch._utils._rebuild_parameter_with_state": _parameter}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **_TENSORS, "torch._tensor._rebuild_from_type_v2": _typed, "torch.Size": tuple, "torch.device": _inert("device"),
+    "collections.OrderedDict": Mapping, "collections.Counter": Mapping, "collections.defaultdict": lambda *_: Mapping(),
+    "collections.deque": lambda items=(), *_: list(items), "builtins.set": set, "builtins.frozenset": frozenset,
+    "_codecs.encode": _encode, "numpy.core.multiarray.scalar": _scalar, "copyreg._reconstructor": _remade,
+    "copyreg.__newobj__": _remade, "builtins.getattr": _attribute,
+    **{f"pathlib.{name}": _path for name in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath",
+                                             "PureWindowsPath")},
+    **{name: _inert(name) for name in (
+        "numpy.dtype", "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer", "builtins.slice",
+        "numpy._core.numeric._frombuffer", "builtins.complex", "datetime.datetime", "datetime.date",
+        "datetime.timedelta", "datetime.timezone", "functools.partial")}}
+_NAMESPACES = ("SimpleNamespace", "IterableSimpleNamespace")  # Python writes these as a call without arguments
+
+
+class Reader(pickle.Unpickler):
+    """An unpickler that imports nothing and calls only what `_FUNCTIONS` lists.
+
+    locate: gives the bytes of a storage by its key, as a function to call later, with the count of its numbers.
+    """
+
+    def __init__(self, file: BinaryIO, locate: Callable[[str, int, torch.dtype], Callable[[], bytes]]) -> None:
+        super().__init__(file, encoding="utf-8", errors="replace")
+        self.locate = locate
+        self.globals: dict[str, Any] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        path = f"{_SAME.get(module, module)}.{name}"
+        if path not in self.globals:
+            self.globals[path] = self._global(path, name)
+        return self.globals[path]
+
+    @staticmethod
+    def _global(path: str, name: str) -> Any:
+        if path in _FUNCTIONS:
+            return Allowed(path, _FUNCTIONS[path])
+        if path.startswith("torch.") and name in DTYPES:
+            return DTYPES[name]
+        if name in _NAMESPACES:
+            kind = kind_of(path)
+            return Allowed(path, lambda: Record.__new__(kind))
+        return kind_of(_KNOWN_AS.get(path, path))
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """("storage", type, key, device, count[, view]) -> the storage, unread."""
+        if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"
+                and isinstance(pid[1], torch.dtype) and type(pid[4]) is int and pid[4] >= 0):
+            raise ValueError(f"a persistent object that is no storage: {str(pid)[:80]}")
+        if len(pid) == 6 and pid[5] is not None:
+            raise ValueError("a storage that is a view of another, which torch wrote before version 0.4 only")
+        return Storage(pid[1], pid[4], self.locate(str(pid[2]), pid[4], pid[1]))
