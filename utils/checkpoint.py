@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from utils.errors import UserError
 
 FORMAT = "assn/1"
+_OURS = re.compile(rb"\x80.{0,12}?X\x06\x00\x00\x00format.{0,6}?X.\x00\x00\x00assn/", re.S)  # how such a pickle begins
 
 
 def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
@@ -20,7 +22,10 @@ def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
     Raises `UserError` where the disk is full or the folder not writable; the previous file is then untouched.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UserError(f"{path}: could not be written ({error.strerror})") from None
     try:
         with os.fdopen(handle, "wb") as file:
             torch.save({"format": FORMAT, **content}, file)
@@ -32,6 +37,17 @@ def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
         raise UserError(f"{path}: could not be written ({error}); the previous file is untouched") from error
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def is_ours(path: Path | str) -> bool:
+    """Whether a file says that it is a checkpoint of this project, told from its first bytes alone."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(entry) as file:
+                return bool(_OURS.match(file.read(64)))
+    except (OSError, zipfile.BadZipFile, StopIteration, RuntimeError, NotImplementedError):
+        return False
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -46,9 +62,11 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         raise UserError(f"{path}: truncated or not a checkpoint ({path.stat().st_size:,} bytes); copy or save it again")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path}: holds Python objects, not plain data, so it is not opened; it was not saved by this "
-                        "project (a model pickled by another code base?)") from None
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        raise UserError(f"{path}: holds Python objects{f' ({asked[1]})' if asked else ''}, not plain data, so it is "
+                        "not opened; it was not saved by this project (a model pickled by another code base?)"
+                        ) from None
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise UserError(f"{path}: truncated or corrupt checkpoint: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict) or not str(content.get("format", "")).startswith("assn/"):

@@ -40,7 +40,8 @@ class _Pair:
 
     @cached_property
     def intersection(self) -> Tensor:
-        return self.inner[0].clamp(min=0) * self.inner[1].clamp(min=0)
+        # relu, not clamp: for boxes that just touch, clamp's gradient is 1 in older PyTorch and 0 in newer.
+        return self.inner[0].relu() * self.inner[1].relu()
 
     @cached_property
     def union(self) -> Tensor:

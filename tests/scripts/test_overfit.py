@@ -10,17 +10,19 @@ from utils.report import read_csv
 from utils.settings import make_parser
 
 # No chance in the pictures, so that there is one thing to learn.
-RECIPE = {"optimizer": "AdamW", "momentum": 0.9, "lr0": 0.002, "lrf": 0.05, "warmup_epochs": 10, "warmup_min_iters": 10,
+RECIPE = {"optimizer": "AdamW", "momentum": 0.9, "lr0": 0.004, "lrf": 0.05, "warmup_epochs": 10, "warmup_min_iters": 10,
           "warmup_bias_lr": 0.0, "clip_grad": 10.0, "weight_decay": 0.0, "mosaic": 0.0, "mixup": 0.0, "translate": 0.0,
           "scale": 0.0, "fliplr": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, epochs", [("yolov8n", 200), ("yolov7-tiny", 300)])
+@pytest.mark.parametrize("name, epochs", [("yolov8n", 300), ("yolov7-tiny", 300)])
 def test_eight_images_are_learned_by_heart(shared, tmp_path, name, epochs):
     coco = shared / "data/coco-tiny"
     content = json.loads((coco / "annotations/instances_train2017.json").read_text())
-    content["images"] = content["images"][:8]
+    # 16 px are 10 at this size: below the finest stride of 8 there is no cell that could learn an object.
+    tiny = {a["image_id"] for a in content["annotations"] if a["iscrowd"] or min(a["bbox"][2:]) < 16}
+    content["images"] = [image for image in content["images"] if image["id"] not in tiny][:8]
     kept = {image["id"] for image in content["images"]}
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
     (tmp_path / "eight.json").write_text(json.dumps(content))
