@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data.letterbox import letterbox
 from data.streams import Frame, open_source
+from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import Runtime, load_runtime
 from utils.cli import add_device, add_size, class_indices, fraction, positive, refused
 from utils.errors import UserError, run_script
@@ -57,12 +58,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--hide-labels", action="store_true", help="draw boxes without class and score")
     parser.add_argument("--hide-conf", action="store_true", help="draw the class without the score")
     parser.add_argument("--vid-stride", type=positive, default=1, help="take every n-th frame of a video")
+    add_plugin_flag(parser)
     refused(parser, REFUSED)
     return parser
 
 
 def main(args: argparse.Namespace) -> Path | None:
     """Detect in everything that `--source` means; returns the results folder, None where nothing was to be saved."""
+    load_plugins(args)
     runtime = load_runtime(args.weights, args.device, args.half)
     classes = class_indices(args.classes, runtime.names)
     size = runtime.choose_size(args.imgsz)

@@ -16,6 +16,7 @@ import torch
 from data.shapes import Scene, render
 from models import load_model
 from models.export import FORMATS, OPSET, ExportOptions, export
+from models.plugins import add_plugin_flag, load_plugins
 from utils.cli import add_device, add_size, input_size, number, positive, refused
 from utils.device import select_device
 from utils.errors import UserError, run_script
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--opset", type=number(int, 11, 25), help=f"ONNX operator set (default {OPSET})")
     parser.add_argument("--simplify", action="store_true", help="ONNX: fold and tidy the graph with onnxslim")
     add_device(parser, default="cpu")
+    add_plugin_flag(parser)
     refused(parser, REFUSED)
     return parser
 
@@ -57,6 +59,7 @@ def known_format(word: str) -> str:
 
 def main(args: argparse.Namespace) -> list[Path]:
     """Export every format asked for; returns the files. Raises `UserError`, with no file replaced by a worse one."""
+    load_plugins(args)
     weights = Path(args.weights)
     if weights.suffix != ".pt":
         raise UserError(f"--weights {weights}: only checkpoints (.pt) can be exported")

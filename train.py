@@ -6,6 +6,7 @@ Results lie in runs/train/exp, exp2, ...
 
 import argparse
 import math
+import shlex
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,11 +24,12 @@ from data.loader import eval_loader, train_loader
 from models import build_model, load_model
 from models.catalogue import resolve
 from models.losses import scale_gains
-from models.rows import parse_row
+from models.plugins import add_plugin_flag, load_plugins
 from models.weights import transfer
 from utils import plots, report
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.device import amp_dtype, describe, memory_gb, seed_everything, select_device
+from utils.cli import input_size
+from utils.device import amp_dtype, describe, memory_gb, one_process, seed_everything, select_device
 from utils.ema import ModelEMA
 from utils.errors import UserError, run_script
 from utils.optim import Schedule, auto_optimizer, build_optimizer, freeze, scaled_weight_decay, warmup_iterations
@@ -57,11 +59,13 @@ class Training:
 
 def main(args: argparse.Namespace) -> Path:
     """Train as told; returns the folder of results."""
+    load_plugins(args)
     stored = None
     if args.resume:
         path = find_resume(args.resume, args.project)
         stored = load_checkpoint(path)
         args = settings_of(stored, args, path)
+    one_process()
     device = select_device(args.device)
     seed_everything(args.seed, device)
 
@@ -71,19 +75,32 @@ def main(args: argparse.Namespace) -> Path:
     if train_index.names != val_index.names:
         raise UserError(f"{data}: its train and val splits name different classes ({train_index.names[:5]} ... and "
                         f"{val_index.names[:5]} ...); give `names:` in the YAML")
+    if stored and train_index.names != stored["names"]:
+        raise UserError(f"--resume: {data} names the classes {train_index.names[:5]} ..., the run {stored['names'][:5]} "
+                        "...; give it back the data that it was started on")
     model, recipe = stored_model(stored) if stored else make_model(args, train_index.names)
     frozen = freeze(model, args.freeze)
     if frozen:
         print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
     loader = train_loader(train_index, args.imgsz[0], args.batch_size, AugmentConfig(**recipe.augment),
                           workers=args.workers, seed=args.seed, cache=args.cache)
-    val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=args.workers)
+    val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=args.workers,
+                             stride=max(model.strides))
     run = make_training(args, recipe, model.to(device, memory_format=torch.channels_last), device, len(loader))
     folder = path.parent.parent if stored else report.increment_dir(args.project, args.name, args.exist_ok)
     if stored:
         restore(run, stored)
     introduce(args, run, folder, train_index, val_index)
-    fit(args, run, folder, loader, val_loader, val_index)
+    try:
+        fit(args, run, folder, loader, val_loader, val_index)
+    except KeyboardInterrupt:
+        if (folder / "weights" / "last.pt").is_file() and not args.nosave:
+            print(f"\nstopped in epoch {run.epoch + 1}; to go on after epoch {run.epoch}: "
+                  f"python train.py --resume {shlex.quote(str(folder))}")
+        raise
+    except torch.OutOfMemoryError:
+        raise UserError(f"--batch-size {args.batch_size} at --imgsz {max(args.imgsz)} does not fit into the memory of "
+                        f"{describe(device)}; lower one of them") from None
     if loader.damaged:
         print(f"{len(loader.damaged)} images could not be decoded and taught nothing, the first: {loader.damaged[0]}")
     return finish(args, folder, val_loader, val_index, device)
@@ -99,9 +116,11 @@ def make_model(args: argparse.Namespace, names: list[str]) -> tuple[nn.Module, R
     if args.hyp or not args.data:
         recipe = load_recipe(args.hyp or "demo", words, base=recipe)
     settle(args, recipe)
+    with torch.device("meta"):  # no memory, no initialisation: only to learn the strides
+        strides = build_model(config).strides
+    args.imgsz = list(input_size(args.imgsz, max(strides)))[:len(args.imgsz)]
     config["trained"] = {"data": args.data or "shapes", "imgsz": args.imgsz}  # where val.py and detect.py begin
-    levels = len(parse_row(config["head"][-1], config["source"]).sources)
-    recipe.gains = scale_gains(recipe.gains, levels, len(names), max(args.imgsz), config["recipe"])
+    recipe.gains = scale_gains(recipe.gains, len(strides), len(names), max(args.imgsz), config["recipe"])
     smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
     model = build_model(config, gains=recipe.gains, **smoothing)
     for note in recipe.notes:
@@ -149,8 +168,9 @@ def introduce(args: argparse.Namespace, run: Training, folder: Path, train: Inde
 def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loader, held: Index) -> None:
     """All epochs: train, validate, save; ends early where nothing improves for `--patience` epochs."""
     log, board = report.CsvLog(folder / "results.csv", from_epoch=run.epoch), report.Board(folder, from_epoch=run.epoch)
-    began = time.perf_counter()
-    while run.epoch < args.epochs:
+    began = time.perf_counter() - float(log.rows[-1].get("time") or 0 if log.rows else 0)  # a resumed run goes on
+    tired = False
+    while run.epoch < args.epochs and not tired:
         if run.epoch >= args.epochs - args.close_mosaic:
             loader.close_mosaic()
         loader.set_epoch(run.epoch)
@@ -164,12 +184,12 @@ def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loade
         row["lr"] = run.optimizer.param_groups[0]["lr"]
         log.append(row)
         board.add(row, run.epoch)
-        tired = bool(args.patience and run.best_epoch and run.epoch - run.best_epoch >= args.patience)
+        better = judge(run, row)
+        tired = is_tired(args, run, row)
         if last or tired or not args.nosave:
-            save(args, run, folder, row)
-        if tired:
+            save(args, run, folder, better or args.nosave or (last and not run.best_epoch))
+        if tired and not last:
             print(f"stopping: no better result for {args.patience} epochs (--patience) since epoch {run.best_epoch}")
-            break
     board.close()
 
 
@@ -243,14 +263,27 @@ def validate(run: Training, loader, held: Index) -> dict[str, float]:
     return {**metrics, **{f"val/{k}": v for k, v in result.losses.items()}}
 
 
-def save(args: argparse.Namespace, run: Training, folder: Path, row: dict[str, float]) -> None:
-    """Write last.pt, best.pt where this epoch is the best so far, and the periodic copy."""
+def judge(run: Training, row: dict[str, float]) -> bool:
+    """Whether this epoch's validation, where there was one, is the best so far; remembers it."""
+    fitness = 0.1 * row["metrics/AP50"] + 0.9 * row["metrics/AP"] if "metrics/AP" in row else -1.0  # as in YOLOv5
+    if fitness > run.best:
+        run.best, run.best_epoch = fitness, run.epoch
+        return True
+    return False
+
+
+def is_tired(args: argparse.Namespace, run: Training, row: dict[str, float]) -> bool:
+    """Whether `--patience` is at its end; only an epoch that was validated can say so."""
+    waited = run.epoch - run.best_epoch
+    return bool("metrics/AP" in row and args.patience and run.best_epoch and waited >= args.patience)
+
+
+def save(args: argparse.Namespace, run: Training, folder: Path, best: bool) -> None:
+    """Write last.pt, best.pt where told that these weights are the best, and the periodic copy."""
     model = run.ema.model
     content: dict[str, Any] = {"config": model.config, "names": model.names, "model": model.state_dict(),
                                "epoch": run.epoch}
-    fitness = 0.1 * row["metrics/AP50"] + 0.9 * row["metrics/AP"] if "metrics/AP" in row else -1.0  # as in YOLOv5
-    if fitness > run.best or (run.epoch == args.epochs and not run.best_epoch):
-        run.best, run.best_epoch = fitness, run.epoch
+    if best:
         save_checkpoint(content, folder / "weights" / "best.pt")
     settings = {k: v for k, v in vars(args).items() if k not in ("debug", "resume")}
     state = {"args": settings, "recipe": vars(run.recipe), "epoch": run.epoch, "best": run.best,
@@ -290,6 +323,12 @@ def finish(args: argparse.Namespace, folder: Path, loader, held: Index, device: 
     return folder
 
 
-if __name__ == "__main__":
+def build_parser() -> argparse.ArgumentParser:
+    """The words of YOLO's train.py (`utils.settings`), and `--plugin`."""
     parser = make_parser(__doc__.splitlines()[0])
-    run_script(main, parser)
+    add_plugin_flag(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run_script(main, build_parser())

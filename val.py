@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from data import Index, load_index
 from data.loader import eval_loader
+from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import load_runtime
 from utils import plots, report
 from utils.cli import add_device, add_size, add_workers, fraction, positive, refused
@@ -45,6 +46,7 @@ class Evaluation:
 
 def main(args: argparse.Namespace) -> Evaluation:
     """Evaluate each of `--weights`; prints the tables and returns the last evaluation."""
+    load_plugins(args)
     device = select_device(args.device)
     for weights in args.weights:
         runtime = load_runtime(weights, device, half=args.half)
@@ -190,6 +192,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--project", default="runs/val", help="folder of results")
     parser.add_argument("--name", default="exp", help="sub-folder of results")
     parser.add_argument("--exist-ok", action="store_true", help="write into an existing folder")
+    add_plugin_flag(parser)
     refused(parser, {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
                      "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"})
     return parser

@@ -6,6 +6,7 @@ import torch
 
 from models.catalogue import NECKS, NO_NECK, known_models
 from models.detector import build_model
+from models.plugins import add_plugin_flag, load_plugins
 from models.summary import format_summary, summarise
 from utils.errors import UserError, run_script
 
@@ -18,11 +19,13 @@ def parser() -> argparse.ArgumentParser:
                        help="side, or height and width, in pixels")
     flags.add_argument("--nc", type=int, help="number of classes; the model file's by default")
     flags.add_argument("--neck", help=f"put this neck on: {', '.join([NO_NECK, *NECKS])}")
+    add_plugin_flag(flags)
     return flags
 
 
 def main(args: argparse.Namespace) -> None:
     """Print the table, or the known names."""
+    load_plugins(args)
     if args.model is None:
         print("\n".join(known_models()))
         return

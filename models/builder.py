@@ -10,12 +10,13 @@ from models import layers, necks
 from models.catalogue import NECKS
 from models.graph import IMAGE, Graph, Node, Series, relative_stride
 from models.heads import anchor, dfl
+from models.layers import extras, forks, rearrange
 from models.layers.conv import activation, default_activation
 from models.registry import LayerType, lookup
 from models.rows import Row, find_layer, parse_row, words_of
 from utils.errors import UserError, nearest
 
-DECLARED = (layers, necks, anchor, dfl)  # importing them fills the registry
+DECLARED = (layers, extras, forks, rearrange, necks, anchor, dfl)  # importing them fills the registry
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def _rows(config: dict[str, Any]) -> list[Row]:
     written = [*config.get("backbone", []), *config["head"]]
     rows = [parse_row(entry, f"{config['source']} row {i}") for i, entry in enumerate(written)]
     if config["neck"]:
-        _insert_neck(rows, config["neck"], len(config.get("anchors") or ()))
+        anchors = config.get("anchors")
+        _insert_neck(rows, config["neck"], len(anchors) if isinstance(anchors, list) else 0)
     rows[-1].options = {**rows[-1].options, **config["options"]}
     return rows
 
@@ -136,16 +138,25 @@ def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Sca
                 raise UserError(f"{width} must be a whole number of channels from 1, not {written!r}")
             bound.arguments[width] = scale.channels(written)
     keywords = dict(bound.kwargs)
-    if kind.wants_strides:
+    if kind.wants("strides"):
         keywords["strides"] = [_stride(s, nodes) for s in sources]
+    if kind.wants("rows"):
+        keywords["rows"] = [node.channels for node in nodes]
     copies = scale.repeats(row.repeats)
     if kind.repeats:
         keywords[kind.repeats], copies = copies, 1
     if kind.many:
-        return kind.cls(channels, *bound.args, **keywords), kind
+        return _declared(kind.cls(channels, *bound.args, **keywords)), kind
     if len(channels) != 1:
         raise UserError(f"reads one map, but {len(channels)} are given")
     made: list[nn.Module] = []
     for _ in range(copies):
-        made.append(kind.cls(made[-1].out_channels if made else channels[0], *bound.args, **keywords))
+        made.append(_declared(kind.cls(made[-1].out_channels if made else channels[0], *bound.args, **keywords)))
     return made[0] if len(made) == 1 else Series(made), kind
+
+
+def _declared(layer: nn.Module) -> nn.Module:
+    """The layer, where it says what it gives; a layer of a user's own may have forgotten to."""
+    if not isinstance(getattr(layer, "out_channels", None), int):
+        raise UserError(f"{type(layer).__name__} must set out_channels, the number of channels that it gives")
+    return layer

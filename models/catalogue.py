@@ -7,7 +7,7 @@ for rows of the base by name: `[module, args, options]`, options where wanted; `
 `necks`, the default options of each neck on this base; `recipe`, the file in `cfg/train` to learn by, by default the
 one that the head declares.
 
-In a family's file name the scale's letter stands at the `@`, or behind the first number: `yolov5@6.yaml` holds yolov5n6.
+A scale's letter stands at the `@` of a family's file name, or behind its first number: `yolov5@6.yaml` holds yolov5n6.
 """
 
 import copy

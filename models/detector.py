@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from models.builder import build_graph
 from models.catalogue import resolve
-from utils.checkpoint import load_checkpoint
+from models.weights.details import apply_details
+from models.weights.importing import import_original
+from utils.checkpoint import is_ours, load_checkpoint
 from utils.errors import UserError
 from utils.structures import Detections, PackedTargets, Raw, Targets, pack_targets
 
@@ -28,6 +30,7 @@ class Detector(nn.Module):
         self.config = config
         self.names: list[str] = list(config["names"])
         self.model = build_graph(config)
+        apply_details(self.model, config.get("details"))
 
     def to(self, *args: Any, **kwargs: Any) -> "Detector":
         """As `nn.Module.to`; `memory_format=torch.channels_last` reaches the 4-D tensors and leaves the others, where
@@ -100,8 +103,18 @@ def build_model(model: str | Path | dict[str, Any], num_classes: int | None = No
     return Detector(resolve(model, num_classes, names, neck, head_options))
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> Detector:
-    """A detector from one of our checkpoints, in evaluation mode. Raises `UserError` for a file that is not one."""
+def load_model(path: str | Path, device: torch.device | str = "cpu", *,
+               cfg: str | Path | dict[str, Any] | None = None) -> Detector:
+    """A detector from a checkpoint, in evaluation mode: one of ours, or a `.pt` of YOLOv3, v4, v5, YOLOR, v7, v8 or
+    their forks (docs/originals.md), of which nothing is executed.
+
+    cfg: the model that a bare state dict holds, where it fits none that we know. Raises `UserError` for a file that is
+    truncated, asks to run something, or does not fit the model that it describes.
+    """
+    if not is_ours(path):
+        return import_original(path, Detector, cfg)[0].to(device).eval()
+    if cfg is not None:
+        raise UserError(f"{path}: a checkpoint of this project says itself which model it holds; leave cfg out")
     checkpoint = load_checkpoint(path)
     model = build_model(checkpoint["config"], names=checkpoint["names"])
     try:

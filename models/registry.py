@@ -3,7 +3,7 @@
 A layer is an `nn.Module` whose first constructor argument is the channels it reads: an int, or a list with one int per
 input where it is registered with `many=True`. It exposes `out_channels` and, where it changes resolution, `stride`, the
 relative stride (2 halves the map, 0.5 doubles it; absent means 1). A keyword-only argument called `strides` receives
-the strides in pixels of its inputs.
+the strides in pixels of its inputs; one called `rows` receives the channels of all rows before it.
 """
 
 import inspect
@@ -14,6 +14,8 @@ from typing import Any
 from torch import nn
 
 from utils.errors import UserError, nearest
+
+SUPPLIED = ("strides", "rows")  # keyword-only arguments that the builder fills in where a constructor has them
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class LayerType:
     def signature(self) -> inspect.Signature:
         """The constructor's arguments as a row writes them: without those that the builder supplies."""
         own = list(inspect.signature(self.cls).parameters.values())[1:]
-        return inspect.Signature([p for p in own if p.name not in ("strides", self.repeats)])
+        return inspect.Signature([p for p in own if p.name not in (*SUPPLIED, self.repeats)])
 
-    @property
-    def wants_strides(self) -> bool:
-        return "strides" in inspect.signature(self.cls).parameters
+    def wants(self, supplied: str) -> bool:
+        """Whether the constructor asks the builder for one of `SUPPLIED`."""
+        return supplied in inspect.signature(self.cls).parameters
 
     def accepts(self, args: list[Any], options: dict[str, Any]) -> bool:
         """Whether a row's arguments fit the constructor."""

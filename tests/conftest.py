@@ -1,10 +1,15 @@
 """Fixtures that every test may use."""
 
-from pathlib import Path
+import os
 
-import pytest
+# Before torch is imported: `make test` runs two processes on two cores, and threads that fight for a core spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tests.golden_rule import SHARED, load_golden
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tests.golden_rule import SHARED, load_golden  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import torch
 from utils.errors import UserError
 
 FORMAT = "assn/1"
-_OURS = re.compile(rb"\x80.{0,12}?X\x06\x00\x00\x00format.{0,6}?X.\x00\x00\x00assn/", re.S)  # how such a pickle begins
+_OURS = re.compile(rb"X\x06\0\0\0format.{0,6}?X.\0\0\0assn/", re.S)  # "format": "assn/..." as torch pickles it
 
 
 def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
@@ -40,12 +40,12 @@ def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
 
 
 def is_ours(path: Path | str) -> bool:
-    """Whether a file says that it is a checkpoint of this project, told from its first bytes alone."""
+    """Whether a file says that it is a checkpoint of this project; its bytes are searched, nothing is unpickled."""
     try:
         with zipfile.ZipFile(path) as archive:
             entry = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(entry) as file:
-                return bool(_OURS.match(file.read(64)))
+                return bool(_OURS.search(file.read(1 << 26)))
     except (OSError, zipfile.BadZipFile, StopIteration, RuntimeError, NotImplementedError):
         return False
 

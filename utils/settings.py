@@ -12,7 +12,7 @@ from utils.optim import OPTIMIZERS
 from utils.recipe import Recipe
 
 DEFAULTS = {"epochs": 100, "imgsz": 640, "batch_size": 16, "val_interval": 1}
-OF_THE_MACHINE = ("device", "workers", "cache", "resume", "debug")  # these may differ when a run is resumed
+OF_THE_MACHINE = ("plugin", "device", "workers", "cache", "resume", "debug")  # these may differ when a run is resumed
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

@@ -12,8 +12,9 @@ def scale_gains(gains: Mapping[str, float], num_levels: int, num_classes: int, i
     """Gains of a hyper-parameter file -> gains to train with.
 
     image_size: pixels of the (longer) side of the training frame. family: "v3", "v5", "v7" (with or without "yolo", and
-    whatever follows a hyphen: "yolov7-p6"): box *= 3/levels, cls *= classes/80 * 3/levels, obj *= (image/640)^2 * 3/levels; "v4", "yolor": the same but obj *=
-    3/levels, and 1.4 more from 4 levels on; "v8": as they are. Raises `UserError` for another family.
+    with or without a suffix, as in "yolov7-p6"): box *= 3/levels, cls *= classes/80 * 3/levels, obj *= (image/640)^2 *
+    3/levels; "v4", "yolor": the same but obj *= 3/levels, and 1.4 more from 4 levels on; "v8": as they are. Raises
+    `UserError` for another family.
     """
     name = family.lower().partition("-")[0]
     name = name if name in FAMILIES else name.removeprefix("yolo")

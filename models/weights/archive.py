@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from models.weights.pickles import Reader, Refusal
+from models.weights.pickles import Refusal, load_pickle
 from utils.errors import UserError
 
 MAGIC = 0x1950A86A20F9469CFC6C  # opens the stream of torch before 1.6
@@ -22,6 +22,9 @@ MAX_PICKLE = 1 << 28  # bytes; the largest known model's is some 2 MB, as its nu
 
 _UNREADABLE = (pickle.UnpicklingError, AttributeError, TypeError, ValueError, IndexError, KeyError, OverflowError,
                RecursionError, MemoryError, ImportError)
+
+# How Python's readers of pickles say that the data end too early.
+_ENDED = ("truncated", "exhausted", "not enough data", "remain", "no newline")
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def open_archive(path: Path | str) -> Iterator[Any]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield _read_zip(archive, path)
-        elif not start or start.startswith(b"PK\x03\x04"):
+        elif not start or start.startswith(b"PK\x03\x04"[:len(start)]):
             raise UserError(f"{path}: truncated ({path.stat().st_size:,} bytes): the end of the archive is missing; "
                             "copy or download it again")
         elif start.startswith(b"\x80"):
@@ -57,7 +60,7 @@ def open_archive(path: Path | str) -> Iterator[Any]:
         raise UserError(_truncated(path)) from None
     except (*_UNREADABLE, zipfile.BadZipFile, NotImplementedError) as error:
         text = str(error).strip().splitlines()[:1]
-        if "truncated" in str(error) or "ran out of input" in str(error).lower():
+        if any(word in str(error) for word in _ENDED):
             raise UserError(_truncated(path)) from None
         raise UserError(f"{path}: corrupt checkpoint: {''.join(text)[:200] or type(error).__name__}") from None
 
@@ -75,7 +78,8 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> Any:
     if f"{root}constants.pkl" in entries:
         raise UserError(f"{path}: a TorchScript program, not a checkpoint; give the .pt that it was made from")
     if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in entries.values()):
-        raise UserError(f"{path}: its entries are compressed or encrypted, which torch.save never does; save it again with torch")
+        raise UserError(f"{path}: its entries are compressed or encrypted, as torch.save never writes them; save it "
+                        "again with torch")
     if f"{root}byteorder" in entries and archive.read(f"{root}byteorder").strip() == b"big":
         raise UserError(f"{path}: written on a big-endian machine; save it again on another")
     if entries[f"{root}data.pkl"].file_size > MAX_PICKLE:
@@ -89,7 +93,8 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> Any:
                              + ("is missing" if info is None else f"holds {held} bytes"))
         return lambda: archive.read(info)
 
-    return Reader(io.BytesIO(archive.read(f"{root}data.pkl")), locate).load()
+    program = archive.read(f"{root}data.pkl")
+    return load_pickle(io.BytesIO(program), len(program), locate)
 
 
 def _read_stream(stream: mmap.mmap, path: Path) -> Any:
@@ -108,7 +113,7 @@ def _read_stream(stream: mmap.mmap, path: Path) -> Any:
         return read
 
     def load() -> Any:
-        return Reader(stream, locate).load()
+        return load_pickle(stream, len(stream), locate)
 
     magic = load()
     if type(magic) is not int or magic != MAGIC:

@@ -6,12 +6,15 @@ so the n-th tensor of an original is the n-th of ours although their names diffe
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from models.detector import Detector
 from utils.errors import UserError
+
+if TYPE_CHECKING:  # a detector loads its weights through this package
+    from models.detector import Detector
 
 # Constants that a model file implies: not learned, stored in grid units or not at all depending on the code base.
 GEOMETRY = ("anchors", "anchor_grid", "dfl.conv.weight")
@@ -36,7 +39,7 @@ class CarryReport:
         return text
 
 
-def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> CarryReport:
+def import_state_dict(model: "Detector", original: Mapping[str, Tensor]) -> CarryReport:
     """Carry an original's whole state dict, in its own order, into the model of the same architecture.
 
     Geometry constants (anchors, DFL bins) are left out on both sides. Raises `UserError` naming the first pair that
@@ -65,40 +68,69 @@ def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> CarryR
     return report
 
 
-def transfer(model: Detector, source: Detector) -> CarryReport:
-    """Carry into `model` whatever of `source` fits, row by row: rows of the same number, and head to head.
+def transfer(model: "Detector", source: "Detector") -> CarryReport:
+    """Carry into `model` whatever of `source` fits: head to head, and the rest row by row or in order.
 
-    For fine-tuning with other classes or another neck: a neck stands between the base's rows and the head, so all rows
-    of the base keep their numbers. Tensors of other shapes, and rows that the other lacks, are reported.
+    For fine-tuning with other classes or another neck. Row by row, rows of the same number and neck to neck, serves two
+    models of our rows. An original's model, of many small rows, lists the same tensors in the same order as ours of
+    compound rows: those are carried in order, up to the first that differs. Whichever way carries more is taken.
     """
-    report = CarryReport()
-    heads = {"model": len(model.model) - 1, "source": len(source.model) - 1}
-    necks = {"model": bool(model.config["neck"]), "source": bool(source.config["neck"])}
-    ours = _by_row(model, heads["model"], necks["model"])
-    theirs = _by_row(source, heads["source"], necks["source"])
-    writes = []
-    for (row, name), (key, value) in theirs.items():
-        if (row, name) not in ours:
-            report.left[key] = "the model has no such tensor"
-        elif ours[row, name][1].shape != value.shape:
-            report.left[key] = "shapes differ"
-        else:
-            report.carried.append((key, ours[row, name][0]))
-            writes.append((ours[row, name][1], value))
-    carried = {our for _, our in report.carried}
-    report.kept = {key: "nothing to carry" for key, _ in ours.values() if key not in carried}
-    _write(writes)
+    ours, theirs = _by_row(model), _by_row(source)
+    by_row = {key: (key, "the model has no such tensor") for key in theirs}
+    in_order = {**by_row, **_in_order(theirs, ours)}
+    reports = [_compare(theirs, ours, pairs) for pairs in (by_row, in_order)]
+    report = max(reports, key=lambda r: len(r.carried))
+    if source.config.get("details") not in (None, model.config.get("details")):
+        report.left["details"] = "batch norm constants or activations of the source alone; without --cfg they stay"
+    mine, his = model.state_dict(), source.state_dict()
+    _write((mine[our], his[their]) for their, our in report.carried)
     return report
 
 
-def _by_row(model: Detector, head: int, has_neck: bool) -> dict[tuple[str, str], tuple[str, Tensor]]:
+Entries = dict[tuple[str, str], tuple[str, Tensor]]
+
+
+def _by_row(model: "Detector") -> Entries:
     """State entries under (row, name in the row); the head and the neck are rows of their own name."""
-    rows = {str(head): "head", **({str(head - 1): "neck"} if has_neck else {})}
+    head = len(model.model) - 1
+    rows = {str(head): "head", **({str(head - 1): "neck"} if model.config["neck"] else {})}
     entries = {}
     for key, value in model.state_dict().items():
         _, row, name = key.split(".", 2)
         entries[rows.get(row, row), name] = (key, value)
     return entries
+
+
+def _in_order(theirs: Entries, ours: Entries) -> dict[tuple[str, str], tuple[tuple[str, str], str]]:
+    """Partners of everything before the head, position by position, as long as kinds and shapes agree."""
+    before = [[(row, name) for row, name in entries if row != "head"] for entries in (theirs, ours)]
+    partners, stopped = {}, False
+    for i, their in enumerate(before[0]):
+        our = before[1][i] if i < len(before[1]) else None
+        stopped = (stopped or our is None or _kind(their) != _kind(our)
+                   or theirs[their][1].shape != ours[our][1].shape)
+        partners[their] = (("", ""), "the models differ from there on") if stopped else (our, "")
+    return partners
+
+
+def _kind(place: tuple[str, str]) -> str:
+    return place[1].rpartition(".")[2]
+
+
+def _compare(theirs: Entries, ours: Entries, pairs: dict[tuple[str, str], tuple[tuple[str, str], str]]) -> CarryReport:
+    """What these pairs would carry, and why the rest would stay."""
+    report = CarryReport()
+    for place, (key, value) in theirs.items():
+        partner, reason = pairs[place]
+        if partner not in ours:
+            report.left[key] = reason
+        elif ours[partner][1].shape != value.shape:
+            report.left[key] = "shapes differ"
+        else:
+            report.carried.append((key, ours[partner][0]))
+    carried = {our for _, our in report.carried}
+    report.kept = {key: "nothing to carry" for key, _ in ours.values() if key not in carried}
+    return report
 
 
 def _write(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:

@@ -1,8 +1,8 @@
 """What a checkpoint's layers have otherwise than ours of the same rows: constants of batch norms, single activations.
 
 They are kept in the config under `details`: `batch_norm`, [eps, momentum] of all 2-D batch norms, and `modules`, by
-name, [eps, momentum] of one batch norm or the activation that one `act` is. A name begins with the row's number, or with
-`head`, which keeps its name where a neck comes before it.
+name, [eps, momentum] of one batch norm or the activation that one `act` is. A name begins with the row's number, or
+with `head`, which keeps its name where a neck comes before it.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from torch import nn
 
 from models.layers.conv import activation
 from models.weights.originals import Original
+from utils.errors import UserError
 
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -52,10 +53,17 @@ def find_details(rows: nn.ModuleList, original: Original, pairs: Iterable[tuple[
             modules[_name(key, rows)] = value
     for key, module in rows.named_modules():
         text = original.activations.get(theirs.get(key, ""))
-        if key.endswith(".act") and text and not _same(module, activation(text)):
+        if key.endswith(".act") and text and not _same(module, _activation(text, key)):
             modules[_name(key, rows)] = text
     details = {"batch_norm": list(common) if common and list(common) != plain else None, "modules": modules}
     return {word: value for word, value in details.items() if value}
+
+
+def _activation(text: str, key: str) -> nn.Module:
+    try:
+        return activation(text)
+    except ValueError as error:
+        raise UserError(f"row {key.partition('.')[0]}: {error}") from None
 
 
 def _same(a: nn.Module, b: nn.Module) -> bool:

@@ -64,7 +64,7 @@ def read_original(path: Path | str) -> Original:
             path, part, {k: _loaded(v, k) for k, v in _tensors(modules)}, _description(attributes.get("yaml")),
             _names(attributes) or _names(content), _numbers(attributes.get("stride")) or _numbers(head.get("stride")),
             {k: [r.attributes.get("eps"), r.attributes.get("momentum")] for k, r in modules.items()
-             if "BatchNorm" in r.path},
+             if "BatchNorm" in r.path and isinstance(r.attributes.get("eps"), float)},
             {k: _activation(r) for k, r in modules.items() if k.endswith(".act")}, _image_size(content))
 
 
@@ -86,7 +86,7 @@ def _choose(content: Any, path: Path) -> tuple[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    return value.path if isinstance(value, Record) else type(value).__name__
+    return value.path if isinstance(value, Record) else getattr(value, "name", type(value).__name__)
 
 
 def _is_module(value: Any) -> bool:
@@ -165,8 +165,8 @@ def _description(yaml: Any) -> dict[str, Any] | None:
 def _names(owner: Any) -> list[str] | None:
     """Class names, which are a list or a dict by number."""
     names = owner.get("names") if isinstance(owner, dict) else None
-    if isinstance(names, dict) and all(isinstance(k, int) for k in names):
-        names = [names[k] for k in sorted(names)]
+    if isinstance(names, dict) and all(str(k).isdigit() for k in names):
+        names = [names[k] for k in sorted(names, key=int)]
     return [str(n) for n in names] if isinstance(names, list | tuple) and names else None
 
 

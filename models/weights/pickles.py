@@ -7,7 +7,9 @@ file that calls one is refused with the name it asked for.
 """
 
 import pickle
+import pickletools
 import re
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -22,9 +24,12 @@ DTYPES = {"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfSt
           "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
           "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
           "BoolStorage": torch.bool}
-_SAME = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy._core.multiarray": "numpy.core.multiarray",
-         "pathlib._local": "pathlib"}  # one name for what Python 2, 3 and numpy 1, 2 call differently
+# One name for what Python 2, 3 and numpy 1, 2 call differently; protocol 2, torch's own, writes the names of Python 2.
+_SAME = {**IMPORT_MAPPING, "numpy._core.multiarray": "numpy.core.multiarray", "pathlib._local": "pathlib"}
 _KNOWN_AS = {"posix.system": "os.system", "nt.system": "os.system"}
+
+
+Locate = Callable[[str, int, torch.dtype], Callable[[], bytes]]  # key, count, type of a storage -> what reads it
 
 
 class Refusal(Exception):
@@ -220,19 +225,33 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _NAMESPACES = ("SimpleNamespace", "IterableSimpleNamespace")  # Python writes these as a call without arguments
 
 
+def load_pickle(file: BinaryIO, size: int, locate: Locate) -> Any:
+    """The next object in `file`, which is `size` bytes long.
+
+    Looked through first: a program may number its memo as it likes, and Python reserves memory up to that number.
+    """
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if "PUT" in opcode.name and argument > size:
+            raise ValueError(f"entry {argument} of the memo, at byte {position}, in a file of {size} bytes")
+    file.seek(start)
+    return Reader(file, locate).load()
+
+
 class Reader(pickle.Unpickler):
     """An unpickler that imports nothing and calls only what `_FUNCTIONS` lists.
 
     locate: gives the bytes of a storage by its key, as a function to call later, with the count of its numbers.
     """
 
-    def __init__(self, file: BinaryIO, locate: Callable[[str, int, torch.dtype], Callable[[], bytes]]) -> None:
+    def __init__(self, file: BinaryIO, locate: Locate) -> None:
         super().__init__(file, encoding="utf-8", errors="replace")
         self.locate = locate
         self.globals: dict[str, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        path = f"{_SAME.get(module, module)}.{name}"
+        module, name = NAME_MAPPING.get((module, name), (_SAME.get(module, module), name))
+        path = f"{module}.{name}"
         if path not in self.globals:
             self.globals[path] = self._global(path, name)
         return self.globals[path]
@@ -248,8 +267,13 @@ class Reader(pickle.Unpickler):
             return Allowed(path, lambda: Record.__new__(kind))
         return kind_of(_KNOWN_AS.get(path, path))
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """("storage", type, key, device, count[, view]) -> the storage, unread."""
+    def persistent_load(self, pid: Any) -> Any:
+        """("storage", type, key, device, count[, view]) -> the storage, unread.
+
+        ("module", class, its file, its source), as torch before 1.6 wraps classes -> the class; the source is left.
+        """
+        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module" and isinstance(pid[1], Kind):
+            return pid[1]
         if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"
                 and isinstance(pid[1], torch.dtype) and type(pid[4]) is int and pid[4] >= 0):
             raise ValueError(f"a persistent object that is no storage: {str(pid)[:80]}")

@@ -10,15 +10,15 @@ from models.layers.conv import RepConv
 
 def unfold(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """`state` with what `model` has and fusing took away, under the names of the model; others stay as they are."""
-    state = dict(state)
+    state, ours = dict(state), model.state_dict()
     for name, module in model.named_modules():
         if isinstance(module, RepConv) and f"{name}.rbr_reparam.weight" in state:
             _rep_conv(state, name, module)
-        elif isinstance(getattr(module, "bn", None), nn.BatchNorm2d) and f"{name}.conv.bias" in state:
-            if f"{name}.bn.weight" not in state and f"{name}.conv.bias" not in model.state_dict():
-                _norm(state, f"{name}.bn", module.bn, state.pop(f"{name}.conv.bias"))
-    if any(key.endswith(".m.0.weight") for key in state):
-        for key, value in model.state_dict().items():  # a head that lost its implicit constants
+        elif (isinstance(getattr(module, "bn", None), nn.BatchNorm2d) and f"{name}.conv.bias" in state
+              and f"{name}.conv.bias" not in ours and f"{name}.bn.weight" not in state):
+            _norm(state, f"{name}.bn", module.bn, state.pop(f"{name}.conv.bias"))
+    if any(key.endswith(".m.0.weight") for key in state) and not any(key.endswith(".implicit") for key in state):
+        for key, value in ours.items():  # a head that lost its implicit constants
             if key.endswith(".implicit") and key not in state:
                 state[key] = torch.full_like(value, 1.0 if ".im." in key else 0.0)
     return state

@@ -8,21 +8,27 @@ import torch
 
 from models import build_model, known_models, load_model
 from models.catalogue import NECKS, resolve
+from models.export import ExportOptions, export
 from utils.checkpoint import save_checkpoint
 from utils.structures import Raw, Targets
 
 CLASSES = 3
+SIZE = (64, 128)  # of the images, px: the least that models of stride 64 take, and not square
 
 
 def families() -> list[str]:
-    """One name of each model file: members of a family differ in width and depth only."""
-    return list({resolve(name)["source"]: name for name in reversed(known_models())}.values())
+    """One name of each file that lists rows: other members of a family differ in widths, depths and blocks."""
+    by_file: dict[str, list[str]] = {}
+    for name in known_models():
+        by_file.setdefault(resolve(name)["source"], []).append(name)
+    return [min(names, key=len) for names in by_file.values()]
 
 
-def narrow(name: str, neck: str | None = None) -> dict:
-    """The config of a model with few channels and repeats."""
+def narrow(name: str, neck: str | None = None, depth: float | None = None) -> dict:
+    """The config of a model with an eighth of its channels and, where `depth` is given, few repeats."""
     config = resolve(name, CLASSES, neck=neck)
-    return {**config, "width_multiple": 0.125, "depth_multiple": 0.3}
+    config["width_multiple"] /= 8
+    return config | ({"depth_multiple": depth} if depth else {})
 
 
 def stirred(model: torch.nn.Module) -> torch.nn.Module:
@@ -39,11 +45,11 @@ def stirred(model: torch.nn.Module) -> torch.nn.Module:
 @pytest.fixture(params=[(f, n) for f in families() for n in ("pan", *NECKS)], ids=lambda p: "-".join(p), scope="module")
 def model(request):
     torch.manual_seed(0)
-    return stirred(build_model(narrow(*request.param)))
+    return stirred(build_model(narrow(*request.param, depth=0.3)))
 
 
 def images(batch: int = 2) -> torch.Tensor:
-    return torch.rand(batch, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    return torch.rand(batch, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 def targets() -> list[Targets]:
@@ -74,10 +80,10 @@ def test_types_and_shapes_do_not_depend_on_mode(model):
     for mode in (True, False):
         raw = model.train(mode)(images())
         assert isinstance(raw, Raw)
-        assert raw.image_size == (64, 96)
+        assert raw.image_size == SIZE
         boxes, scores = model.decode(raw)
         shapes.append({name: [m.shape for m in maps] for name, maps in raw.maps.items()})
-        cells = sum(64 * 96 // s**2 for s in model.strides)
+        cells = sum(SIZE[0] * SIZE[1] // s**2 for s in model.strides)
         anchors = model.head.anchors.shape[1] if hasattr(model.head, "anchors") else 1
         assert boxes.shape == (2, cells * anchors, 4)
         assert scores.shape == (2, cells * anchors, CLASSES)
@@ -131,5 +137,52 @@ def test_low_precision_maps_decode_in_float32(model):
 
 
 def test_a_size_that_is_no_multiple_of_the_stride_is_told(model):
-    with pytest.raises(ValueError, match="multiples of 32"):
+    with pytest.raises(ValueError, match=f"multiples of {max(model.strides)}"):
         model(torch.zeros(1, 3, 64, 80))
+
+
+def test_auxiliary_heads_learn_beside_the_lead():
+    torch.manual_seed(0)
+    model = build_model(narrow("yolov7-w6"))
+    raw = model(images())
+    whole = sum(model.loss(raw, targets()).values())
+    lead = sum(model.loss(Raw({"lead": raw.maps["lead"]}, SIZE), targets()).values())
+    assert whole > lead
+    whole.backward()
+    assert all(conv.weight.grad.abs().sum() > 0 for conv in model.head.m2)
+
+
+@pytest.mark.parametrize("neck", ["pan", *NECKS])
+@pytest.mark.parametrize("name", known_models())
+def test_every_name_with_every_neck_learns_fuses_and_survives_a_checkpoint(name, neck, tmp_path):
+    torch.manual_seed(0)
+    model = stirred(build_model(narrow(name, neck)))
+    sum(model.train().loss(model(images()), targets()).values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+    save_checkpoint({"format": "assn/1", "config": model.config, "names": model.names, "model": model.state_dict()},
+                    tmp_path / "best.pt")
+    with torch.no_grad():
+        expected = model.eval().decode(model(images()))
+        again = load_model(tmp_path / "best.pt")
+        assert all(torch.equal(a, b) for a, b in zip(again.decode(again(images())), expected, strict=True))
+        fused = again.fuse()(images())
+        assert "aux" not in fused.maps
+        boxes, scores = again.decode(fused)
+    torch.testing.assert_close(boxes, expected[0], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(scores, expected[1], rtol=0, atol=1e-4)
+
+
+ONE_OF_EACH_FAMILY = [("yolov3-tiny", "pan"), ("yolov4-p5", "ssfpn"), ("yolov5n6", "assn"), ("yolor-p6", "ssfpn"),
+                      ("yolov7-w6", "assn"), ("yolov7-w6", "ssfpn"), ("yolov8n-p2", "ssfpn")]
+OTHERS = [(name, neck) for name in known_models() for neck in ("pan", *NECKS)
+          if (name, neck) not in ONE_OF_EACH_FAMILY]
+
+
+@pytest.mark.parametrize("name, neck", ONE_OF_EACH_FAMILY + [pytest.param(*p, marks=pytest.mark.slow) for p in OTHERS])
+def test_onnx(name, neck, tmp_path):
+    torch.manual_seed(0)
+    model = build_model(narrow(name, neck, depth=0.3)).eval()
+    pictures = torch.randint(256, (1, 3, 16, 16), dtype=torch.uint8)
+    for comparison in export(model, tmp_path / "model.onnx", ExportOptions(SIZE), pictures):
+        assert comparison.boxes < 0.01
+        assert comparison.scores < 1e-4

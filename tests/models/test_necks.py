@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from models.necks.assn import ASSN
 from models.necks.resample import conv3x3_enlarged, enlarge
-from models.necks.ssfpn import SSFPN
+from models.necks.ssfpn import SSFPN, FlatSSFPN
 
 WIDTHS, STRIDES = [16, 24, 32, 40], [8, 16, 32, 64]
 
@@ -21,7 +21,7 @@ def plain_assn(neck: ASSN, pyramid: list) -> torch.Tensor:
 
 def plain_ssfpn(neck: SSFPN, pyramid: list) -> torch.Tensor:
     """Enlarge, stack, convolve in three dimensions, average over the scale axis."""
-    levels = [enlarge(unit(x), f) for unit, x, f in zip(neck.reduce, pyramid, neck.factors, strict=True)]
+    levels = [enlarge(unit(x), f) for unit, x, f in zip(neck.reduce.values(), pyramid, neck.factors, strict=True)]
     scale = neck.scale
     sequence = scale.act(scale.batch3d(scale.conv3d(torch.stack(levels, 2)))).mean(2)
     return torch.cat((sequence, pyramid[0]), 1) if neck.concat else sequence + pyramid[0]
@@ -84,3 +84,23 @@ def test_channel_gate_shapes_only_the_mask_in_the_form_of_the_yolov7_fork():
                                                                                  strides=[8, 16])
     assert spatial.gate(x)[1] is x
     assert not torch.equal(both.gate(x)[1], x)
+
+
+def test_listing_the_coarsest_unit_first_changes_the_order_of_the_state_alone():
+    options = {"widths": WIDTHS[:3], "strides": STRIDES[:3]}
+    fine, coarse = SSFPN(**options), SSFPN(**options, coarse_first=True)
+    assert [k for k in coarse.state_dict() if k.endswith("conv.weight")] == ["reduce.2.conv.weight",
+                                                                            "reduce.1.conv.weight"]
+    coarse.load_state_dict(fine.state_dict())
+    maps = pyramid(3, torch.Generator().manual_seed(0))
+    assert torch.equal(fine.eval()(maps), coarse.eval()(maps))
+
+
+@pytest.mark.parametrize("merge, width", [("replace", 16), ("add", 16), ("concat", 32)])
+def test_unofficial_form_stands_on_the_finest_level(merge, width):
+    neck = FlatSSFPN(WIDTHS[:3], merge=merge, strides=STRIDES[:3])
+    maps = pyramid(3, torch.Generator().manual_seed(0))
+    assert neck(maps).shape == (2, width, *maps[0].shape[2:])
+    assert neck.out_channels == width
+    with pytest.raises(ValueError, match="merge 'ad' is not one of"):
+        FlatSSFPN(WIDTHS[:3], merge="ad", strides=STRIDES[:3])

@@ -4,9 +4,11 @@ from collections import OrderedDict
 
 import pytest
 import torch
+import yaml
 
 from models import build_model
 from models.weights import import_state_dict, transfer
+from tests.models import classic
 from utils.errors import UserError
 
 
@@ -62,3 +64,26 @@ def test_a_base_carries_into_its_neck_variant_with_other_classes():
     assert all(key.startswith("model.22.cv3") for key in report.left)
     assert {key.split(".")[1] for key in report.kept} == {"22", "23"}  # the neck, and the class branches of the head
     assert "shapes differ" in str(report)
+
+
+def test_an_original_of_small_rows_carries_in_order():
+    """YOLOv7 as its authors number it, 105 rows before the head, into our compound rows with a neck and 3 classes."""
+    rows = yaml.safe_load(classic.yolov7([[102, 103, 104]])) | {"width_multiple": 0.25}
+    base, model = build_model(rows, 80), build_model({"base": "yolov7", "neck": "assn", "width_multiple": 0.25}, 3)
+    report = transfer(model, base)
+    assert torch.equal(base.model[51].cv7.conv.weight, model.model[11].cv7.conv.weight)
+    assert torch.equal(base.model[104].rbr_dense[0].weight, model.model[-3].rbr_dense[0].weight)
+    assert torch.equal(base.head.ia[1].implicit, model.head.ia[1].implicit)
+    assert list(report.left.values()) == ["shapes differ"] * 9  # weight, bias and factors of three levels
+    assert {key.split(".")[1] for key in report.kept} == {str(len(model.model) - 2), str(len(model.model) - 1)}
+    assert "tensors carried; 9 left (shapes differ): model.105.m.0.weight" in str(report)
+
+
+def test_order_stops_where_the_models_part():
+    rows = yaml.safe_load(classic.yolov7([[102, 103, 104]])) | {"width_multiple": 0.25}
+    base = build_model(rows, 3)
+    rows["backbone"][17][3][0] = 64
+    report = transfer(build_model({"base": "yolov7", "width_multiple": 0.25}, 3), build_model(rows, 3))
+    assert report.carried and report.left["model.17.conv.weight"] == "the models differ from there on"
+    assert not any(their.startswith("model.17.") for their, _ in report.carried)
+    assert len(base.state_dict()) == len(report.carried) + len(report.left)

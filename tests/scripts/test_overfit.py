@@ -7,7 +7,6 @@ import yaml
 
 import train
 from utils.report import read_csv
-from utils.settings import make_parser
 
 # No chance in the pictures, so that there is one thing to learn.
 RECIPE = {"optimizer": "AdamW", "momentum": 0.9, "lr0": 0.004, "lrf": 0.05, "warmup_epochs": 10, "warmup_min_iters": 10,
@@ -32,5 +31,5 @@ def test_eight_images_are_learned_by_heart(shared, tmp_path, name, epochs):
     words = ["--cfg", name, "--data", tmp_path / "eight.yaml", "--hyp", tmp_path / "by-heart.yaml", "--imgsz", 416,
              "--batch", 8, "--epochs", epochs, "--val-interval", epochs, "--nosave", "--noplots", "--workers", 0,
              "--project", tmp_path, "--name", "run"]
-    train.main(make_parser("").parse_args(list(map(str, words))))
+    train.main(train.build_parser().parse_args(list(map(str, words))))
     assert float(read_csv(tmp_path / "run/results.csv")[-1]["metrics/AP50"]) > 0.9

@@ -15,7 +15,6 @@ import train
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.report import read_csv
-from utils.settings import make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 # One thread: the tests run beside others, and a sum split over another number of threads rounds differently.
@@ -121,7 +120,7 @@ WRONG = {
 def test_wrong_words_are_told_in_one_sentence(place, case, capsys):
     extra, message = WRONG[case]
     with pytest.raises((UserError, SystemExit)) as told:
-        train.main(make_parser("").parse_args([*map(str, words(place, "wrong")), *extra]))
+        train.main(train.build_parser().parse_args([*map(str, words(place, "wrong")), *extra]))
     assert message in f"{told.value} {capsys.readouterr().err}"
     assert not (place / "wrong").exists()
 

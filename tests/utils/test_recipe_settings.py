@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import yaml
 
 import train
 from data.augment import AugmentConfig
+from utils.config import CFG_ROOT
 from utils.errors import UserError
 from utils.recipe import load_recipe
 from utils.settings import make_parser, settle
@@ -16,7 +18,7 @@ def parse(*words):
     return make_parser("").parse_args(list(words))
 
 
-@pytest.mark.parametrize("name", ["yolov5", "yolov7", "yolov8", "demo"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CFG_ROOT / "train").glob("*.yaml")))
 def test_every_recipe_reads(name):
     recipe = load_recipe(name, WORDS)
     AugmentConfig(**recipe.augment)
@@ -34,7 +36,8 @@ def test_a_file_changes_its_base_and_flags_change_both(tmp_path):
 
 
 def test_hyp_files_of_yolov7_read_and_what_has_no_effect_is_told(tmp_path):
-    (tmp_path / "hyp.yaml").write_text("lr0: 0.01\niou_t: 0.2\nanchor_t: 4.0\nfl_gamma: 0.0\npaste_in: 0.15\nloss_ota: 1\n")
+    hyp = {"lr0": 0.01, "iou_t": 0.2, "anchor_t": 4.0, "fl_gamma": 0.0, "paste_in": 0.15, "loss_ota": 1}
+    (tmp_path / "hyp.yaml").write_text(yaml.safe_dump(hyp))
     assert [note.partition(": ")[2] for note in load_recipe(tmp_path / "hyp.yaml", WORDS).notes] == [
         "paste_in: 0.15 is not supported and has no effect"]
 

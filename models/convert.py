@@ -1,0 +1,46 @@
+"""Write a checkpoint of another code base in our format: python -m models.convert old.pt new.pt."""
+
+import argparse
+from pathlib import Path
+
+from models.detector import Detector
+from models.plugins import add_plugin_flag, load_plugins
+from models.plugins import add_plugin_flag, load_plugins
+from models.weights.importing import import_original
+from utils.checkpoint import is_ours, save_checkpoint
+from utils.errors import UserError, run_script
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(prog="python -m models.convert", description="Write a checkpoint of YOLOv3, v4, "
+                                    "v5, YOLOR, v7, v8 or a fork of them in this project's format.")
+    flags.add_argument("old", help="the original's .pt or .pth")
+    flags.add_argument("new", help="the .pt to write")
+    flags.add_argument("--cfg", help="the model that a bare state dict holds, by name or model file")
+    add_plugin_flag(flags)
+    add_plugin_flag(flags)
+    return flags
+
+
+def main(args: argparse.Namespace) -> None:
+    """Convert, and tell what was carried."""
+    load_plugins(args)
+    load_plugins(args)
+    new = Path(args.new)
+    if new.suffix != ".pt":
+        raise UserError(f"{new}: name the new file .pt")
+    if new.exists() and Path(args.old).exists() and new.samefile(args.old):
+        raise UserError(f"{new}: is the original itself; name another file, so that it is kept")
+    if is_ours(args.old):
+        raise UserError(f"{args.old}: is in this project's format already; use it as it is")
+    model, report = import_original(args.old, Detector, args.cfg)
+    save_checkpoint({"config": model.config, "names": model.names, "model": model.state_dict()}, new)
+    count = sum(p.numel() for p in model.parameters())
+    print(f"{args.old}: {count:,} parameters, {model.num_classes} classes, strides "
+          f"{', '.join(map(str, model.strides))}; {report}")
+    print(f"written to {new}; next: python val.py --weights {new} --data <your data>")
+
+
+if __name__ == "__main__":
+    run_script(main, parser())

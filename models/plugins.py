@@ -1,0 +1,91 @@
+"""Layers of a user's own: one Python file with decorated classes, named on the command line.
+
+    # my_layers.py
+    from torch import nn
+    from models.registry import register
+
+    @register("Halve", width="c2")
+    class Halve(nn.Module): ...
+
+`python train.py --cfg my_model.yaml --plugin my_layers.py`. The file is the user's own code and runs as such; it is
+taken from the command line alone, never from a model file or a checkpoint.
+"""
+
+import argparse
+import importlib.util
+import sys
+import traceback
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from models import builder  # noqa: F401  our own layers come first, so that a name that they have is seen as taken
+from models.registry import known_layers, lookup
+from utils.errors import UserError
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Import the one file at `path`; returns the names of the layers that it registered, sorted.
+
+    A file that was loaded before is not run again. Raises `UserError` naming the file, and the line where there is one,
+    for a file that is missing or does not run, that registers nothing, or that registers a name which is taken or a
+    class which is no `nn.Module`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--plugin {path}: no such file")
+    if path.suffix != ".py":
+        raise UserError(f"--plugin {path}: not a Python file (.py)")
+    name = f"plugin_{zlib.crc32(str(path.resolve()).encode()):08x}_{path.stem}"
+    if name in sys.modules:
+        return _layers_of(name)
+    taken = set(known_layers())
+    _run(path, name)
+    layers = _layers_of(name)
+    if not layers:
+        raise UserError(f"--plugin {path}: registers no layer; decorate a class with @register(\"Name\") of "
+                        "models.registry")
+    for layer in layers:
+        if layer in taken:
+            raise UserError(f"--plugin {path}: the name {layer!r} is taken; register the class under another")
+        wrong = next((k.cls for k in lookup(layer) if not issubclass(k.cls, nn.Module)), None)
+        if wrong is not None:
+            raise UserError(f"--plugin {path}: {wrong.__name__}, registered as {layer!r}, must be an nn.Module")
+    return layers
+
+
+def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag `--plugin`, once for each file."""
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
+                        help="Python file with layers of your own (@models.registry.register); may be repeated")
+
+
+def load_plugins(args: argparse.Namespace) -> list[str]:
+    """Load every file that `--plugin` names, before any model is built. Returns the names of their layers."""
+    return [layer for path in args.plugin for layer in load_plugin(path)]
+
+
+def _layers_of(module: str) -> list[str]:
+    """Names that classes of this module are registered under."""
+    return [name for name in known_layers() if any(kind.cls.__module__ == module for kind in lookup(name))]
+
+
+def _run(path: Path, name: str) -> ModuleType:
+    """Execute the file as a module of that name; a failure is told with its line and leaves no module behind."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and typing look their module up there while it runs
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        del sys.modules[name]
+        raise UserError(f"--plugin {path}: line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        del sys.modules[name]
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve()
+                 or f.filename == str(path)]
+        where = f"line {lines[-1]}: " if lines else ""
+        raise UserError(f"--plugin {path}: {where}{type(error).__name__}: {error}") from error
+    return module
