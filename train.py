@@ -59,12 +59,12 @@ class Training:
 
 def main(args: argparse.Namespace) -> Path:
     """Train as told; returns the folder of results."""
-    load_plugins(args)
     stored = None
     if args.resume:
         path = find_resume(args.resume, args.project)
         stored = load_checkpoint(path)
         args = settings_of(stored, args, path)
+    load_plugins(args)  # those of the flag, or of the run that is resumed
     one_process()
     device = select_device(args.device)
     seed_everything(args.seed, device)
@@ -76,8 +76,8 @@ def main(args: argparse.Namespace) -> Path:
         raise UserError(f"{data}: its train and val splits name different classes ({train_index.names[:5]} ... and "
                         f"{val_index.names[:5]} ...); give `names:` in the YAML")
     if stored and train_index.names != stored["names"]:
-        raise UserError(f"--resume: {data} names the classes {train_index.names[:5]} ..., the run {stored['names'][:5]} "
-                        "...; give it back the data that it was started on")
+        raise UserError(f"--resume: {data} names the classes {train_index.names[:5]} ..., the run had "
+                        f"{stored['names'][:5]} ...; give it back the data that it was started on")
     model, recipe = stored_model(stored) if stored else make_model(args, train_index.names)
     frozen = freeze(model, args.freeze)
     if frozen:
@@ -94,9 +94,8 @@ def main(args: argparse.Namespace) -> Path:
     try:
         fit(args, run, folder, loader, val_loader, val_index)
     except KeyboardInterrupt:
-        if (folder / "weights" / "last.pt").is_file() and not args.nosave:
-            print(f"\nstopped in epoch {run.epoch + 1}; to go on after epoch {run.epoch}: "
-                  f"python train.py --resume {shlex.quote(str(folder))}")
+        if run.epoch and not args.nosave:
+            print(f"\nto go on from the last whole epoch: python train.py --resume {shlex.quote(str(folder))}")
         raise
     except torch.OutOfMemoryError:
         raise UserError(f"--batch-size {args.batch_size} at --imgsz {max(args.imgsz)} does not fit into the memory of "

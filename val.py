@@ -20,9 +20,10 @@ from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import load_runtime
 from utils import plots, report
 from utils.cli import add_device, add_size, add_workers, fraction, positive, refused
-from utils.device import select_device
 from utils.errors import UserError, run_script
 from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
+from utils.files import write_bytes
+from utils.saving import UniqueStems
 from utils.structures import Batch, Detections, PackedTargets
 
 PICTURED_BATCHES = 3
@@ -47,30 +48,43 @@ class Evaluation:
 def main(args: argparse.Namespace) -> Evaluation:
     """Evaluate each of `--weights`; prints the tables and returns the last evaluation."""
     load_plugins(args)
-    device = select_device(args.device)
+    check(args)
     for weights in args.weights:
-        runtime = load_runtime(weights, device, half=args.half)
+        runtime = load_runtime(weights, args.device, half=args.half)
         data = args.data or runtime.trained.get("data")
         if not data:
             raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
         index = load_index(data, args.task, single_cls=args.single_cls)
         print(index.report.format())
-        if len(index.names) != len(runtime.names):
+        select = runtime.select
+        if args.single_cls and len(runtime.names) > 1:
+            select = one_class(select)
+        elif len(index.names) != len(runtime.names):
             raise UserError(f"{weights} knows {len(runtime.names)} classes, {data} has {len(index.names)}; "
-                            "give the --data it was trained on")
+                            "give the --data it was trained on, and --single-cls where it was trained so")
         loader = make_loader(args, runtime, index)
         folder = report.increment_dir(args.project, args.name, args.exist_ok)
-        result = evaluate(without_losses(runtime.predict), runtime.select, loader, index, device=device,
+        result = evaluate(without_losses(runtime.predict), select, loader, index, device=runtime.device,
                           conf=args.conf_thres, iou=args.iou_thres, max_det=args.max_det)
         table = write_results(result, index, folder, picture=not args.noplots)
         if args.save_json:
             result.evaluator.save_json(folder / "predictions.json")
         if args.save_txt:
             save_txt(result.evaluator.results(), index, folder / "labels", args.save_conf)
+        if loader.damaged:
+            print(f"{len(loader.damaged)} images could not be decoded, the first: {loader.damaged[0]}")
         print(table)
         print("speed: " + ", ".join(f"{ms:.1f} ms {stage}" for stage, ms in result.speed.items()) + " per image")
         print(f"results in {folder}")
     return result
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises `UserError` for flags that make no sense together."""
+    if args.save_conf and not args.save_txt:
+        raise UserError("--save-conf adds scores to label rows; add --save-txt")
+    if args.exist_ok and len(args.weights) > 1:
+        raise UserError("--exist-ok with several --weights would write one's results over the other's; drop it")
 
 
 def make_loader(args: argparse.Namespace, runtime, index: Index):
@@ -85,6 +99,14 @@ def make_loader(args: argparse.Namespace, runtime, index: Index):
 def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
     """`predict` of images alone in the form that `evaluate` asks for."""
     return lambda images, targets: (*predict(images), {})
+
+
+def one_class(select: Select) -> Select:
+    """`select` for a model of several classes that is judged as if it knew one: what it calls a box does not matter."""
+    def merged(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
+        return select(boxes, scores.amax(-1, keepdim=True), **thresholds)
+
+    return merged
 
 
 @torch.no_grad()
@@ -157,16 +179,17 @@ def save_txt(rows: list[dict], index: Index, folder: Path, with_conf: bool) -> N
     """Detections as YOLO txt, one file an image: class, centre, size as fractions of the image [, confidence]."""
     folder.mkdir(parents=True, exist_ok=True)
     label_of = {category: label for label, category in enumerate(index.category_ids)}
-    lines: dict[int, list[str]] = {}
+    lines: dict[int, list[str]] = {record.image_id: [] for record in index.records}
+    stem_of = UniqueStems()
     sizes = {record.image_id: record for record in index.records}
     for row in rows:
         record, (left, top, width, height) = sizes[row["image_id"]], row["bbox"]
         numbers = [(left + width / 2) / record.width, (top + height / 2) / record.height,
                    width / record.width, height / record.height] + ([row["score"]] if with_conf else [])
         text = " ".join([str(label_of[row["category_id"]]), *(f"{n:.6g}" for n in numbers)])
-        lines.setdefault(row["image_id"], []).append(text)
+        lines[row["image_id"]].append(text + "\n")
     for image_id, texts in lines.items():
-        (folder / f"{Path(sizes[image_id].path).stem}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+        write_bytes(folder / f"{stem_of(sizes[image_id].path)}.txt", "".join(texts).encode())
 
 
 def make_parser() -> argparse.ArgumentParser:

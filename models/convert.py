@@ -5,7 +5,6 @@ from pathlib import Path
 
 from models.detector import Detector
 from models.plugins import add_plugin_flag, load_plugins
-from models.plugins import add_plugin_flag, load_plugins
 from models.weights.importing import import_original
 from utils.checkpoint import is_ours, save_checkpoint
 from utils.errors import UserError, run_script
@@ -19,13 +18,11 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("new", help="the .pt to write")
     flags.add_argument("--cfg", help="the model that a bare state dict holds, by name or model file")
     add_plugin_flag(flags)
-    add_plugin_flag(flags)
     return flags
 
 
 def main(args: argparse.Namespace) -> None:
     """Convert, and tell what was carried."""
-    load_plugins(args)
     load_plugins(args)
     new = Path(args.new)
     if new.suffix != ".pt":

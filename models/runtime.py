@@ -212,14 +212,14 @@ def load_runtime(path: Path | str, device: str | torch.device = "", half: bool =
     Raises `UserError` for a missing, truncated or foreign file, or a device that the file cannot use.
     """
     path = Path(path)
-    kinds = {".pt": "a checkpoint", ".onnx": "ONNX", ".torchscript": "TorchScript"}
+    kinds = {".pt": "a checkpoint", ".pth": "a checkpoint", ".onnx": "ONNX", ".torchscript": "TorchScript"}
     if path.suffix not in kinds:
         known = ", ".join(f"{suffix} ({what})" for suffix, what in kinds.items())
         raise UserError(f"{path}: unknown kind of weights {path.suffix!r}; known: {known}")
     if not path.is_file():
         raise UserError(f"{path}: no such file; nothing is downloaded, so give the path of a trained model, such as "
                         "runs/train/exp/weights/best.pt")
-    if path.suffix == ".pt":
+    if path.suffix in (".pt", ".pth"):
         chosen = select_device(str(device))
         return TorchRuntime(path, load_model(path), chosen, half)
     runtime = OnnxRuntime(path, device) if path.suffix == ".onnx" else TorchScriptRuntime(path, device)

@@ -1,5 +1,7 @@
 """Where the work runs and in which precision."""
 
+import os
+
 import torch
 
 from utils.errors import UserError
@@ -7,17 +9,25 @@ from utils.errors import UserError
 
 def select_device(name: str = "") -> torch.device:
     """'' takes the first GPU or else the CPU; 'cpu', '0', 'cuda:1' name one. `UserError` where it is not there."""
-    name = str(name).strip().lower().removeprefix("cuda:").removeprefix("cuda")
-    if name == "cpu" or (name == "" and not torch.cuda.is_available()):
+    given = str(name).strip().lower()
+    if given == "cpu" or (given == "" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(f"--device {name}: no CUDA device is visible here; use --device cpu")
-    index = name or "0"
+    index = given.removeprefix("cuda:").removeprefix("cuda") or "0"
     if "," in index:
-        raise UserError(f"--device {name}: one process drives one device; start several with torchrun")
+        raise UserError(f"--device {name}: several GPUs at once are not supported yet; name one, such as --device "
+                        f"{index.split(',')[0] or 0}")
     if not index.isdigit() or int(index) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: this machine has devices 0 to {torch.cuda.device_count() - 1}, and cpu")
     return torch.device("cuda", int(index))
+
+
+def one_process() -> None:
+    """Raises `UserError` under torchrun, where every process would train the same model alone, one over the other."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise UserError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: training on several devices is not supported yet; "
+                        "start it without torchrun, with --device to choose the GPU")
 
 
 def seed_everything(seed: int, device: torch.device) -> None:

@@ -26,6 +26,12 @@ def run_script(main: Callable[[argparse.Namespace], object], parser: argparse.Ar
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone: there is nobody left to tell
         sys.stdout = None
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder without permission: nothing that a traceback would help with
+        if args.debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error} (--debug shows where)", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         if args.debug:
             raise

@@ -122,11 +122,22 @@ def warmup_iterations(epochs: float, batches: int, minimum: int, total_epochs: i
 
 
 def freeze(model: nn.Module, layers: list[int]) -> list[str]:
-    """Freeze rows of the model by number (`[10]` means rows 0 to 9, as in YOLOv5); returns the frozen names."""
+    """Freeze rows of the model by number (`[10]` means rows 0 to 9, as in YOLOv5); returns the frozen names.
+
+    Raises `UserError` for rows that the model does not have, or where nothing is left to learn.
+    """
     rows = range(layers[0]) if len(layers) == 1 else layers
+    numbers = [int(name.split(".")[1]) for name, _ in model.named_parameters() if name.startswith("model.")]
+    last = max(numbers, default=0)
+    beyond = [row for row in rows if row > last]
+    if beyond:
+        raise UserError(f"--freeze {' '.join(map(str, layers))}: this model has rows 0 to {last}; see python -m models")
     prefixes = tuple(f"model.{row}." for row in rows)
     names = [name for name, _ in model.named_parameters() if name.startswith(prefixes)] if prefixes else []
+    frozen = set(names)
     for name, parameter in model.named_parameters():
-        if name in set(names):
+        if name in frozen:
             parameter.requires_grad_(False)
+    if frozen and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"--freeze {' '.join(map(str, layers))}: nothing is left to learn; freeze fewer rows")
     return names

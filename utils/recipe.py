@@ -63,6 +63,8 @@ def load_recipe(name: str | Path, augment_words: Sequence[str], base: Recipe | N
             recipe.augment[key] = _typed(path, key, value, float)
         elif key in RUN_WORDS:
             recipe.run[key] = _typed(path, key, value, int)
+            if recipe.run[key] < 1:
+                raise UserError(f"{path}: {key}: {value} should be 1 or more")
         elif key in ELSEWHERE:
             if ELSEWHERE[key] not in (None, value):
                 recipe.notes.append(f"{path}: {key}: {value} is not supported and has no effect")
@@ -75,7 +77,8 @@ def load_recipe(name: str | Path, augment_words: Sequence[str], base: Recipe | N
 
 
 def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
-    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool) and (
+            kind is float or float(value).is_integer()):
         return kind(value)
     if kind is str and isinstance(value, str):
         return value

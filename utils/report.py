@@ -79,7 +79,7 @@ def read_csv(path: Path | str) -> list[dict[str, str]]:
 class Board:
     """TensorBoard where it is installed; without it every call does nothing, and the user is told once.
 
-    On resume, `from_epoch` is the last epoch that is done: what an earlier run wrote of later ones is hidden.
+    `from_epoch` is the last epoch that is done: what an earlier run in this folder wrote of later ones is hidden.
     """
 
     def __init__(self, folder: Path | str, from_epoch: int = 0) -> None:
@@ -89,7 +89,7 @@ class Board:
         except ImportError:
             print("TensorBoard is not installed, so no event files: pip install tensorboard", file=sys.stderr)
             return
-        self._writer = SummaryWriter(str(folder), purge_step=from_epoch + 1 if from_epoch else None)
+        self._writer = SummaryWriter(str(folder), purge_step=from_epoch + 1)
 
     def add(self, row: Mapping[str, Any], epoch: int) -> None:
         """Write the numbers of an epoch; `epoch` itself and what is no number stay out."""

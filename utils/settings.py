@@ -76,8 +76,19 @@ def find_resume(resume: str | bool, project: str) -> Path:
 def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path) -> argparse.Namespace:
     """The settings of the run that wrote `checkpoint`; only what belongs to the machine is taken from `args`."""
     if "train" not in checkpoint:
+        last = path.with_name("last.pt")
+        if path.name != last.name and last.is_file():
+            raise UserError(f"{path}: holds weights alone; runs are resumed from last.pt: --resume {last}")
         raise UserError(f"{path}: this run has ended, there is nothing to resume; to train on: --weights {path}")
     stored = checkpoint["train"]["args"]
+    defaults = vars(make_parser("").parse_args([]))
+    free = (*OF_THE_MACHINE, "project", "exist_ok")
+    other = [word for word, value in vars(args).items() if word in stored and word not in free
+             and value not in (defaults.get(word, value), stored[word])]
+    if other:
+        flags = " ".join(f"--{word.replace('_', '-')}" for word in other)
+        raise UserError(f"--resume: {flags} cannot change, a run goes on as {path} has it; drop it, or start a new run "
+                        f"with --weights {path}")
     return argparse.Namespace(**{**vars(args), **stored, **{k: getattr(args, k) for k in OF_THE_MACHINE if k in args}})
 
 
@@ -91,6 +102,8 @@ def settle(args: argparse.Namespace, recipe: Recipe) -> None:
         if getattr(args, word) is None:
             setattr(args, word, getattr(recipe, word))
         setattr(recipe, word, getattr(args, word))
+    if args.nosave and args.save_period > 0:
+        raise UserError("--nosave and --save-period: choose one")
     if args.cos_lr or args.linear_lr:
         if args.cos_lr and args.linear_lr:
             raise UserError("--cos-lr and --linear-lr: choose one")

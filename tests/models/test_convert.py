@@ -75,7 +75,8 @@ def test_a_layer_of_the_users_own(tmp_path):
     words = [sys.executable, "-m", "models.convert", old, tmp_path / "new.pt", "--plugin", tmp_path / "own.py"]
     done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert torch.equal(load_checkpoint(tmp_path / "new.pt")["model"]["model.9.conv.weight"], state["model.9.conv.weight"])
+    key = "model.9.conv.weight"
+    assert torch.equal(load_checkpoint(tmp_path / "new.pt")["model"][key], state[key])
 
 
 def test_wrong_inputs_are_told_in_a_sentence(theirs, tmp_path):

@@ -1,0 +1,208 @@
+"""What single flags of train.py and val.py do, and that none is taken without an effect."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import train
+import val
+from tests.tiny import NAMES, tiny_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.device import one_process, select_device
+from utils.errors import UserError, run_script
+from utils.optim import freeze
+from utils.recipe import load_recipe
+from utils.report import Board, read_csv
+from utils.settings import settings_of
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ein Ordner mit Ümlaut")
+    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 5, "val": 3, "test": 2, "size": 64, "seed": 0}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def parse(place, name, *extra):
+    words = ["--data", place / "tiny.yaml", "--cfg", "yolov8n", "--imgsz", 64, "--epochs", 1, "--batch", 4, "--workers",
+             0, "--project", place, "--name", name, "--noplots", "--device", "cpu", "--amp", "fp32", *extra]
+    return train.build_parser().parse_args([str(word) for word in words])
+
+
+def test_a_size_that_is_no_multiple_of_the_stride_is_rounded_up_and_told(place, capsys):
+    folder = train.main(parse(place, "odd", "--imgsz", 50, 70))
+    assert "rounded up to 64 96" in capsys.readouterr().out
+    assert yaml.safe_load((folder / "args.yaml").read_text())["imgsz"] == [64, 96]
+    assert load_checkpoint(folder / "weights/best.pt")["config"]["trained"]["imgsz"] == [64, 96]
+
+
+def fake_epochs(monkeypatch, scores):
+    """Epochs that cost nothing and validate to these AP."""
+    saved, values = [], iter(scores)
+    monkeypatch.setattr(train, "train_epoch", lambda *_: {})
+    monkeypatch.setattr(train, "validate", lambda *_: {"metrics/AP": (ap := next(values)), "metrics/AP50": ap})
+    monkeypatch.setattr(train, "save", lambda args, run, folder, best: saved.append((run.epoch, best)))
+    return saved
+
+
+@pytest.mark.parametrize("flags, scores, saved", [
+    (["--patience", 2], [.1, .3, .2, .2, .9], [(1, True), (2, True), (3, False), (4, False)]),
+    (["--patience", 1, "--val-interval", 2], [.3, .4, .4], [(1, False), (2, True), (3, False), (4, True), (5, False)]),
+    (["--patience", 2, "--nosave"], [.1, .3, .2, .2, .9], [(4, True)]),
+    (["--noval"], [.1], [(1, False), (2, False), (3, False), (4, False), (5, True)]),
+    (["--noval", "--nosave"], [-1.0], [(5, True)]),
+    ([], [-1.0] * 5, [(1, False), (2, False), (3, False), (4, False), (5, True)]),
+])
+def test_patience_noval_and_nosave_together(place, tmp_path, monkeypatch, flags, scores, saved):
+    args = parse(place, "x", "--epochs", 5, "--close-mosaic", 0, *flags)
+    args.val_interval = args.val_interval or 1
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    run = train.Training(None, None, optimizer, None, None, None, None, None)
+    seen = fake_epochs(monkeypatch, scores)
+    train.fit(args, run, tmp_path, argparse.Namespace(set_epoch=int, close_mosaic=int), None, None)
+    assert seen == saved
+
+
+def test_ctrl_c_tells_how_to_go_on(place, monkeypatch, capsys):
+    whole = train.train_epoch
+
+    def interrupted(args, run, *rest):
+        if run.epoch:
+            raise KeyboardInterrupt
+        return whole(args, run, *rest)
+
+    monkeypatch.setattr(train, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(parse(place, "stopped", "--epochs", 3))
+    assert f"train.py --resume '{place / 'stopped'}'" in capsys.readouterr().out
+    monkeypatch.undo()
+    words = ["--resume", str(place / "stopped"), "--workers", "0", "--device", "cpu"]
+    with pytest.raises(UserError, match="--epochs cannot change"):
+        train.main(train.build_parser().parse_args([*words, "--epochs", "9"]))
+    with pytest.raises(UserError, match="resumed from last.pt: --resume .*last.pt"):
+        train.main(train.build_parser().parse_args(["--resume", str(place / "stopped/weights/best.pt")]))
+    train.main(train.build_parser().parse_args([*words, "--epochs", "3"]))
+    times = [float(row["time"]) for row in read_csv(place / "stopped/results.csv")]
+    assert len(times) == 3 and times == sorted(times)
+
+
+def test_a_run_is_not_resumed_with_other_classes(tmp_path, place):
+    args = vars(parse(place, "other"))
+    last = tmp_path / "run/weights/last.pt"
+    last.parent.mkdir(parents=True)
+    save_checkpoint({"names": ["a", "b"], "train": {"args": {**args, "resume": False}}}, last)
+    with pytest.raises(UserError, match=r"the run had \['a', 'b'\]"):
+        train.main(train.build_parser().parse_args(["--resume", str(last)]))
+
+
+def test_settings_that_are_repeated_or_of_the_machine_may_be_given_with_resume(tmp_path):
+    stored = {"train": {"args": {**vars(train.build_parser().parse_args([])), "epochs": 3, "workers": 0}}}
+    args = train.build_parser().parse_args(["--resume", "--epochs", "3", "--workers", "1", "--exist-ok"])
+    assert settings_of(stored, args, tmp_path / "last.pt").epochs == 3
+
+
+def test_rows_that_are_not_there_cannot_be_frozen():
+    def model():
+        return torch.nn.ModuleDict({"model": torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(3)))})
+
+    assert len(freeze(model(), [2])) == 4 and len(freeze(model(), [0, 2])) == 4 and freeze(model(), [0]) == []
+    for rows, told in (([9], "rows 0 to 2"), ([0, 7], "rows 0 to 2"), ([3], "nothing is left to learn")):
+        with pytest.raises(UserError, match=told):
+            freeze(model(), rows)
+
+
+def test_devices_that_are_not_here_are_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cuda: no CUDA"):
+        select_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(select_device(word)) for word in ("", "cuda", "1", "cuda:1", "cpu")] == [
+        "cuda:0", "cuda:0", "cuda:1", "cuda:1", "cpu"]
+    with pytest.raises(UserError, match="several GPUs"):
+        select_device("0,1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without torchrun"):
+        one_process()
+
+
+@pytest.mark.parametrize("line", ["epochs: 0", "imgsz: -5", "epochs: 2.5", "batch_size: .inf"])
+def test_a_recipe_cannot_ask_for_no_epochs(tmp_path, line):
+    (tmp_path / "bad.yaml").write_text(line)
+    with pytest.raises(UserError, match=r"bad.yaml: \w+: "):
+        load_recipe(tmp_path / "bad.yaml", [])
+
+
+def test_a_new_run_in_an_old_folder_hides_the_curves_of_the_old_one(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for values in ([0.1, 0.2, 0.3], [0.9]):
+        board = Board(tmp_path)
+        for epoch, value in enumerate(values, 1):
+            board.add({"lr": value}, epoch)
+        board.close()
+    assert [round(e.value, 3) for e in EventAccumulator(str(tmp_path)).Reload().Scalars("lr")] == [0.9]
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
+    def full(_):
+        raise OSError(28, "No space left on device", "/x/results.png")
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    with pytest.raises(SystemExit) as stop:
+        run_script(full, argparse.ArgumentParser())
+    assert stop.value.code == 1 and "error: /x/results.png: No space left on device" in capsys.readouterr().err
+
+
+def judge(place, weights, *extra):
+    words = ["--weights", weights, "--data", place / "tiny.yaml", "--imgsz", 64, "--workers", 0, "--project", place / "val",
+             "--noplots", *extra]
+    return val.main(val.make_parser().parse_args([str(word) for word in words]))
+
+
+@pytest.fixture(scope="module")
+def weights(place):
+    return tiny_checkpoint(place / "tiny.pt")  # three classes, the data have five
+
+
+def test_val_single_cls_judges_a_model_of_several_classes_as_one(place, weights):
+    with pytest.raises(UserError, match="--single-cls where it was trained so"):
+        judge(place, weights)
+    result = judge(place, weights, "--single-cls")
+    rows = result.evaluator.results()
+    assert len(NAMES) > 1 and rows and {row["category_id"] for row in rows} == {1}
+
+
+def test_val_takes_the_device_that_the_file_can_use(place, weights, monkeypatch):
+    asked = []
+    load = val.load_runtime
+
+    def spy(path, device, half):
+        asked.append(device)
+        return load(path, "cpu", half)
+
+    monkeypatch.setattr(val, "load_runtime", spy)
+    judge(place, weights, "--single-cls")
+    assert asked == [""]  # '' lets an ONNX file run on the CPU where onnxruntime has no CUDA
+
+
+@pytest.mark.parametrize("flags, told", [(["--save-conf"], "add --save-txt"),
+                                         (["--exist-ok", "--weights", "a.pt", "b.pt"], "--exist-ok with several")])
+def test_val_refuses_flags_that_make_no_sense_together(place, weights, flags, told):
+    with pytest.raises(UserError, match=told):
+        judge(place, weights, *flags)
+
+
+def test_save_txt_keeps_images_of_one_name_apart_and_tells_of_empty_ones(tmp_path):
+    record = argparse.Namespace
+    index = record(category_ids=[7], records=[record(image_id=i, path=p, width=10, height=10)
+                                              for i, p in enumerate(("a/1.jpg", "b/1.jpg", "b/2.jpg"))])
+    rows = [{"image_id": i, "category_id": 7, "bbox": [0, 0, 5, 5], "score": 0.5} for i in (0, 1)]
+    val.save_txt(rows, index, tmp_path / "labels", with_conf=True)
+    assert {p.name: p.read_text() for p in (tmp_path / "labels").iterdir()} == {
+        "1.txt": "0 0.25 0.25 0.5 0.5 0.5\n", "1_2.txt": "0 0.25 0.25 0.5 0.5 0.5\n", "2.txt": ""}
+    assert np.loadtxt(tmp_path / "labels/1.txt").shape == (6,)
