@@ -7,6 +7,7 @@ input pixels and `scores` (B, N, classes); detect.py and val.py accept them as -
 """
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def main(args: argparse.Namespace) -> list[Path]:
         print("\n".join(f"  {comparison}" for comparison in comparisons))
         done.append(path)
     free = "any size and batch" if options.dynamic else f"{options.batch} x 3 x {options.size[0]} x {options.size[1]}"
-    print(f"input: {free}; try: python detect.py --weights {done[-1]} --source <picture, folder or video>")
+    print(f"input: {free}; try: python detect.py --weights {shlex.quote(str(done[-1]))} --source "
+          "<picture, folder or video>")
     return done
 
 

@@ -82,6 +82,7 @@ def main(args: argparse.Namespace) -> Path:
     frozen = freeze(model, args.freeze)
     if frozen:
         print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
+    check_last_batch(args, len(train_index), max(model.strides))
     loader = train_loader(train_index, args.imgsz[0], args.batch_size, AugmentConfig(**recipe.augment),
                           workers=args.workers, seed=args.seed, cache=args.cache)
     val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=args.workers,
@@ -115,8 +116,12 @@ def make_model(args: argparse.Namespace, names: list[str]) -> tuple[nn.Module, R
     if args.hyp or not args.data:
         recipe = load_recipe(args.hyp or "demo", words, base=recipe)
     settle(args, recipe)
-    with torch.device("meta"):  # no memory, no initialisation: only to learn the strides
-        strides = build_model(config).strides
+    with torch.device("meta"):  # no memory, no initialisation: only to learn what head it has
+        head = build_model(config).head
+    strides = head.strides
+    if recipe.label_smoothing and not hasattr(head, "label_smoothing"):
+        raise UserError("--label-smoothing (or label_smoothing in the recipe): this model's head learns from soft "
+                        "class targets already; drop it")
     args.imgsz = list(input_size(args.imgsz, max(strides)))[:len(args.imgsz)]
     config["trained"] = {"data": args.data or "shapes", "imgsz": args.imgsz}  # where val.py and detect.py begin
     recipe.gains = scale_gains(recipe.gains, len(strides), len(names), max(args.imgsz), config["recipe"])
@@ -127,6 +132,13 @@ def make_model(args: argparse.Namespace, names: list[str]) -> tuple[nn.Module, R
     if start:
         print(f"{args.weights}: {transfer(model, start)}")
     return model, recipe
+
+
+def check_last_batch(args: argparse.Namespace, images: int, stride: int) -> None:
+    """Raises `UserError` where a batch would give batch norm one single value: one image of one coarsest cell."""
+    if args.imgsz[0] <= stride and images % args.batch_size == (args.batch_size > 1):
+        raise UserError(f"--batch-size {args.batch_size}: of {images} images one is left alone in its batch, too "
+                        f"little for batch norm at --imgsz {args.imgsz[0]}; change one of the two")
 
 
 def stored_model(stored: dict[str, Any]) -> tuple[nn.Module, Recipe]:
@@ -318,7 +330,8 @@ def finish(args: argparse.Namespace, folder: Path, loader, held: Index, device: 
     if not args.noplots:
         plots.plot_results(folder / "results.csv", folder / "results.png")
     print(f"\n{weights / 'best.pt'} on {held.source}:\n{table}")
-    print(f"results in {folder}; next: python detect.py --weights {weights / 'best.pt'} --source <images>")
+    print(f"results in {folder}; next: python detect.py --weights "
+          f"{shlex.quote(str(weights / 'best.pt'))} --source <images>")
     return folder
 
 

@@ -206,7 +206,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rect", action="store_true", help="batches of like aspect with little padding")
     add_device(parser)
     add_workers(parser)
-    parser.add_argument("--half", action="store_true", help="fp16 on a GPU")
+    parser.add_argument("--half", action="store_true", help="compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
     parser.add_argument("--single-cls", action="store_true", help="treat all classes as one")
     parser.add_argument("--save-txt", action="store_true", help="write detections as YOLO txt")
     parser.add_argument("--save-conf", action="store_true", help="with --save-txt: the score as a sixth number")

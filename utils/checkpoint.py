@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import shutil
 import tempfile
 import zipfile
 from pathlib import Path
@@ -34,7 +35,9 @@ def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
         Path(temporary).chmod(0o644)  # mkstemp gives 0600, which would hide results from other users
         Path(temporary).replace(path)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: could not be written ({error}); the previous file is untouched") from error
+        full = shutil.disk_usage(path.parent).free < 1 << 20  # torch tells of a full disk in words of its own
+        reason = "the disk is full" if full else error
+        raise UserError(f"{path}: could not be written ({reason}); the previous file is untouched") from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 

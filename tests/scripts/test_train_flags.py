@@ -22,7 +22,8 @@ from utils.settings import settings_of
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ein Ordner mit Ümlaut")
-    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 5, "val": 3, "test": 2, "size": 64, "seed": 0}
+    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 5, "val": 3, "test": 2, "size": 64,
+               "seed": 0}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
     return folder
 
@@ -130,6 +131,26 @@ def test_devices_that_are_not_here_are_told(monkeypatch):
         one_process()
 
 
+@pytest.mark.parametrize("flags, told", [
+    (["--label-smoothing", "0.1"], "soft class targets"), (["--nosave", "--save-period", "2"], "choose one"),
+    (["--imgsz", "32"], "5 images one is left alone"),
+    (["--imgsz", "32", "--batch", "1"], "5 images one is left alone"),
+    (["--freeze", "99"], "this model has rows 0 to 22")])
+def test_flags_that_cannot_work_are_told_before_anything_is_written(place, flags, told):
+    with pytest.raises(UserError, match=told):
+        train.main(parse(place, "wrong", *flags))
+    assert not (place / "wrong").exists()
+
+
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
+    (tmp_path / "last.pt").write_bytes(b"before")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: argparse.Namespace(free=0))
+    monkeypatch.setattr("torch.save", lambda *_: (_ for _ in ()).throw(RuntimeError("enforce fail at x.cc:671")))
+    with pytest.raises(UserError, match="the disk is full.*untouched"):
+        save_checkpoint({}, tmp_path / "last.pt")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
+
+
 @pytest.mark.parametrize("line", ["epochs: 0", "imgsz: -5", "epochs: 2.5", "batch_size: .inf"])
 def test_a_recipe_cannot_ask_for_no_epochs(tmp_path, line):
     (tmp_path / "bad.yaml").write_text(line)
@@ -137,10 +158,11 @@ def test_a_recipe_cannot_ask_for_no_epochs(tmp_path, line):
         load_recipe(tmp_path / "bad.yaml", [])
 
 
-def test_a_new_run_in_an_old_folder_hides_the_curves_of_the_old_one(tmp_path):
+def test_a_new_run_in_an_old_folder_hides_the_curves_of_the_old_one(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for values in ([0.1, 0.2, 0.3], [0.9]):
+    for second, values in ((1e9, [0.1, 0.2, 0.3]), (2e9, [0.9])):
+        monkeypatch.setattr("time.time", lambda second=second: second)  # event files are read in order of their second
         board = Board(tmp_path)
         for epoch, value in enumerate(values, 1):
             board.add({"lr": value}, epoch)
@@ -159,8 +181,8 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
 
 
 def judge(place, weights, *extra):
-    words = ["--weights", weights, "--data", place / "tiny.yaml", "--imgsz", 64, "--workers", 0, "--project", place / "val",
-             "--noplots", *extra]
+    words = ["--weights", weights, "--data", place / "tiny.yaml", "--imgsz", 64, "--workers", 0, "--project",
+             place / "val", "--noplots", *extra]
     return val.main(val.make_parser().parse_args([str(word) for word in words]))
 
 
