@@ -55,6 +55,7 @@ class Training:
     epoch: int = 0  # the next one to train
     best: float = -1.0
     best_epoch: int = 0
+    ended: bool = False  # all epochs are done, or nothing improves any more
 
 
 def main(args: argparse.Namespace) -> Path:
@@ -84,9 +85,9 @@ def main(args: argparse.Namespace) -> Path:
         print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
     check_last_batch(args, len(train_index), max(model.strides))
     loader = train_loader(train_index, args.imgsz[0], args.batch_size, AugmentConfig(**recipe.augment),
-                          workers=args.workers, seed=args.seed, cache=args.cache)
+                          workers=args.workers, seed=args.seed, cache=args.cache, pin_memory=device.type == "cuda")
     val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=args.workers,
-                             stride=max(model.strides))
+                             stride=max(model.strides), pin_memory=device.type == "cuda")
     run = make_training(args, recipe, model.to(device, memory_format=torch.channels_last), device, len(loader))
     folder = path.parent.parent if stored else report.increment_dir(args.project, args.name, args.exist_ok)
     if stored:
@@ -180,8 +181,7 @@ def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loade
     """All epochs: train, validate, save; ends early where nothing improves for `--patience` epochs."""
     log, board = report.CsvLog(folder / "results.csv", from_epoch=run.epoch), report.Board(folder, from_epoch=run.epoch)
     began = time.perf_counter() - float(log.rows[-1].get("time") or 0 if log.rows else 0)  # a resumed run goes on
-    tired = False
-    while run.epoch < args.epochs and not tired:
+    while not run.ended:
         if run.epoch >= args.epochs - args.close_mosaic:
             loader.close_mosaic()
         loader.set_epoch(run.epoch)
@@ -196,10 +196,10 @@ def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loade
         log.append(row)
         board.add(row, run.epoch)
         better = judge(run, row)
-        tired = is_tired(args, run, row)
-        if last or tired or not args.nosave:
+        run.ended = last or is_tired(args, run, row)
+        if run.ended or not args.nosave:
             save(args, run, folder, better or args.nosave or (last and not run.best_epoch))
-        if tired and not last:
+        if run.ended and not last:
             print(f"stopping: no better result for {args.patience} epochs (--patience) since epoch {run.best_epoch}")
     board.close()
 
@@ -298,8 +298,9 @@ def save(args: argparse.Namespace, run: Training, folder: Path, best: bool) -> N
         save_checkpoint(content, folder / "weights" / "best.pt")
     settings = {k: v for k, v in vars(args).items() if k not in ("debug", "resume")}
     state = {"args": settings, "recipe": vars(run.recipe), "epoch": run.epoch, "best": run.best,
-             "best_epoch": run.best_epoch, "model": run.model.state_dict(), "ema_updates": run.ema.updates,
-             "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(), "rng": torch.get_rng_state()}
+             "best_epoch": run.best_epoch, "ended": run.ended, "ema_updates": run.ema.updates,
+             "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(),
+             "scaler": run.scaler.state_dict(), "rng": torch.get_rng_state()}
     save_checkpoint({**content, "train": state}, folder / "weights" / "last.pt")
     if args.save_period > 0 and run.epoch % args.save_period == 0:
         save_checkpoint(content, folder / "weights" / f"epoch{run.epoch}.pt")
@@ -313,22 +314,22 @@ def restore(run: Training, stored: dict[str, Any]) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["rng"])
-    run.epoch, run.best, run.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+    run.epoch, run.best, run.best_epoch, run.ended = (state[k] for k in ("epoch", "best", "best_epoch", "ended"))
     print(f"resuming after epoch {run.epoch}")
 
 
 def finish(args: argparse.Namespace, folder: Path, loader, held: Index, device: torch.device) -> Path:
     """Evaluate best.pt as val.py does, draw the curves, and reduce last.pt to its weights."""
     weights = folder / "weights"
-    last = load_checkpoint(weights / "last.pt")
-    last.pop("train", None)
-    save_checkpoint(last, weights / "last.pt")
     model = load_model(weights / "best.pt", device).fuse().to(memory_format=torch.channels_last)
     predict = val.without_losses(lambda images: model.decode(model(images)))
     result = val.evaluate(predict, model.select, loader, held, device=device)
     table = val.write_results(result, held, folder, picture=not args.noplots)
     if not args.noplots:
         plots.plot_results(folder / "results.csv", folder / "results.png")
+    last = load_checkpoint(weights / "last.pt")  # only now: a run that is killed before can still be resumed
+    last.pop("train", None)
+    save_checkpoint(last, weights / "last.pt")
     print(f"\n{weights / 'best.pt'} on {held.source}:\n{table}")
     print(f"results in {folder}; next: python detect.py --weights "
           f"{shlex.quote(str(weights / 'best.pt'))} --source <images>")

@@ -93,7 +93,7 @@ def make_loader(args: argparse.Namespace, runtime, index: Index):
         raise UserError(f"--rect: {runtime.path} takes one size only; export it with --dynamic")
     height, width = runtime.choose_size(args.imgsz)
     return eval_loader(index, height if height == width else (height, width), args.batch_size, workers=args.workers,
-                       rect=args.rect, stride=max(runtime.strides))
+                       rect=args.rect, stride=max(runtime.strides), pin_memory=runtime.device.type == "cuda")
 
 
 def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:

@@ -55,13 +55,13 @@ class Loader:
     """An iterable of `Batch`es over a dataset, one pass per epoch; workers live as long as it does."""
 
     def __init__(self, dataset: DetectionDataset, batches: "ShuffledBatches | list[list[Key]]", workers: int = 0,
-                 seed: int = 0) -> None:
+                 seed: int = 0, pin_memory: bool = False) -> None:
         self.dataset, self.batches = dataset, batches
         # Forked workers share the records and the RAM cache; elsewhere each gets its own copy.
         fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
         self._loader = DataLoader(
             dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker,
-            persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0, pin_memory=pin_memory,
             multiprocessing_context="fork" if fork else None,
             generator=torch.Generator().manual_seed(seed))  # its own, so that iterating leaves the global one alone
 
@@ -86,20 +86,24 @@ class Loader:
 
 
 def train_loader(index: HasRecords, imgsz: int, batch_size: int, augment: AugmentConfig, *, workers: int = 0,
-                 seed: int = 0, rank: int = 0, world: int = 1, cache: str | None = None) -> Loader:
-    """Shuffled, augmented batches of `batch_size` images (per process) in frames of imgsz x imgsz."""
+                 seed: int = 0, rank: int = 0, world: int = 1, cache: str | None = None,
+                 pin_memory: bool = False) -> Loader:
+    """Shuffled, augmented batches of `batch_size` images (per process) in frames of imgsz x imgsz.
+
+    pin_memory: page-locked batches, which a GPU fetches while it computes.
+    """
     dataset = DetectionDataset(_records(index), imgsz, augment, seed, cache=cache)
-    return Loader(dataset, ShuffledBatches(len(dataset), batch_size, seed, rank, world), workers, seed)
+    return Loader(dataset, ShuffledBatches(len(dataset), batch_size, seed, rank, world), workers, seed, pin_memory)
 
 
 def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], batch_size: int, *, workers: int = 0,
                 rect: bool = False, pad: float = 0.5, stride: int = 32, rank: int = 0, world: int = 1,
-                cache: str | None = None) -> Loader:
+                cache: str | None = None, pin_memory: bool = False) -> Loader:
     """Letterboxed batches, each image once: in the index's order, or sorted by aspect where `rect`.
 
     imgsz: the side of square frames, or (height, width), rounded up to multiples of `stride`. rect: each batch gets the
     smallest frame that holds its images at longest side imgsz, by YOLO's rule with `pad`, in units of `stride`. Of
-    `world` processes each takes every world-th batch.
+    `world` processes each takes every world-th batch. pin_memory: as in `train_loader`.
     """
     records = _records(index)
     height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
@@ -115,7 +119,7 @@ def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], batch_size: int
             frames[chunk] = rect_frame(sizes[chunk], side, stride, pad)
     dataset = DetectionDataset(records, side, frames=frames, cache=cache)
     batches = [[(0, i, False) for i in chunk.tolist()] for chunk in chunks]
-    return Loader(dataset, batches[rank::world], workers)
+    return Loader(dataset, batches[rank::world], workers, pin_memory=pin_memory)
 
 
 def rect_frame(sizes: np.ndarray, imgsz: int, stride: int, pad: float) -> tuple[int, int]:

@@ -124,6 +124,7 @@ def warmup_iterations(epochs: float, batches: int, minimum: int, total_epochs: i
 def freeze(model: nn.Module, layers: list[int]) -> list[str]:
     """Freeze rows of the model by number (`[10]` means rows 0 to 9, as in YOLOv5); returns the frozen names.
 
+    Weights stay; batch-norm statistics go on following the data, as in YOLOv5.
     Raises `UserError` for rows that the model does not have, or where nothing is left to learn.
     """
     rows = range(layers[0]) if len(layers) == 1 else layers

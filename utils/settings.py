@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from utils.checkpoint import load_checkpoint
 from utils.cli import add_device, add_size, add_workers, fraction, number, positive, refused
 from utils.errors import UserError
 from utils.optim import OPTIMIZERS
@@ -63,14 +64,17 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 
 def find_resume(resume: str | bool, project: str) -> Path:
-    """The checkpoint to continue: the one named, the one in the folder named, or the newest under `project`."""
+    """The checkpoint to continue: the one named, the one in the folder named, or under `project` the newest run's
+    that has not ended."""
     if isinstance(resume, str):
         path = Path(resume)
         return path / "weights" / "last.pt" if path.is_dir() else path
-    found = sorted(Path(project).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise UserError(f"--resume: no */weights/last.pt under {project}; name one: --resume path/to/last.pt")
-    return found[-1]
+    found = sorted(Path(project).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in found:
+        if "train" in load_checkpoint(path):
+            return path
+    what = "every run there has ended" if found else "there is no */weights/last.pt"
+    raise UserError(f"--resume: nothing to resume under {project}, {what}; name one: --resume path/to/last.pt")
 
 
 def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path) -> argparse.Namespace:

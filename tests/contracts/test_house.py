@@ -17,7 +17,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 GROUND = {"utils", "data", "models"}
 FLOORS = {"utils": {"utils"}, "data": {"utils", "data"}, "models": {"utils", "models"}, "train": GROUND | {"val"}}
 HOUSE = {*PACKAGES, *SCRIPTS, "tests"}
-DISTRIBUTIONS = {"cv2": "opencv-python", "yaml": "pyyaml", "PIL": "pillow", "google": "protobuf"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "google": "protobuf"}
 
 
 @cache
