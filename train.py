@@ -28,7 +28,7 @@ from models.plugins import add_plugin_flag, load_plugins
 from models.weights import transfer
 from utils import plots, report
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.cli import input_size
+from utils.cli import input_size, worker_count
 from utils.device import amp_dtype, describe, memory_gb, one_process, seed_everything, select_device
 from utils.ema import ModelEMA
 from utils.errors import UserError, run_script
@@ -84,9 +84,10 @@ def main(args: argparse.Namespace) -> Path:
     if frozen:
         print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
     check_last_batch(args, len(train_index), max(model.strides))
+    workers = worker_count(args.workers, device.type)
     loader = train_loader(train_index, args.imgsz[0], args.batch_size, AugmentConfig(**recipe.augment),
-                          workers=args.workers, seed=args.seed, cache=args.cache, pin_memory=device.type == "cuda")
-    val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=args.workers,
+                          workers=workers, seed=args.seed, cache=args.cache, pin_memory=device.type == "cuda")
+    val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=workers,
                              stride=max(model.strides), pin_memory=device.type == "cuda")
     run = make_training(args, recipe, model.to(device, memory_format=torch.channels_last), device, len(loader))
     folder = path.parent.parent if stored else report.increment_dir(args.project, args.name, args.exist_ok)

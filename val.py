@@ -19,7 +19,7 @@ from data.loader import eval_loader
 from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import load_runtime
 from utils import plots, report
-from utils.cli import add_device, add_size, add_workers, fraction, positive, refused
+from utils.cli import add_device, add_size, add_workers, fraction, positive, refused, worker_count
 from utils.errors import UserError, run_script
 from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
 from utils.files import write_bytes
@@ -92,7 +92,8 @@ def make_loader(args: argparse.Namespace, runtime, index: Index):
     if args.rect and runtime.fixed_size:
         raise UserError(f"--rect: {runtime.path} takes one size only; export it with --dynamic")
     height, width = runtime.choose_size(args.imgsz)
-    return eval_loader(index, height if height == width else (height, width), args.batch_size, workers=args.workers,
+    workers = worker_count(args.workers, runtime.device.type)
+    return eval_loader(index, height if height == width else (height, width), args.batch_size, workers=workers,
                        rect=args.rect, stride=max(runtime.strides), pin_memory=runtime.device.type == "cuda")
 
 

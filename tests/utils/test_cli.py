@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from utils import cli
 from utils.cli import add_size, class_indices, fraction, input_size, number, refused
 from utils.errors import UserError
 
@@ -64,3 +65,9 @@ def test_numbers():
     for parse, text in ((fraction, "1.5"), (fraction, "nan"), (fraction, "much"), (number(int, 1, 3), "4")):
         with pytest.raises(argparse.ArgumentTypeError):
             parse(text)
+
+
+def test_loaders_leave_cores_to_a_model_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(cli.os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    assert cli.worker_count(None, "cuda") == 8 and cli.worker_count(None, "cpu") == 6
+    assert cli.worker_count(0, "cuda") == 0 and cli.worker_count(64, "cpu") == 12
