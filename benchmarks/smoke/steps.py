@@ -30,7 +30,7 @@ SPEED = ("yolov8n", "yolov8n --neck ssfpn", "yolov8n-assn", "yolov7-assn")
 
 @dataclass(frozen=True)
 class Setting:
-    """How a step runs. deterministic: as train.py sets it; autotune: let cuDNN try its algorithms."""
+    """How a step runs. train.py is deterministic on a CPU and lets cuDNN try its algorithms (autotune) on a GPU."""
 
     amp: str
     layout: torch.memory_format
@@ -43,9 +43,9 @@ class Setting:
 
 
 PLAIN, CLOSEST = Setting("fp32", torch.contiguous_format), Setting("fp32", torch.channels_last)
-AS_TRAINED = Setting("bf16", torch.channels_last)  # what train.py does on a GPU that knows bf16
-SETTINGS = (PLAIN, CLOSEST, Setting("bf16", torch.contiguous_format), AS_TRAINED,
-            Setting("bf16", torch.channels_last, False), Setting("bf16", torch.channels_last, False, True))
+AS_TRAINED = Setting("bf16", torch.channels_last, False, True)  # what train.py does on a GPU that knows bf16
+SETTINGS = (PLAIN, CLOSEST, Setting("bf16", torch.contiguous_format), Setting("bf16", torch.channels_last),
+            Setting("bf16", torch.channels_last, False), AS_TRAINED)
 
 
 def plan(small: bool) -> list[str]:
@@ -60,7 +60,7 @@ def plan_speed(small: bool) -> list[str]:
 
 @contextlib.contextmanager
 def global_settings(setting: Setting) -> Iterator[None]:
-    """Determinism as train.py has it, and cuDNN's autotuner; put back afterwards."""
+    """Determinism and cuDNN's autotuner as `setting` says; put back afterwards."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     fill = torch.utils.deterministic.fill_uninitialized_memory
     try:
