@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", required=True, help="checkpoint (.pt)")
     parser.add_argument("--include", nargs="+", type=known_format, default=["torchscript", "onnx"], metavar="FORMAT",
                         help=f"formats: {', '.join(FORMATS)}")
-    add_size(parser)
+    add_size(parser, default=None)  # None: the size it was trained at
     parser.add_argument("--batch-size", type=positive, default=1, help="images per call (--dynamic: the one checked)")
     parser.add_argument("--dynamic", action="store_true", help="leave batch, height and width free")
     parser.add_argument("--half", action="store_true", help="fp16 inside; inputs and outputs stay float32")
@@ -62,12 +62,13 @@ def main(args: argparse.Namespace) -> list[Path]:
     """Export every format asked for; returns the files. Raises `UserError`, with no file replaced by a worse one."""
     load_plugins(args)
     weights = Path(args.weights)
-    if weights.suffix != ".pt":
-        raise UserError(f"--weights {weights}: only checkpoints (.pt) can be exported")
+    if weights.suffix not in (".pt", ".pth"):
+        raise UserError(f"--weights {weights}: only checkpoints (.pt, .pth) can be exported")
     if "onnx" not in args.include and (args.opset or args.simplify):
         raise UserError(f"{'--opset' if args.opset else '--simplify'} is about ONNX; add --include onnx, or drop it")
     model = load_model(weights, device=select_device(args.device))
-    options = ExportOptions(input_size(args.imgsz, max(model.strides)), args.batch_size, args.dynamic, args.half,
+    wanted = args.imgsz or model.config.get("trained", {}).get("imgsz", [640])[-1:]
+    options = ExportOptions(input_size(wanted, max(model.strides)), args.batch_size, args.dynamic, args.half,
                             args.opset or OPSET, args.simplify)
     scenes = np.stack([render(0, "val", number, options.size, Scene())[0] for number in range(2)])  # (2, H, W, 3) BGR
     pictures = torch.from_numpy(scenes[..., ::-1].transpose(0, 3, 1, 2).copy())  # (2, 3, H, W) RGB

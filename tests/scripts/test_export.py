@@ -9,7 +9,8 @@ import torch
 import export as script
 import models.export
 from models.runtime import load_runtime
-from tests.tiny import NAMES, tiny_checkpoint
+from tests.tiny import NAMES, tiny_checkpoint, tiny_model
+from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 
 
@@ -45,6 +46,14 @@ def test_onnx_tells_what_one_must_know(weights):
     assert [i.name for i in graph.graph.input] == ["images"]
     assert [o.name for o in graph.graph.output] == ["boxes", "scores"]
     assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
+
+
+def test_the_default_size_is_the_one_of_the_training(tmp_path):
+    model = tiny_model()
+    model.config["trained"] = {"data": "shapes", "imgsz": [128, 96]}  # training, validation
+    content = {"config": model.config, "names": list(model.names), "model": model.state_dict()}
+    save_checkpoint(content, tmp_path / "small.pt")
+    assert load_runtime(run("--weights", tmp_path / "small.pt", "--include", "onnx")[0], "cpu").fixed_size == (96, 96)
 
 
 def test_half_halves_the_file(weights):
@@ -97,7 +106,7 @@ def test_wrong_words(weights, capsys):
         assert stop.value.code == 2 and told in capsys.readouterr().err
     with pytest.raises(UserError, match="is about ONNX"):
         run("--weights", weights, "--include", "torchscript", "--opset", 17)
-    with pytest.raises(UserError, match=r"only checkpoints \(\.pt\)"):
+    with pytest.raises(UserError, match=r"only checkpoints \(\.pt, \.pth\)"):
         run("--weights", "best.onnx")
     with pytest.raises(UserError, match="no such"):
         run("--weights", "absent.pt")
