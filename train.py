@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> Path:
         path = find_resume(args.resume, args.project)
         stored = load_checkpoint(path)
         args = settings_of(stored, args, path)
-    load_plugins(args)  # those of the flag, or of the run that is resumed
+    load_plugins(args)  # of the flag alone, in a resumed run too: a checkpoint never names code to run
     one_process()
     device = select_device(args.device)
     seed_everything(args.seed, device)

@@ -1,7 +1,7 @@
 """Rows of the ssFPN and ASSN repositories' own model files, under the names of modules and weights that those use.
 
 Our files put the same necks on any base in one row (`models.necks`), and faster; these are for files and checkpoints
-from there. The builder imports this module beside the other layers, because it shares the gates of the necks.
+from there. The builder imports this module beside the other layers, because it shares parts of the necks.
 
 Legend: B images, C channels of a level, D levels along the scale axis, H, W pixels of the finest level.
 """
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.layers.conv import Conv, activation, batch_norm, fold_batch_norm
+from models.layers.conv import Conv, activation, batch_norm
 from models.necks.gates import ChannelGate, SpatialGate
+from models.necks.ssfpn import NormedConv3d
 from models.registry import register
 
 
@@ -31,7 +32,7 @@ class Unsqueeze(nn.Module):
 
 
 @register("Conv3D")
-class Conv3D(nn.Module):
+class Conv3D(NormedConv3d):
     """3x3x3 convolution over a stack of levels, batch norm, LeakyReLU(0.01), mean over the scale axis: ssFPN's, which
     writes the channels read and given and nothing else.
     """
@@ -55,16 +56,6 @@ class Conv3D(nn.Module):
         if stack.dim() != 5:
             raise ValueError(f"Conv3D reads a stack of levels, made by Unsqueeze and Concat [2], not {stack.dim()}-D")
         return self.act(self.batch3d(self.conv3d(stack))).mean(2)
-
-    def fuse(self) -> None:
-        """Fold the batch norm into the convolution."""
-        if isinstance(self.batch3d, nn.BatchNorm3d):
-            with torch.no_grad():
-                weight, bias = fold_batch_norm(self.conv3d, self.batch3d)
-                self.conv3d.weight.copy_(weight)
-                self.conv3d.bias.copy_(bias)
-            self.conv3d.requires_grad_(False)
-            self.batch3d = nn.Identity()
 
 
 # Registered behind ssFPN's, which takes two arguments; the activation is what the forks differ in.

@@ -12,7 +12,24 @@ from models.necks.resample import conv3x3_enlarged
 from models.registry import register
 
 
-class ScaleConv(nn.Module):
+class NormedConv3d(nn.Module):
+    """What a 3-D unit of these code bases holds, under the names of their checkpoints: conv3d, batch3d, act."""
+
+    conv3d: nn.Conv3d
+    batch3d: nn.Module
+
+    def fuse(self) -> None:
+        """Fold the batch norm into the convolution."""
+        if isinstance(self.batch3d, nn.BatchNorm3d):
+            with torch.no_grad():
+                weight, bias = fold_batch_norm(self.conv3d, self.batch3d)
+                self.conv3d.weight.copy_(weight)
+                self.conv3d.bias.copy_(bias)
+            self.conv3d.requires_grad_(False)
+            self.batch3d = nn.Identity()
+
+
+class ScaleConv(NormedConv3d):
     """3x3x3 convolution over a stack of levels, batch norm, activation, mean over the scale axis.
 
     A 3-D convolution over D planes is a sum of 2-D ones, two or three per plane, so each level is convolved at its own
@@ -37,16 +54,6 @@ class ScaleConv(nn.Module):
                 planes[d].append(y)
         stack = torch.stack([sum(parts[1:], parts[0]) for parts in planes], 2)  # (B, C, D, H, W)
         return self.act(self.batch3d(stack + self.conv3d.bias[:, None, None, None])).mean(2)
-
-    def fuse(self) -> None:
-        """Fold the batch norm into the convolution."""
-        if isinstance(self.batch3d, nn.BatchNorm3d):
-            with torch.no_grad():
-                weight, bias = fold_batch_norm(self.conv3d, self.batch3d)
-                self.conv3d.weight.copy_(weight)
-                self.conv3d.bias.copy_(bias)
-            self.conv3d.requires_grad_(False)
-            self.batch3d = nn.Identity()
 
 
 @register("SSFPN", many=True)
