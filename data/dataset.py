@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.augment import AugmentConfig, apply_plan, draw_plan
+from data.augment import AugmentConfig, draw_plan
 from data.geometry import Labels
 from data.images import ImageStore
 from data.letterbox import FILL, forward_boxes, place, plan_rect
 from data.records import Record
+from data.render import apply_plan
 from utils.structures import Letterbox
 
 Key = int | tuple[int, int] | tuple[int, int, bool]  # index, (epoch, index), or (epoch, index, mosaic allowed)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.augment import AugmentConfig, Plan, apply_plan, draw_layer, draw_plan, mixup, render_layer
+from data.augment import AugmentConfig, Plan, draw_layer, draw_plan
 from data.colour import adjust_hsv
 from data.geometry import (
     BoxFilter,
@@ -20,6 +20,7 @@ from data.geometry import (
 )
 from data.images import shrink
 from data.letterbox import fit_side, letterbox
+from data.render import apply_plan, mixup, render_layer
 from tests.data.pictures import random_boxes, smooth
 from utils.errors import UserError
 
