@@ -1,239 +1,302 @@
 """Train a detector: `python train.py` trains yolov8n-assn on the built-in data; --cfg, --data and --weights change it.
 
 The story: settings -> data -> model -> optimiser -> epochs of (train, validate, save) -> final evaluation of best.pt.
-Results lie in runs/train/exp, exp2, ...
+Results lie in runs/train/exp, exp2, ... On several GPUs: `torchrun --nproc-per-node 4 train.py ...`.
 """
 
 import argparse
-import math
+import contextlib
 import shlex
+import signal
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 import val
-from data import Index, load_index
+from data import Index
 from data.augment import AugmentConfig
-from data.loader import eval_loader, train_loader
-from models import build_model, load_model
-from models.catalogue import resolve
-from models.losses import scale_gains
+from data.loader import Loader
+from data.opening import fixed_weights, open_loaders, open_splits, open_train, weights_by_result
+from data.sizes import object_sizes
+from models import build_model
 from models.plugins import add_plugin_flag, load_plugins
-from models.weights import transfer
+from models.replaying import replay_file
+from models.starting import fitting_batch, make_training, recipe_to_evolve, start_model, stored_model
 from utils import plots, report
+from utils.autobatch import is_out_of_memory
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.cli import input_size, worker_count
-from utils.device import amp_dtype, describe, memory_gb, one_process, seed_everything, select_device
-from utils.ema import ModelEMA
+from utils.device import describe, memory_gb, seed_everything
+from utils.distributed import Group, join
 from utils.errors import UserError, run_script
-from utils.optim import Schedule, auto_optimizer, build_optimizer, freeze, scaled_weight_decay, warmup_iterations
-from utils.recipe import Recipe, load_recipe
-from utils.settings import find_resume, make_parser, save_args, settings_of, settle
+from utils.loggers import Logger, make_loggers
+from utils.multiscale import draw_size, resize_batch
+from utils.nonfinite import BufferGuard, meet_bad_batch, read_losses
+from utils.optim import freeze
+from utils.recipe import Recipe
+from utils.settings import make_parser, save_args, settings_of
+from utils.signals import Stopped, StopRequest
+from utils.state import Training, epoch_row, find_run, is_tired, judge, restore_run, save_run, weights_of
+from utils.structures import Batch, PackedTargets
+from utils.tuning import evolve, stop_if_hopeless
 
+AUGMENT_WORDS = [f.name for f in fields(AugmentConfig)]
 PICTURED_BATCHES = 3
 GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU, since each reading waits for the device
 
 
 @dataclass
-class Training:
-    """Everything that changes while a run goes, and so everything that a checkpoint must hold."""
+class Job:
+    """What a run works with and does not change."""
 
-    model: nn.Module
-    ema: ModelEMA
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    scaler: torch.amp.GradScaler
-    device: torch.device
-    amp: torch.dtype | None
-    recipe: Recipe
-    epoch: int = 0  # the next one to train
-    best: float = -1.0
-    best_epoch: int = 0
-    ended: bool = False  # all epochs are done, or nothing improves any more
+    args: argparse.Namespace
+    folder: Path
+    train: Index
+    held: Index
+    fixed_weights: np.ndarray | None  # how often images are shown, whatever is learned
+    loader: Loader
+    val_loader: Loader
+    loggers: list[Logger]
+    stop: StopRequest
+    told: Callable[[float, int], None]
 
 
 def main(args: argparse.Namespace) -> Path:
-    """Train as told; returns the folder of results."""
-    stored = None
-    if args.resume:
-        path = find_resume(args.resume, args.project)
-        stored = load_checkpoint(path)
+    """Train as told, search hyper-parameters, or replay a bad batch; returns the folder of results."""
+    if args.replay:
+        load_plugins(args)
+        print(*replay_file(args.replay), sep="\n")
+        return Path(args.replay).parent
+    group, device = join(args.device)
+    with group.session():
+        if args.evolve:
+            return search(args, group, device)
+        return train(args, group, device)[0]
+
+
+def search(args: argparse.Namespace, group: Group, device: torch.device) -> Path:
+    """`--evolve`: one training after the other, each with other hyper-parameters; the same command goes on."""
+    if args.resume or not group.alone:
+        raise UserError("--evolve goes on by itself, and one process trains at a time: drop --resume and torchrun; "
+                        "several GPUs or machines share a search by the same --storage and --study")
+    folder = Path(args.project) / (args.study or "evolve")
+
+    def objective(recipe: Recipe, trial: Any) -> float:
+        own = {"evolve": None, "project": str(folder), "name": f"trial{trial.number}", "exist_ok": True,
+               "noplots": True}
+        return train(argparse.Namespace(**{**vars(args), **own}), group, device, recipe,
+                     lambda fitness, epoch: stop_if_hopeless(trial, fitness, epoch))[1].best
+
+    evolve(objective, recipe_to_evolve(args, AUGMENT_WORDS), folder=folder, trials=args.evolve, storage=args.storage,
+           study=args.study, seed=args.seed)
+    return folder
+
+
+def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: Recipe | None = None,
+          told: Callable[[float, int], None] = lambda fitness, epoch: None) -> tuple[Path, Training]:
+    """One training from its settings to its final table; returns its folder and what it ended as.
+
+    recipe: instead of the family's; told(fitness, epoch) hears of each validation.
+    """
+    path, stored = group.broadcast(find_run(args.resume, args.project) if group.main else None)
+    if stored:
         args = settings_of(stored, args, path)
     load_plugins(args)  # of the flag alone, in a resumed run too: a checkpoint never names code to run
-    one_process()
-    device = select_device(args.device)
     seed_everything(args.seed, device)
-
-    data = args.data or "shapes"
-    train_index = load_index(data, "train", single_cls=args.single_cls, strict=args.strict)
-    val_index = load_index(data, "val", single_cls=args.single_cls, strict=args.strict)
-    if train_index.names != val_index.names:
-        raise UserError(f"{data}: its train and val splits name different classes ({train_index.names[:5]} ... and "
-                        f"{val_index.names[:5]} ...); give `names:` in the YAML")
+    train_index, held = open_splits(args, group)
     if stored and train_index.names != stored["names"]:
-        raise UserError(f"--resume: {data} names the classes {train_index.names[:5]} ..., the run had "
+        raise UserError(f"--resume: {args.data} names the classes {train_index.names[:5]} ..., the run had "
                         f"{stored['names'][:5]} ...; give it back the data that it was started on")
-    model, recipe = stored_model(stored) if stored else make_model(args, train_index.names)
+    model, recipe = stored_model(stored) if stored else start_model(
+        args, train_index.names, AUGMENT_WORDS, lambda imgsz: object_sizes(train_index.records, imgsz), recipe)
     frozen = freeze(model, args.freeze)
     if frozen:
         print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
-    check_last_batch(args, len(train_index), max(model.strides))
-    workers = worker_count(args.workers, device.type)
-    loader = train_loader(train_index, args.imgsz[0], args.batch_size, AugmentConfig(**recipe.augment),
-                          workers=workers, seed=args.seed, cache=args.cache, pin_memory=device.type == "cuda")
-    val_loader = eval_loader(val_index, args.imgsz[-1], args.batch_size * 2, workers=workers,
-                             stride=max(model.strides), pin_memory=device.type == "cuda")
-    run = make_training(args, recipe, model.to(device, memory_format=torch.channels_last), device, len(loader))
-    folder = path.parent.parent if stored else report.increment_dir(args.project, args.name, args.exist_ok)
+    model = model.to(device, memory_format=torch.channels_last)
+    if args.batch_size == -1:
+        args.batch_size = group.broadcast(fitting_batch(args, recipe, model, device, len(train_index))) * group.world
+    if recipe.augment.get("copy_paste"):
+        train_index = open_train(args, polygons=True)
+    weights = fixed_weights(args, train_index)
+    loader, val_loader = open_loaders(args, AugmentConfig(**recipe.augment), train_index, held, weights,
+                                      max(model.strides), group, device)
+    run = make_training(args, recipe, model, group, device, len(loader))
+    folder = path.parent.parent if stored else group.broadcast(
+        report.increment_dir(args.project, args.name, args.exist_ok) if group.main else None)
     if stored:
-        restore(run, stored)
-    introduce(args, run, folder, train_index, val_index)
-    try:
-        fit(args, run, folder, loader, val_loader, val_index)
-    except KeyboardInterrupt:
-        if run.epoch and not args.nosave:
-            print(f"\nto go on from the last whole epoch: python train.py --resume {shlex.quote(str(folder))}")
-        raise
-    except torch.OutOfMemoryError:
-        raise UserError(f"--batch-size {args.batch_size} at --imgsz {max(args.imgsz)} does not fit into the memory of "
-                        f"{describe(device)}; lower one of them") from None
+        restore_run(run, stored)
+    settings = {**vars(args), **vars(recipe)}
+    loggers = make_loggers(args.logger, folder, settings, folder.name, resume=bool(stored)) if group.main else []
+    with StopRequest() as stop:
+        job = Job(args, folder, train_index, held, weights, loader, val_loader, loggers, stop, told)
+        if group.main:
+            introduce(job, run)
+        keep_going(job, run)
     if loader.damaged:
         print(f"{len(loader.damaged)} images could not be decoded and taught nothing, the first: {loader.damaged[0]}")
-    return finish(args, folder, val_loader, val_index, device)
+    finish(job, run)
+    return folder, run
 
 
-def make_model(args: argparse.Namespace, names: list[str]) -> tuple[nn.Module, Recipe]:
-    """Build the model, carry weights in, and settle the recipe of its family with what the flags change in it."""
-    start = load_model(args.weights) if args.weights else None
-    cfg = args.cfg or (start.config if start else "yolov8n-assn")
-    config = resolve(cfg, len(names), names, args.neck, {"box_loss": args.box_loss, "assign": args.assign})
-    words = [f.name for f in fields(AugmentConfig)]
-    recipe = load_recipe(config["recipe"], words)
-    if args.hyp or not args.data:
-        recipe = load_recipe(args.hyp or "demo", words, base=recipe)
-    settle(args, recipe)
-    with torch.device("meta"):  # no memory, no initialisation: only to learn what head it has
-        head = build_model(config).head
-    strides = head.strides
-    if recipe.label_smoothing and not hasattr(head, "label_smoothing"):
-        raise UserError("--label-smoothing (or label_smoothing in the recipe): this model's head learns from soft "
-                        "class targets already; drop it")
-    args.imgsz = list(input_size(args.imgsz, max(strides)))[:len(args.imgsz)]
-    config["trained"] = {"data": args.data or "shapes", "imgsz": args.imgsz}  # where val.py and detect.py begin
-    recipe.gains = scale_gains(recipe.gains, len(strides), len(names), max(args.imgsz), config["recipe"])
-    smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
-    model = build_model(config, gains=recipe.gains, **smoothing)
-    for note in recipe.notes:
-        print(note)
-    if start:
-        print(f"{args.weights}: {transfer(model, start)}")
-    return model, recipe
-
-
-def check_last_batch(args: argparse.Namespace, images: int, stride: int) -> None:
-    """Raises `UserError` where a batch would give batch norm one single value: one image of one coarsest cell."""
-    if args.imgsz[0] <= stride and images % args.batch_size == (args.batch_size > 1):
-        raise UserError(f"--batch-size {args.batch_size}: of {images} images one is left alone in its batch, too "
-                        f"little for batch norm at --imgsz {args.imgsz[0]}; change one of the two")
-
-
-def stored_model(stored: dict[str, Any]) -> tuple[nn.Module, Recipe]:
-    """The model and the recipe of the run that wrote a checkpoint, whatever the files say by now."""
-    return build_model(stored["config"], names=stored["names"]), Recipe(**stored["train"]["recipe"])
-
-
-def make_training(args: argparse.Namespace, recipe: Recipe, model: nn.Module, device: torch.device,
-                  batches: int) -> Training:
-    """Optimiser, schedule, averaged weights and mixed precision for a model that is on its device."""
-    kind, lr0, momentum, bias_lr = recipe.optimizer, recipe.lr0, recipe.momentum, recipe.warmup_bias_lr
-    if kind == "auto":
-        kind, lr0, momentum, bias_lr = auto_optimizer(model.num_classes, args.epochs * batches)
-        print(f"--optimizer auto: {kind}, lr0 {lr0}, momentum {momentum}")
-    decay = scaled_weight_decay(recipe.weight_decay, args.batch_size)
-    optimizer = build_optimizer(model, kind, lr0, momentum, decay)
-    warmup = warmup_iterations(recipe.warmup_epochs, batches, recipe.warmup_min_iters, args.epochs)
-    schedule = Schedule(lr0, recipe.lrf, args.epochs, args.batch_size, warmup, momentum, recipe.warmup_momentum,
-                        bias_lr, recipe.schedule)
-    amp = amp_dtype(device, args.amp)
-    scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    return Training(model, ModelEMA(model), optimizer, schedule, scaler, device, amp, recipe)
-
-
-def introduce(args: argparse.Namespace, run: Training, folder: Path, train: Index, held: Index) -> None:
+def introduce(job: Job, run: Training) -> None:
     """Say what is about to happen and write down the settings."""
-    print(train.report.format(), held.report.format(), sep="\n")
+    args, folder = job.args, job.folder
+    print(job.train.report.format(), job.held.report.format(), sep="\n")
     count = sum(p.numel() for p in run.model.parameters())
+    processes = f" in {run.group.world} processes" if run.group.world > 1 else ""
     print(f"{args.cfg or args.weights or 'yolov8n-assn'}: {count:,} parameters, {run.model.num_classes} classes, on "
-          f"{describe(run.device)} in {str(run.amp or torch.float32).removeprefix('torch.')}; "
-          f"{len(train.records)} images train, {len(held.records)} validate; results in {folder}")
+          f"{describe(run.device)}{processes} in {str(run.amp or torch.float32).removeprefix('torch.')}; "
+          f"{len(job.train)} images train, {len(job.held)} validate, batches of {args.batch_size}; results in {folder}")
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     save_args(args, run.recipe, folder / "args.yaml")
     if not args.noplots:
-        plots.plot_labels(train.records, train.names, folder / "labels.jpg")
+        plots.plot_labels(job.train.records, job.train.names, folder / "labels.jpg")
 
 
-def fit(args: argparse.Namespace, run: Training, folder: Path, loader, val_loader, held: Index) -> None:
+def keep_going(job: Job, run: Training) -> None:
+    """`fit`, and what to do when it is told to stop: save where that is possible, and say how to go on."""
+    resume = f"to go on: python train.py --resume {shlex.quote(str(job.folder))}"
+    try:
+        fit(job, run)
+    except Stopped as stopped:
+        if run.group.main and not job.args.nosave:
+            save(job, run, best=False)
+            print(f"\nstopped in epoch {run.epoch + 1} after {run.batch} of {len(job.loader)} batches, saved; {resume}")
+        sys.exit(stopped.code)
+    except KeyboardInterrupt:
+        if (job.folder / "weights" / "last.pt").is_file():
+            print(f"\nstopped at once; {resume}")
+        raise
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"--batch-size {job.args.batch_size} at --imgsz {max(job.args.imgsz)} does not fit into the "
+                        f"memory of {describe(run.device)}; lower one of them, or let --batch-size -1 choose") from None
+
+
+def fit(job: Job, run: Training) -> None:
     """All epochs: train, validate, save; ends early where nothing improves for `--patience` epochs."""
-    log, board = report.CsvLog(folder / "results.csv", from_epoch=run.epoch), report.Board(folder, from_epoch=run.epoch)
+    args, main = job.args, run.group.main
+    log = report.CsvLog(job.folder / "results.csv", from_epoch=run.epoch)
+    board = report.Board(job.folder, from_epoch=run.epoch) if main else None
     began = time.perf_counter() - float(log.rows[-1].get("time") or 0 if log.rows else 0)  # a resumed run goes on
     while not run.ended:
         if run.epoch >= args.epochs - args.close_mosaic:
-            loader.close_mosaic()
-        loader.set_epoch(run.epoch)
-        pictures = folder if run.epoch == 0 and not args.noplots else None
-        row = train_epoch(args, run, loader, pictures)
-        run.epoch += 1
-        last = run.epoch == args.epochs
-        row = {"epoch": run.epoch, "time": time.perf_counter() - began, **row}
-        if last or (run.epoch % args.val_interval == 0 and not args.noval):
-            row.update(validate(run, val_loader, held))
-        row["lr"] = run.optimizer.param_groups[0]["lr"]
-        log.append(row)
-        board.add(row, run.epoch)
-        better = judge(run, row)
+            job.loader.close_mosaic()
+        if args.image_weights and run.class_ap:
+            job.loader.set_weights(weights_by_result(job.train, run.class_ap, job.fixed_weights))
+        job.loader.set_epoch(run.epoch, run.batch)
+        row = {"epoch": run.epoch + 1, "time": 0.0, **train_epoch(job, run)}
+        run.share_statistics()
+        last = run.epoch + 1 == args.epochs
+        if last or ((run.epoch + 1) % args.val_interval == 0 and not args.noval):
+            row.update(validate(job, run))
+        run.epoch, run.batch, run.meter = run.epoch + 1, 0, report.LossMeter()
+        row.update(time=time.perf_counter() - began, lr=run.optimizer.param_groups[0]["lr"])
+        better = judge(run, row, args.save_best_by)
         run.ended = last or is_tired(args, run, row)
-        if run.ended or not args.nosave:
-            save(args, run, folder, better or args.nosave or (last and not run.best_epoch))
+        if main:
+            log.append(row)
+            for logger in (board, *job.loggers):
+                logger.add(row, run.epoch)
+            if run.ended or not args.nosave:
+                save(job, run, better or args.nosave or (last and not run.best_epoch))
+        if "metrics/AP" in row:
+            job.told(run.score, run.epoch)
         if run.ended and not last:
             print(f"stopping: no better result for {args.patience} epochs (--patience) since epoch {run.best_epoch}")
-    board.close()
+    if board:
+        board.close()
 
 
-def train_epoch(args: argparse.Namespace, run: Training, loader, pictures: Path | None) -> dict[str, float]:
-    """One pass over the data; returns the mean losses per image, images per second and peak memory in GiB."""
+def train_epoch(job: Job, run: Training) -> dict[str, float]:
+    """What is left of an epoch; returns its mean losses per image, images per second and peak memory in GiB."""
+    args, batches, since_step, saved = job.args, len(job.loader), 0, time.monotonic()
+    guard = BufferGuard(run.model) if args.skip_bad_batches else None
+    at_once = guard is not None or run.device.type == "cpu"  # read the losses of every step before it is taken
+    unread: list[tuple[Tensor, int]] = []
     run.model.train()
-    batches, since_step = len(loader), 0
-    unread: list[tuple[Tensor, list[int]]] = []
-    meter = report.LossMeter()
-    bar = tqdm(loader, total=batches, dynamic_ncols=True, unit="batch")
-    for number, batch in enumerate(bar):
-        steps = run.schedule.apply(run.optimizer, run.epoch * batches + number, run.epoch)
-        if pictures and number < PICTURED_BATCHES:
-            plots.plot_batch(batch.images, batch.targets, pictures / f"train_batch{number}.jpg", run.model.names)
-        images = batch.images.to(run.device, non_blocking=True, memory_format=torch.channels_last)
-        targets = batch.targets.to(run.device, non_blocking=True)
-        with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
-            raw = run.model(images)
-        losses = run.model.loss(raw, targets)  # in float32, summed over the images of the batch
-        run.scaler.scale(sum(losses.values())).backward()
+    bar = tqdm(job.loader, initial=run.batch, total=batches, dynamic_ncols=True, unit="batch",
+               disable=not run.group.main)
+    for batch in bar:
+        steps = run.schedule.apply(run.optimizer, run.epoch * batches + run.batch, run.epoch)
+        if run.epoch == 0 and run.batch < PICTURED_BATCHES and run.group.main and not args.noplots:
+            plots.plot_batch(batch.images, batch.targets, job.folder / f"train_batch{run.batch}.jpg", run.model.names)
+        images, targets, size = to_device(args, run, batch)
+        # an epoch ends with a step, so that a checkpoint holds it all
+        due = since_step + 1 >= steps or run.batch + 1 == batches
+        if guard:
+            guard.remember()
+        names, values = learn(run, images, targets, due)
         since_step += 1
-        if since_step >= steps or number + 1 == batches:  # an epoch ends with a step, so that a checkpoint holds it all
+        unread.append((values, len(batch)))
+        if at_once or len(unread) == GPU_READ_STEPS or run.batch + 1 == batches:
+            bad = read_losses(run, unread, names)
+            if run.group.any(bad is not None) if guard else bad is not None:
+                met = batch if at_once else job.loader.batch(run.batch - bad[0])
+                meet_bad_batch(run, met, size, bad, guard, job.folder, args.skip_bad_batches)
+                since_step, due = 0, False
+            bar.set_description(report.progress_line(run.epoch, args.epochs, memory_gb(run.device), run.meter,
+                                                     batch.targets, images.shape[-1]), refresh=False)
+        run.batch += 1
+        if due:
             step(run)
             since_step = 0
-        unread.append((torch.stack(list(losses.values())).detach(), batch.image_ids))
-        if run.device.type == "cpu" or len(unread) == GPU_READ_STEPS or number + 1 == batches:
-            meter.add(list(losses), read_losses(unread, list(losses)), sum(len(ids) for _, ids in unread))
-            unread.clear()
-            bar.set_description(report.progress_line(run.epoch, args.epochs, memory_gb(run.device), meter,
-                                                     batch.targets, images.shape[-1]), refresh=False)
-    return {**{f"train/{name}": loss for name, loss in meter.means().items()},
-            "images_per_s": meter.images_per_second(), "memory_gb": memory_gb(run.device)}
+            saved = between_steps(job, run, saved)
+    return epoch_row(run)
+
+
+def to_device(args: argparse.Namespace, run: Training, batch: Batch) -> tuple[Tensor, PackedTargets, int]:
+    """Images and targets where the model is, at this batch's own size with `--multi-scale` (else 0 is returned)."""
+    images = batch.images.to(run.device, non_blocking=True, memory_format=torch.channels_last)
+    targets = batch.targets.to(run.device, non_blocking=True)
+    if not args.multi_scale:
+        return images, targets, 0
+    stride = max(run.model.strides)
+    size = draw_size(args.seed, run.epoch, run.batch, args.imgsz[0], stride)
+    return *resize_batch(images, targets, size, stride), size
+
+
+def learn(run: Training, images: Tensor, targets: PackedTargets, due: bool) -> tuple[list[str], Tensor]:
+    """Forward, loss and backward of a batch, in more parts where memory runs out; the names and sums (K,) of its
+    losses. due: a step follows, so processes exchange their gradients."""
+    while True:
+        try:
+            return learn_in_parts(run, images, targets, due)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or run.group.world > 1 or run.split >= len(images):
+                raise
+        # here, not above: the error holds on to the tensors
+        run.split *= 2
+        run.optimizer.zero_grad(set_to_none=True)
+        if run.device.type == "cuda":
+            torch.cuda.empty_cache()
+        print(f"\nout of memory: from here on each batch is computed in {run.split} parts whose gradients are added up "
+              "(what this step had gathered before is lost); a smaller --batch-size would be faster")
+
+
+def learn_in_parts(run: Training, images: Tensor, targets: PackedTargets, due: bool) -> tuple[list[str], Tensor]:
+    share = None if run.group.alone else run.group.sum
+    size, total = -(-len(images) // run.split), 0
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        exchange = due and part.stop >= len(images)
+        with contextlib.nullcontext() if exchange else run.group.no_sync(run.forward):
+            with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
+                raw = run.forward(images[part])
+            losses = run.model.loss(raw, targets[part], share=share)  # in float32, summed over the images
+            # gradients are averaged over processes, the loss is a sum over all of their images
+            run.scaler.scale(sum(losses.values()) * run.group.world).backward()
+        total = total + torch.stack(list(losses.values())).detach()
+    return list(losses), total
 
 
 def step(run: Training) -> None:
@@ -247,18 +310,26 @@ def step(run: Training) -> None:
     run.ema.update(run.model)
 
 
-def read_losses(unread: list[tuple[Tensor, list[int]]], names: list[str]) -> list[float]:
-    """Fetch the losses of some steps at once and sum them; one that is not finite ends the run and tells its images."""
-    rows = torch.stack([values for values, _ in unread]).cpu()  # (steps, terms)
-    for row, (_, image_ids) in zip(rows.tolist(), unread, strict=True):
-        if not all(math.isfinite(value) for value in row):
-            terms = ", ".join(f"{name} {value:g}" for name, value in zip(names, row, strict=True))
-            raise UserError(f"the loss is not finite ({terms}) on images {image_ids}; the last checkpoint is whole: "
-                            "lower the learning rate, or train with --amp fp32")
-    return rows.sum(0).tolist()
+def between_steps(job: Job, run: Training, saved: float) -> float:
+    """Raise `Stopped` where a signal has come, save where `--save-every-minutes` are over, in all processes at the same
+    step; saved: when that was last, returned anew."""
+    every = 60 * job.args.save_every_minutes
+    wishes = torch.tensor([job.stop.number, bool(every) and time.monotonic() - saved > every], dtype=torch.int64)
+    if run.group.world > 1:
+        if run.device.type == "cuda" and run.ema.updates % GPU_READ_STEPS:
+            return saved
+        wishes = run.group.sum(wishes)
+    if wishes[0]:
+        run.share_statistics()
+        raise Stopped(job.stop.number or signal.SIGTERM)
+    if not wishes[1]:
+        return saved
+    run.share_statistics()
+    save(job, run, best=False)
+    return time.monotonic()
 
 
-def validate(run: Training, loader, held: Index) -> dict[str, float]:
+def validate(job: Job, run: Training) -> dict[str, float]:
     """Evaluate the averaged weights; returns the row for the log."""
     model = run.ema.model
 
@@ -266,8 +337,10 @@ def validate(run: Training, loader, held: Index) -> dict[str, float]:
         raw = model(images.contiguous(memory_format=torch.channels_last))
         return *model.decode(raw), model.loss(raw, targets)
 
-    result = val.evaluate(predict, model.select, loader, held, device=run.device)
+    result = val.evaluate(predict, model.select, job.stop.between(job.val_loader), job.held, device=run.device,
+                          group=run.group)
     m = result.metrics
+    run.class_ap = [numbers.AP for numbers in m.per_class]
     print(f"    AP {m.AP:.4f}  AP50 {m.AP50:.4f}  AP75 {m.AP75:.4f}  AP_S {m.AP_S:.4f}  AP_M {m.AP_M:.4f}  "
           f"AP_L {m.AP_L:.4f}  AR {m.AR100:.4f}  P {m.precision:.3f}  R {m.recall:.3f}")
     words = ("precision", "recall", "AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")
@@ -275,66 +348,45 @@ def validate(run: Training, loader, held: Index) -> dict[str, float]:
     return {**metrics, **{f"val/{k}": v for k, v in result.losses.items()}}
 
 
-def judge(run: Training, row: dict[str, float]) -> bool:
-    """Whether this epoch's validation, where there was one, is the best so far; remembers it."""
-    fitness = 0.1 * row["metrics/AP50"] + 0.9 * row["metrics/AP"] if "metrics/AP" in row else -1.0  # as in YOLOv5
-    if fitness > run.best:
-        run.best, run.best_epoch = fitness, run.epoch
-        return True
-    return False
-
-
-def is_tired(args: argparse.Namespace, run: Training, row: dict[str, float]) -> bool:
-    """Whether `--patience` is at its end; only an epoch that was validated can say so."""
-    waited = run.epoch - run.best_epoch
-    return bool("metrics/AP" in row and args.patience and run.best_epoch and waited >= args.patience)
-
-
-def save(args: argparse.Namespace, run: Training, folder: Path, best: bool) -> None:
-    """Write last.pt, best.pt where told that these weights are the best, and the periodic copy."""
-    model = run.ema.model
-    content: dict[str, Any] = {"config": model.config, "names": model.names, "model": model.state_dict(),
-                               "epoch": run.epoch}
+def save(job: Job, run: Training, best: bool) -> None:
+    """Write last.pt, best.pt where told that these weights are the best, and the periodic copy; main does."""
+    if not run.group.main:
+        return
+    weights, period = job.folder / "weights", job.args.save_period
     if best:
-        save_checkpoint(content, folder / "weights" / "best.pt")
-    settings = {k: v for k, v in vars(args).items() if k not in ("debug", "resume")}
-    state = {"args": settings, "recipe": vars(run.recipe), "epoch": run.epoch, "best": run.best,
-             "best_epoch": run.best_epoch, "ended": run.ended, "ema_updates": run.ema.updates,
-             "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(),
-             "scaler": run.scaler.state_dict(), "rng": torch.get_rng_state()}
-    save_checkpoint({**content, "train": state}, folder / "weights" / "last.pt")
-    if args.save_period > 0 and run.epoch % args.save_period == 0:
-        save_checkpoint(content, folder / "weights" / f"epoch{run.epoch}.pt")
+        save_checkpoint(weights_of(run), weights / "best.pt")
+    settings = {k: v for k, v in vars(job.args).items() if k not in ("debug", "resume")}
+    save_run(run, settings, job.folder)
+    if period > 0 and run.batch == 0 and run.epoch % period == 0:
+        save_checkpoint(weights_of(run), weights / f"epoch{run.epoch}.pt")
 
 
-def restore(run: Training, stored: dict[str, Any]) -> None:
-    """Put a run back to where its checkpoint was written, at the start of an epoch."""
-    state = stored["train"]
-    run.model.load_state_dict(state["model"])
-    run.ema.load_state_dict({"model": stored["model"], "updates": state["ema_updates"]})
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["rng"])
-    run.epoch, run.best, run.best_epoch, run.ended = (state[k] for k in ("epoch", "best", "best_epoch", "ended"))
-    print(f"resuming after epoch {run.epoch}")
-
-
-def finish(args: argparse.Namespace, folder: Path, loader, held: Index, device: torch.device) -> Path:
+def finish(job: Job, run: Training) -> None:
     """Evaluate best.pt as val.py does, draw the curves, and reduce last.pt to its weights."""
-    weights = folder / "weights"
-    model = load_model(weights / "best.pt", device).fuse().to(memory_format=torch.channels_last)
+    args, weights, group = job.args, job.folder / "weights", run.group
+    stored = group.broadcast(load_checkpoint(weights / "best.pt") if group.main else None)
+    model = build_model(stored["config"], names=stored["names"])
+    model.load_state_dict(stored["model"])
+    model = model.to(run.device, memory_format=torch.channels_last).eval().fuse()
     predict = val.without_losses(lambda images: model.decode(model(images)))
-    result = val.evaluate(predict, model.select, loader, held, device=device)
-    table = val.write_results(result, held, folder, picture=not args.noplots)
+    result = val.evaluate(predict, model.select, job.val_loader, job.held, device=run.device, group=group)
+    if not group.main:
+        return
+    table = val.write_results(result, job.held, job.folder, picture=not args.noplots)
     if not args.noplots:
-        plots.plot_results(folder / "results.csv", folder / "results.png")
+        plots.plot_results(job.folder / "results.csv", job.folder / "results.png")
     last = load_checkpoint(weights / "last.pt")  # only now: a run that is killed before can still be resumed
     last.pop("train", None)
     save_checkpoint(last, weights / "last.pt")
-    print(f"\n{weights / 'best.pt'} on {held.source}:\n{table}")
-    print(f"results in {folder}; next: python detect.py --weights "
+    (weights / "previous.pt").unlink(missing_ok=True)
+    for logger in job.loggers:
+        for path in (weights / "best.pt", job.folder / "results.png"):
+            if path.is_file():
+                logger.artifact(path)
+        logger.close()
+    print(f"\n{weights / 'best.pt'} on {job.held.source}:\n{table}")
+    print(f"results in {job.folder}; next: python detect.py --weights "
           f"{shlex.quote(str(weights / 'best.pt'))} --source <images>")
-    return folder
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,8 +8,10 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -20,6 +22,7 @@ from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import load_runtime
 from utils import plots, report
 from utils.cli import add_device, add_size, add_workers, fraction, positive, refused, worker_count
+from utils.distributed import Group, join
 from utils.errors import UserError, run_script
 from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
 from utils.files import write_bytes
@@ -27,6 +30,7 @@ from utils.saving import UniqueStems
 from utils.structures import Batch, Detections, PackedTargets
 
 PICTURED_BATCHES = 3
+ALONE = Group()
 
 # images (B, 3, H, W) and their targets -> boxes (B, N, 4), scores (B, N, C), losses by name (empty outside training)
 Predict = Callable[[Tensor, PackedTargets], tuple[Tensor, Tensor, dict[str, Tensor]]]
@@ -35,7 +39,11 @@ Select = Callable[..., list[Detections]]
 
 @dataclass
 class Evaluation:
-    """What `evaluate` found: metrics, mean losses per image where asked for, milliseconds per image by stage."""
+    """What `evaluate` found: metrics, mean losses per image where asked for, milliseconds per image by stage.
+
+    Of several processes all hold the same metrics, confusion, losses and speed; the evaluator of main holds the
+    detections of all images, those of the others their own.
+    """
 
     metrics: Metrics
     evaluator: CocoEvaluator
@@ -49,34 +57,50 @@ def main(args: argparse.Namespace) -> Evaluation:
     """Evaluate each of `--weights`; prints the tables and returns the last evaluation."""
     load_plugins(args)
     check(args)
-    for weights in args.weights:
-        runtime = load_runtime(weights, args.device, half=args.half)
-        data = args.data or runtime.trained.get("data")
-        if not data:
-            raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
-        index = load_index(data, args.task, single_cls=args.single_cls)
-        print(index.report.format())
-        select = runtime.select
-        if args.single_cls and len(runtime.names) > 1:
-            select = one_class(select)
-        elif len(index.names) != len(runtime.names):
-            raise UserError(f"{weights} knows {len(runtime.names)} classes, {data} has {len(index.names)}; "
-                            "give the --data it was trained on, and --single-cls where it was trained so")
-        loader = make_loader(args, runtime, index)
-        folder = report.increment_dir(args.project, args.name, args.exist_ok)
-        result = evaluate(without_losses(runtime.predict), select, loader, index, device=runtime.device,
-                          conf=args.conf_thres, iou=args.iou_thres, max_det=args.max_det)
-        table = write_results(result, index, folder, picture=not args.noplots)
-        if args.save_json:
-            result.evaluator.save_json(folder / "predictions.json")
-        if args.save_txt:
-            save_txt(result.evaluator.results(), index, folder / "labels", args.save_conf)
-        if loader.damaged:
-            print(f"{len(loader.damaged)} images could not be decoded, the first: {loader.damaged[0]}")
-        print(table)
-        print("speed: " + ", ".join(f"{ms:.1f} ms {stage}" for stage, ms in result.speed.items()) + " per image")
-        print(f"results in {folder}")
+    group, device = join(args.device)
+    with group.session():
+        for weights in args.weights:
+            result = evaluate_file(args, weights, group, device)
     return result
+
+
+def evaluate_file(args: argparse.Namespace, weights: str, group: Group, device: torch.device) -> Evaluation:
+    """Evaluate one model; main writes and prints what was found."""
+    runtime = load_runtime(weights, args.device if group.alone else device, half=args.half)
+    data = args.data or runtime.trained.get("data")
+    if not data:
+        raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
+    with group.first():
+        index = load_index(data, args.task, single_cls=args.single_cls)
+    print(index.report.format())
+    select = runtime.select
+    if args.single_cls and len(runtime.names) > 1:
+        select = one_class(select)
+    elif len(index.names) != len(runtime.names):
+        raise UserError(f"{weights} knows {len(runtime.names)} classes, {data} has {len(index.names)}; "
+                        "give the --data it was trained on, and --single-cls where it was trained so")
+    loader = make_loader(args, runtime, index, group)
+    folder = report.increment_dir(args.project, args.name, args.exist_ok) if group.main else None
+    result = evaluate(without_losses(runtime.predict), select, loader, index, device=runtime.device,
+                      conf=args.conf_thres, iou=args.iou_thres, max_det=args.max_det, group=group)
+    damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
+    if folder:
+        publish(args, result, index, folder, damaged)
+    return result
+
+
+def publish(args: argparse.Namespace, result: Evaluation, index: Index, folder: Path, damaged: list[str]) -> None:
+    """Write and print what was found."""
+    table = write_results(result, index, folder, picture=not args.noplots)
+    if args.save_json:
+        result.evaluator.save_json(folder / "predictions.json")
+    if args.save_txt:
+        save_txt(result.evaluator.results(), index, folder / "labels", args.save_conf)
+    if damaged:
+        print(f"{len(damaged)} images could not be decoded, the first: {damaged[0]}")
+    print(table)
+    print("speed: " + ", ".join(f"{ms:.1f} ms {stage}" for stage, ms in result.speed.items()) + " per image")
+    print(f"results in {folder}")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -87,14 +111,15 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--exist-ok with several --weights would write one's results over the other's; drop it")
 
 
-def make_loader(args: argparse.Namespace, runtime, index: Index):
-    """The images of the split at the size that the runtime takes."""
+def make_loader(args: argparse.Namespace, runtime, index: Index, group: Group):
+    """This process's images of the split at the size that the runtime takes."""
     if args.rect and runtime.fixed_size:
         raise UserError(f"--rect: {runtime.path} takes one size only; export it with --dynamic")
     height, width = runtime.choose_size(args.imgsz)
     workers = worker_count(args.workers, runtime.device.type)
     return eval_loader(index, height if height == width else (height, width), args.batch_size, workers=workers,
-                       rect=args.rect, stride=max(runtime.strides), pin_memory=runtime.device.type == "cuda")
+                       rect=args.rect, stride=max(runtime.strides), pin_memory=runtime.device.type == "cuda",
+                       rank=group.rank, world=group.world)
 
 
 def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
@@ -112,17 +137,19 @@ def one_class(select: Select) -> Select:
 
 @torch.no_grad()
 def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
-             iou: float = 0.65, max_det: int = 300, progress: bool = True) -> Evaluation:
+             iou: float = 0.65, max_det: int = 300, progress: bool = True, group: Group = ALONE) -> Evaluation:
     """Run a model over a loader and score it against `index` by the COCO protocol.
 
-    conf, iou: thresholds of NMS, as the published COCO tables of YOLOv5, YOLOv7, ASSN and ssFPN use them.
+    conf, iou: thresholds of NMS, as the published COCO tables of YOLOv5, YOLOv7, ASSN and ssFPN use them. group: the
+    processes that call this together, each with its share of the batches (`eval_loader(..., rank, world)`) and the same
+    weights; all get the result of the whole split.
     """
     evaluator = CocoEvaluator(index.coco(), len(index.names), index.category_ids)
     confusion = ConfusionMatrix(len(index.names))
-    losses: dict[str, Tensor] = {}
+    losses: dict[str, list[Tensor]] = {}
     seconds = dict.fromkeys(("load", "inference", "nms"), 0.0)
     pictured, images_seen, clock = [], 0, time.perf_counter()
-    for seen, batch in enumerate(tqdm(loader, desc="val", disable=not progress, dynamic_ncols=True, leave=False)):
+    for batch in tqdm(loader, desc="val", disable=not (progress and group.main), dynamic_ncols=True, leave=False):
         on_device = batch.to(device)
         clock = _lap(seconds, "load", clock, device)
         boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
@@ -130,17 +157,49 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
         found = [d.cpu() for d in select(boxes, scores, conf=conf, iou=iou, max_det=max_det, multi_label=True)]
         clock = _lap(seconds, "nms", clock, device)
         for name, value in batch_losses.items():
-            losses[name] = losses.get(name, 0.0) + value
+            losses.setdefault(name, []).append(value)
         images_seen += len(batch)
         evaluator.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
         for detections, truth in zip(found, batch.targets.unpack(), strict=True):
             confusion.update(detections, truth.boxes, truth.labels, truth.ignore)
-        if seen < PICTURED_BATCHES:
+        if group.main and len(pictured) < PICTURED_BATCHES:
             pictured.append((batch, found))
         clock = time.perf_counter()
-    return Evaluation(evaluator.compute(), evaluator, confusion,
-                      {name: float(value) / max(images_seen, 1) for name, value in losses.items()},
-                      {stage: 1e3 * s / max(images_seen, 1) for stage, s in seconds.items()}, pictured)
+    own = Part(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()}, seconds,
+               images_seen)
+    parts = group.gather(own)
+    metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, evaluator) if parts else None)
+    return Evaluation(metrics, evaluator, confusion, means, speed, pictured)
+
+
+@dataclass
+class Part:
+    """What one process saw of a split. found: `CocoEvaluator.state`; losses: of each batch, in order."""
+
+    found: dict[str, np.ndarray]
+    matrix: np.ndarray
+    losses: dict[str, list[float]]
+    seconds: dict[str, float]
+    images: int
+
+
+def merge(parts: list[Part],
+          evaluator: CocoEvaluator) -> tuple[Metrics, np.ndarray, dict[str, float], dict[str, float]]:
+    """Metrics, confusion, mean losses and milliseconds per image of all processes, to the last bit those of one.
+
+    parts: by rank, of which process k saw every `len(parts)`-th batch from batch k on, as `eval_loader` deals them out;
+    the first is already in `evaluator`. This runs on main alone, and the others get its result: it takes the processor
+    for seconds on a large split, and they would only do the same work beside it.
+    """
+    for part in parts[1:]:
+        evaluator.merge(part.found)
+    images = max(sum(part.images for part in parts), 1)
+    names = next((part.losses for part in parts if part.losses), {})
+    in_order = {name: [value for round_ in zip_longest(*(part.losses.get(name, ()) for part in parts))
+                       for value in round_ if value is not None] for name in names}
+    return (evaluator.compute(), sum(part.matrix for part in parts),
+            {name: sum(values) / images for name, values in in_order.items()},
+            {stage: 1e3 * sum(part.seconds[stage] for part in parts) / images for stage in parts[0].seconds})
 
 
 def _lap(seconds: dict[str, float], stage: str, since: float, device: torch.device) -> float:

@@ -1,9 +1,20 @@
-"""`python -m data bccd --split train`: what a dataset holds, and what is wrong with it."""
+"""`python -m data bccd`: what a dataset holds, what is wrong with it, and pictures of it."""
 
 import argparse
+import json
+import sys
+import time
+from typing import Any
 
+from data import doctor
 from data.index import SIZE_BINS, Index, load_index
+from utils.cli import positive
+from utils.config import find_config
 from utils.errors import UserError, run_script
+from utils.files import write_bytes
+
+SPLITS = ("train", "val", "test")
+NEAR_LIMIT = 20_000  # images up to which near copies are looked for unasked: each must be decoded, some 1 ms of a core
 
 
 def table(index: Index) -> str:
@@ -16,26 +27,98 @@ def table(index: Index) -> str:
     return "\n".join(rows)
 
 
-def main(args: argparse.Namespace) -> None:
-    """Print the report and the table of each split asked for, or of each that the YAML has."""
-    shown = 0
-    for split in [args.split] if args.split else ["train", "val", "test"]:
+def summary(numbers: dict[str, Any]) -> str:
+    """Image sizes, objects per image, shares."""
+    sizes = ", ".join(f"{word} {w}x{h}" for word, (w, h) in numbers["image_sizes"].items())
+    return (f"  images: {sizes}; {numbers['background'] / numbers['images']:.1%} background\n"
+            f"  objects per image: median {numbers['median_objects']:g}, most {numbers['most_objects']}; "
+            f"{numbers['small_share']:.1%} small (area below 32 x 32 px)")
+
+
+def load_splits(args: argparse.Namespace) -> dict[str, Index]:
+    """The split asked for, or each that the YAML has."""
+    indexes = {}
+    for split in [args.split] if args.split else SPLITS:
         try:
-            index = load_index(args.data, split, cache=not args.no_cache, strict=args.strict)
+            indexes[split] = load_index(args.data, split, cache=not args.no_cache, strict=args.strict)
         except UserError as error:
             if args.split or f"no `{split}:`" not in str(error):
                 raise
-            continue
-        shown += 1
-        print(f"{index.source} ({index.source.format}, {index.source.root}): {index.report.format()}\n{table(index)}\n")
-    if not shown:
+    if not indexes:
         raise UserError(f"{args.data}: no `train:`, `val:` or `test:` in it; add one such as `train: images/train`")
+    return indexes
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print the report of each split and of all together, write report.json and sheet.jpg, end with the verdict."""
+    began = time.perf_counter()
+    indexes = load_splits(args)
+    findings: list[doctor.Finding] = []
+    numbers, suspects = {}, {}
+    for split, index in indexes.items():
+        found, numbers[split], suspects[split] = doctor.examine(index, split, args.imgsz)
+        findings += found
+        print(f"{index.source} ({index.source.format}, {index.source.root}): {index.report.format()}\n{table(index)}\n"
+              f"{summary(numbers[split])}\n")
+    findings += doctor.compare_classes(indexes)
+    pairs: list[doctor.Pair] = []
+    images = sum(map(len, indexes.values()))
+    near = args.duplicates == "near" or (args.duplicates == "auto" and images <= NEAR_LIMIT)
+    if args.duplicates != "off":
+        found, pairs = doctor.compare_images(indexes, near)
+        findings += found
+        if not near and args.duplicates == "auto":
+            print(f"near copies were not looked for among {images} images: --duplicates near, some "
+                  f"{images / 60_000:.0f} min of a core\n")
+    scanned = {kind for index in indexes.values() for kind in index.report.findings}
+    told = [f for f in findings if f.kind not in scanned]  # the scan's own were told with their split
+    print("\n".join(["findings:", *(f.format() for f in told)]) if told else "findings: none")
+    word, reasons = doctor.verdict(findings)
+    write(args, indexes, findings, numbers, suspects, pairs, word)
+    print("\n".join([f"{images} images in {time.perf_counter() - began:.1f} s", f"verdict: {word}",
+                     *(f"  {reason}" for reason in reasons)]))
+    if args.strict and word != "healthy":
+        sys.exit(1)
+
+
+def write(args: argparse.Namespace, indexes: dict[str, Index], findings: list[doctor.Finding],
+          numbers: dict[str, Any], suspects: dict[str, Any], pairs: list[doctor.Pair], word: str) -> None:
+    """report.json and sheet.jpg into a folder of their own."""
+    from data.sheet import save_sheet  # these two import torch, which nothing before needs
+    from utils.report import increment_dir
+
+    folder = increment_dir(args.project, args.name or find_config(args.data, "data").stem, args.exist_ok)
+    twins = [{"a": indexes[p.a[0]].records[p.a[1]].path, "b": indexes[p.b[0]].records[p.b[1]].path,
+              "splits": [p.a[0], p.b[0]], "exact": p.exact, "likeness": round(p.likeness, 4), "same_labels": p.same}
+             for p in pairs]
+    content = {"data": str(args.data), "verdict": word, "splits": numbers, "findings": [vars(f) for f in findings],
+               "duplicates": twins}
+    write_bytes(folder / "report.json", json.dumps(content, indent=1).encode())
+    if not args.noplots:
+        save_sheet(indexes, suspects, pairs, folder / "sheet.jpg", args.seed)
+    print(f"\n{folder / 'report.json'}" + ("" if args.noplots else f", {folder / 'sheet.jpg'}"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    words = argparse.ArgumentParser(prog="python -m data", description=__doc__)
+    words.add_argument("data", help="a name in cfg/data, or the path of a data YAML")
+    words.add_argument("--split", choices=SPLITS, help="one split only")
+    words.add_argument("--imgsz", "--img", "--img-size", type=positive, default=640, metavar="PX",
+                       help="the size of the training that is planned: objects are measured at it")
+    words.add_argument("--duplicates", choices=["auto", "off", "exact", "near"], default="auto",
+                       help="what to look for; auto: near copies too where there are no more than "
+                            f"{NEAR_LIMIT:,} images")
+    words.add_argument("--strict", action="store_true",
+                       help="fail where anything would be repaired or left out, or where the verdict is not healthy")
+    words.add_argument("--no-cache", action="store_true", help="read all labels again")
+    words.add_argument("--noplots", action="store_true", help="no picture sheet")
+    words.add_argument("--seed", type=int, default=0, help="of the choice of pictures")
+    words.add_argument("--project", default="runs/data", help="folder of results")
+    words.add_argument("--name", help="folder within it; the name of the YAML where not given")
+    words.add_argument("--exist-ok", action="store_true", help="write into the folder of that name again")
+    return words
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m data", description=__doc__)
-    parser.add_argument("data", help="a name in cfg/data, or the path of a data YAML")
-    parser.add_argument("--split", choices=["train", "val", "test"], help="one split only")
-    parser.add_argument("--strict", action="store_true", help="fail where anything would be repaired or left out")
-    parser.add_argument("--no-cache", action="store_true", help="read all labels again")
-    run_script(main, parser)
+    run_script(main, parser())

@@ -11,11 +11,22 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from data.colour import hsv_gains
-from data.geometry import Array, BoxFilter, Layer, affine_matrix, flip_matrix, mosaic_tiles, single_tile
+from data.geometry import (
+    Array,
+    BoxFilter,
+    Layer,
+    Size,
+    affine_matrix,
+    flip_matrix,
+    is_axis_aligned,
+    mosaic9_tiles,
+    mosaic_tiles,
+    single_tile,
+)
 from data.letterbox import FILL
 from utils.errors import UserError
 
-PROBABILITIES = ("mosaic", "mixup", "fliplr", "flipud")
+PROBABILITIES = ("mosaic", "mosaic9", "mixup", "copy_paste", "fliplr", "flipud")
 
 
 @dataclass(frozen=True)
@@ -23,8 +34,10 @@ class AugmentConfig:
     """How far training images are moved, with the names of YOLO's hyper-parameter files; the defaults are v8's."""
 
     mosaic: float = 1.0  # probability of four images on one canvas
+    mosaic9: float = 0.0  # share of the mosaics that have nine images: 0.2 in YOLOv7
     mixup: float = 0.0  # probability of blending a mosaic with another one
     mixup_alpha: float = 32.0  # Beta(a, a) of the blend: 32 in YOLOv5/v8, 8 in YOLOv7
+    copy_paste: float = 0.0  # probability of each object to be pasted once more, mirrored, where there is room
     degrees: float = 0.0  # rotation, +-
     translate: float = 0.1  # shift, +- fraction of the frame
     scale: float = 0.5  # zoom in [1 - scale, 1 + scale + scale_extra]
@@ -59,15 +72,27 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class Paste:
+    """Copy-paste of a sample: each object is a candidate with probability `share`, drawn from the number `seed`."""
+
+    share: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All that chance decided for one sample: one layer, or two blended, `blend` being the weight of the first."""
+    """All that chance decided for one sample: one layer, or two blended, `blend` being the weight of the first.
+
+    paste: how `data.paste` draws the objects that are pasted; None where none is.
+    """
 
     layers: tuple[Layer, ...]
     blend: float
     hsv: tuple[float, float, float]
+    paste: Paste | None = None
 
 
-def draw_affine(rng: np.random.Generator, config: AugmentConfig, canvas: int, size: int) -> tuple[Array, float]:
+def draw_affine(rng: np.random.Generator, config: AugmentConfig, canvas: Size, size: Size) -> tuple[Array, float]:
     """A random (3, 3) matrix canvas -> frame, and its zoom."""
     zoom = rng.uniform(1 - config.scale, 1 + config.scale + config.scale_extra)
     matrix = affine_matrix(
@@ -75,17 +100,23 @@ def draw_affine(rng: np.random.Generator, config: AugmentConfig, canvas: int, si
         shear=tuple(rng.uniform(-config.shear, config.shear, 2)),
         perspective=tuple(rng.uniform(-config.perspective, config.perspective, 2)),
         shift=tuple(rng.uniform(0.5 - config.translate, 0.5 + config.translate, 2)))
+    if is_axis_aligned(matrix):  # the frame begins with a whole pixel of the canvas, so that a mere resize can draw it
+        matrix[:2, 2] = -zoom * np.round(-matrix[:2, 2] / zoom)
     return matrix, zoom
 
 
 def draw_layer(rng: np.random.Generator, config: AugmentConfig, indices: list[int], sizes: list[tuple[int, int]],
-               size: int, flip: Array) -> Layer:
-    """One image, or four in a mosaic (as many as `indices`), seen through a random affine and then `flip`.
+               size: Size, flip: Array) -> Layer:
+    """One image, or four or nine in a mosaic (as many as `indices`), seen through a random affine and then `flip`.
 
-    sizes: original (height, width) of each; the centre of a mosaic is uniform in the middle half of the canvas.
+    sizes: original (height, width) of each; the centre of a mosaic is uniform in the middle half of the canvas,
+    and its frame is square.
     """
     if len(indices) == 1:
         tiles, canvas = [single_tile(indices[0], sizes[0], size)], size
+    elif len(indices) == 9:
+        corner = rng.integers(0, size, 2, endpoint=True).tolist()
+        tiles, canvas = mosaic9_tiles(indices, sizes, size, tuple(corner)), 2 * size
     else:
         centre = rng.integers(size // 2, size + size // 2, 2, endpoint=True).tolist()
         order = rng.permutation(len(indices)).tolist()
@@ -96,22 +127,27 @@ def draw_layer(rng: np.random.Generator, config: AugmentConfig, indices: list[in
 
 
 def draw_plan(rng: np.random.Generator, config: AugmentConfig, index: int, partners: Callable[[int], list[int]],
-              size_of: Callable[[int], tuple[int, int]], size: int, mosaic: bool = True) -> Plan:
+              size_of: Callable[[int], tuple[int, int]], size: Size, mosaic: bool = True) -> Plan:
     """Decide everything about one sample.
 
-    partners(k) names k images to go with `index`; size_of(i) is image i's (height, width). `mosaic` False turns mosaic
-    and mixup off, as at the end of training.
+    partners(k) names k images to go with `index`; size_of(i) is image i's (height, width). `mosaic` False turns mosaic,
+    mixup and copy-paste off, as at the end of training.
     """
     flip = flip_matrix(size, rng.random() < config.fliplr, rng.random() < config.flipud)
 
     def layer(indices: list[int]) -> Layer:
         return draw_layer(rng, config, indices, [size_of(i) for i in indices], size, flip)
 
+    def images() -> int:
+        return 9 if config.mosaic9 and rng.random() < config.mosaic9 else 4
+
     if mosaic and rng.random() < config.mosaic:
-        layers = [layer([index, *partners(3)])]
+        layers = [layer([index, *partners(images() - 1)])]
         if rng.random() < config.mixup:
-            layers.append(layer(partners(4)))
+            layers.append(layer(partners(images())))
     else:
         layers = [layer([index])]
     blend = float(rng.beta(config.mixup_alpha, config.mixup_alpha)) if len(layers) == 2 else 1.0
-    return Plan(tuple(layers), blend, hsv_gains(rng, config.hsv_h, config.hsv_s, config.hsv_v))
+    gains = hsv_gains(rng, config.hsv_h, config.hsv_s, config.hsv_v)
+    paste = Paste(config.copy_paste, int(rng.integers(2**63))) if mosaic and config.copy_paste else None
+    return Plan(tuple(layers), blend, gains, paste)

@@ -1,4 +1,8 @@
-"""The label cache: plain arrays in an .npz, never pickled, valid while no file of the dataset has changed."""
+"""The label cache: plain arrays in an .npz, never pickled, valid while the dataset says the same.
+
+It is keyed on content, not on times: a dataset that was touched, copied or moved keeps its cache, and an edited label
+is noticed whatever its time and size.
+"""
 
 import contextlib
 import hashlib
@@ -7,30 +11,57 @@ import os
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterable
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.formats.raw import IMAGE_SUFFIXES
 from data.records import RecordTable
 from data.report import ScanReport
 
-VERSION = 1  # raised when the same files give other arrays
+VERSION = 2  # raised when the same files give other arrays
+CHUNK = 512  # files per task of a thread
+BLOCK = 1 << 20  # bytes of a file hashed at a time
+HERE = "\0/"  # stands in a cached text for the folder that the dataset lies in; no path has a NUL
 
 
-def digest(config: Any, files: Iterable[str]) -> str:
-    """A key that changes with the settings and with the place, size or time of any of the files."""
-    key = hashlib.blake2b(repr((VERSION, config)).encode(), digest_size=16)
-    for file in files:
-        try:
-            status = os.stat(file)  # noqa: PTH116  Path costs 3x here, and there may be 100k
-            state = f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"
-        except OSError:
-            state = f"{file}\0absent\n"
-        key.update(state.encode("utf-8", "surrogateescape"))
-    return key.hexdigest()
+@dataclass(frozen=True)
+class Key:
+    """What a cache must have been made from: `text`, and the folder above all its files, which may have moved."""
+
+    text: str
+    base: str
+
+
+def digest(config: Any, files: Sequence[str]) -> Key:
+    """The key of a dataset: its settings, where in its folder each file lies, what each label file holds.
+
+    Of images only the size in bytes is looked at: to read and hash the 20 GB of COCO's would take longer than the first
+    epoch needs to decode them, and an image replaced by one of as many bytes but another height or width is found out
+    when it is decoded.
+    """
+    base = _common_folder(files)
+    said = repr((VERSION, config))
+    key = hashlib.blake2b(said.replace(base, HERE).encode("utf-8", "surrogateescape"), digest_size=16)
+    chunks = [files[i:i + CHUNK] for i in range(0, len(files), CHUNK)]
+    with ThreadPoolExecutor(8) as pool:  # over a network the wait is for the disk
+        for part in pool.map(lambda chunk: [_state(file, len(base)) for file in chunk], chunks):
+            for state in part:
+                key.update(state)
+    return Key(key.hexdigest(), base)
+
+
+def file_hash(path: str) -> bytes:
+    """blake2b of a file's bytes, read in blocks. `OSError` where it cannot be read."""
+    key = hashlib.blake2b(digest_size=16)
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  Path costs 2x here, and there may be 100k
+        while block := file.read(BLOCK):
+            key.update(block)
+    return key.digest()
 
 
 def places(root: Path, name: str) -> list[Path]:
@@ -41,28 +72,30 @@ def places(root: Path, name: str) -> list[Path]:
             Path(tempfile.gettempdir()) / f"assn-{os.getuid()}" / f"{tag}-{name}.cache.npz"]
 
 
-def load(files: list[Path], key: str) -> tuple[RecordTable, dict[str, Any], ScanReport] | None:
+def load(files: list[Path], key: Key) -> tuple[RecordTable, dict[str, Any], ScanReport] | None:
     """The first cache with this key: records, meta and report; None where there is none, or only damaged ones."""
     for file in files:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 meta = json.loads(arrays["meta"].tobytes())
-                if meta["key"] != key:
+                if meta["key"] != key.text:
                     continue
-                table = RecordTable(**{f.name: arrays[f.name] for f in fields(RecordTable)})
-                return table, meta["meta"], ScanReport(**meta["report"])
+                table = RecordTable(**{f.name: arrays[f.name] for f in fields(RecordTable) if f.name in arrays})
+                report = ScanReport(**_replaced(meta["report"], HERE, key.base))
+                return _with_paths(table, HERE, key.base), meta["meta"], report
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
             continue
     return None
 
 
-def save(files: list[Path], key: str, table: RecordTable, meta: dict[str, Any], report: ScanReport) -> Path | None:
+def save(files: list[Path], key: Key, table: RecordTable, meta: dict[str, Any], report: ScanReport) -> Path | None:
     """Write a cache, whole or not at all, to the first place that can be written; returns it, None where none can."""
-    content = {"key": key, "meta": meta, "report": asdict(report)}
-    arrays = {f.name: getattr(table, f.name) for f in fields(RecordTable)}
+    table = _with_paths(table, key.base, HERE)
+    content = {"key": key.text, "meta": meta, "report": _replaced(asdict(report), key.base, HERE)}
+    arrays = {f.name: column for f in fields(RecordTable) if (column := getattr(table, f.name)) is not None}
     arrays["meta"] = np.frombuffer(json.dumps(content).encode(), np.uint8)
     for file in files:
-        if not _writable(file.parent):
+        if not writable(file.parent):
             continue
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         try:
@@ -77,6 +110,46 @@ def save(files: list[Path], key: str, table: RecordTable, meta: dict[str, Any], 
     return None
 
 
-def _writable(folder: Path) -> bool:
+def _common_folder(files: Sequence[str]) -> str:
+    """The deepest folder above all files, with its slash: that above the first and the last in order of spelling."""
+    if not files:
+        return os.sep
+    folder = os.path.commonpath([os.path.dirname(min(files)), os.path.dirname(max(files))])  # noqa: PTH120
+    return folder.rstrip(os.sep) + os.sep
+
+
+def _state(file: str, base: int) -> bytes:
+    """A file as the key sees it; `base`: letters of its path that do not count."""
+    name = file[base:]
+    try:
+        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122  Path costs 10x here
+            state = str(os.stat(file).st_size)  # noqa: PTH116
+        else:
+            state = file_hash(file).hex()
+    except OSError:
+        state = "absent"
+    return f"{name}\0{state}\n".encode("utf-8", "surrogateescape")
+
+
+def _with_paths(table: RecordTable, old: str, new: str) -> RecordTable:
+    """The table with paths that begin with `new` where they began with `old`."""
+    before, after = (word.encode("utf-8", "surrogateescape") for word in (old, new))
+    letters, ends = table.paths.tobytes(), table.path_ends.tolist()
+    paths = [letters[a:b] for a, b in zip((0, *ends[:-1]), ends, strict=True)] if ends else []
+    paths = [after + path[len(before):] if path.startswith(before) else path for path in paths]
+    return replace(table, paths=np.frombuffer(b"".join(paths), np.uint8),
+                   path_ends=np.cumsum([len(path) for path in paths], dtype=np.int64))
+
+
+def _replaced(content: Any, old: str, new: str) -> Any:
+    """Plain data with `new` for `old` in all its texts: examples of a report name files."""
+    if isinstance(content, str):
+        return content.replace(old, new)
+    if isinstance(content, list):
+        return [_replaced(item, old, new) for item in content]
+    return {k: _replaced(v, old, new) for k, v in content.items()} if isinstance(content, dict) else content
+
+
+def writable(folder: Path) -> bool:
     """False where the owner's write permission is off: data kept read-only stays so, even from root."""
     return not folder.exists() or bool(folder.stat().st_mode & stat.S_IWUSR)

@@ -1,24 +1,36 @@
-"""From records to training and evaluation samples. A sample depends on (seed, epoch, index) and on nothing else.
+"""From records to training and evaluation samples. A sample depends on (seed, epoch, position, weights), nothing else.
 
-Legend: H, W pixels of the input frame, N labels of one image.
+Legend: H, W pixels of the input frame, N labels of one image, n images.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.augment import AugmentConfig, draw_plan
-from data.geometry import Labels
+from data.augment import AugmentConfig, Plan, draw_plan
+from data.geometry import Labels, Size, frame_sides
 from data.images import ImageStore
 from data.letterbox import FILL, forward_boxes, place, plan_rect
-from data.records import Record
-from data.render import apply_plan
+from data.order import EpochOrder
+from data.paste import draw_pasted
+from data.pool import DecodedPool
+from data.records import Record, RecordTable
+from data.render import Scratch, plan_labels, render_plan
 from utils.structures import Letterbox
 
-Key = int | tuple[int, int] | tuple[int, int, bool]  # index, (epoch, index), or (epoch, index, mosaic allowed)
+Key = int | tuple[int, int] | tuple[int, int, bool]  # position, (epoch, position), or (epoch, position, mosaic allowed)
+
+
+class FrameOf(Protocol):
+    """The (height, width) of the frame at (epoch, position), and of the largest there can be."""
+
+    largest: tuple[int, int]
+
+    def __call__(self, epoch: int, position: int) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -38,58 +50,120 @@ class Sample:
 class DetectionDataset(Dataset):
     """Samples of `records` in an input frame of `imgsz` pixels.
 
-    augment: an `AugmentConfig` for training, None for evaluation (letterbox only). cache: None or "ram". frames (n, 2):
-    the (height, width) of each image's frame where rectangular evaluation wants other frames than the square.
-    `dataset[epoch, i]` draws all chance from (seed, epoch, i), so workers, order and resuming change nothing.
+    augment: an `AugmentConfig` for training, None for evaluation (letterbox only; the position is then the image).
+    cache: None, "ram" or "disk". order: which image stands at which position. frames (n, 2): the (height, width) of
+    each image's frame where rectangular evaluation wants other frames than the square. frame_of(epoch, position): the
+    same for training. pool: where decoded images stay for their next use. `dataset[epoch, position]` draws all chance
+    from (seed, epoch, position).
     """
 
     def __init__(self, records: Sequence[Record], imgsz: int, augment: AugmentConfig | None = None, seed: int = 0, *,
-                 cache: str | None = None, frames: np.ndarray | None = None) -> None:
-        self.records, self.imgsz, self.augment, self.seed, self.frames = records, imgsz, augment, seed, frames
-        self.store = ImageStore(records, imgsz, cache)
+                 cache: str | None = None, order: EpochOrder | None = None, frames: np.ndarray | None = None,
+                 frame_of: "FrameOf | None" = None,
+                 pool: DecodedPool | None = None) -> None:
+        self.records, self.imgsz, self.augment, self.seed = records, imgsz, augment, seed
+        self.frames, self.frame_of = frames, frame_of
+        self.order = EpochOrder(len(records), seed) if order is None and augment else order
+        self._table = RecordTable.from_records(records)
+        self._scratch = Scratch()
+        self.store = ImageStore(records, imgsz, cache, exact=augment is None, pool=pool)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index, mosaic = (0, key, True) if isinstance(key, int | np.integer) else (*key, True)[:3]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        index %= len(self)
-        return self._plain(index) if self.augment is None else self._augmented(epoch, index, mosaic)
+        return self._sample(key, np.empty((*self.frame(key), 3), np.uint8))
+
+    def draw(self, key: Key, planes: np.ndarray) -> Sample:
+        """A sample whose image goes to `planes` (3, H, W) uint8; that of the sample is lost with the next one."""
+        sample = self._sample(key, self._scratch.take("sample", *planes.shape[1:], 3))
+        cv2.split(sample.image, list(planes))  # ten times as fast as a transpose
+        return sample
+
+    def frame(self, key: Key) -> tuple[int, int]:
+        """(height, width) of a sample."""
+        epoch, position, _ = self._read(key)
+        if self.frames is not None:
+            return tuple(self.frames[position].tolist())
+        return frame_sides(self.imgsz) if self.frame_of is None else self.frame_of(epoch, position)
+
+    @property
+    def largest_frame(self) -> tuple[int, int]:
+        """(height, width) that no sample's frame exceeds."""
+        if self.frames is not None and len(self.frames):
+            return tuple(self.frames.max(0).tolist())
+        return frame_sides(self.imgsz) if self.frame_of is None else self.frame_of.largest
 
     @property
     def damaged(self) -> list[str]:
-        """Paths of images that could not be decoded so far, by any worker; each taught nothing."""
+        """Paths of the images that could not be decoded so far, by any worker; each taught nothing."""
         return self.store.damaged
 
-    def _augmented(self, epoch: int, index: int, mosaic: bool) -> Sample:
-        rng = np.random.default_rng([self.seed, epoch, index])
-        side = self.imgsz
-        plan = draw_plan(rng, self.augment, index, lambda k: rng.integers(0, len(self), k).tolist(), self._size, side,
-                         mosaic)
-        image, found = apply_plan(plan, self.store.load, self._labels, self._size, side, self.augment)
-        itself = Letterbox((side, side), (side, side), (1.0, 1.0), (0, 0))
-        return Sample(image, found.boxes, found.labels, found.ignore, self.records[index].image_id, itself)
+    def plan(self, key: Key) -> tuple[Plan, Labels, int]:
+        """What a training sample will show, without a pixel: its plan, its labels in the frame, its image's id.
 
-    def _plain(self, index: int) -> Sample:
+        Only images that are known to be damaged by now are treated so.
+        """
+        epoch, position, mosaic = self._read(key)
+        plan, index, size = self._draw(epoch, position, mosaic)
+        found = plan_labels(plan, self._labels, self._size, size, self.augment, self.store.is_damaged)
+        return plan, found, self.image_id(index)
+
+    def image_id(self, index: int) -> int:
+        """The id of image `index`."""
+        return int(self._table.image_ids[index])
+
+    def _read(self, key: Key) -> tuple[int, int, bool]:
+        epoch, position, mosaic = (0, key, True) if isinstance(key, int | np.integer) else (*key, True)[:3]
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)}")
+        return epoch, position % len(self), mosaic
+
+    def _draw(self, epoch: int, position: int, mosaic: bool) -> tuple[Plan, int, Size]:
+        """The plan of a sample, the image that it is about, and its frame."""
+        rng = np.random.default_rng([self.seed, epoch, position])
+        size = self.imgsz if self.frame_of is None else self.frame_of(epoch, position)
+        index = self.order.at(epoch, [position])[0]
+
+        def partners(count: int) -> list[int]:
+            return self.order.at(epoch, self.order.partners(rng, position, count))
+
+        return draw_plan(rng, self.augment, index, partners, self._size, size, mosaic), index, size
+
+    def _sample(self, key: Key, out: np.ndarray) -> Sample:
+        """A sample whose image is drawn in `out` (H, W, 3)."""
+        epoch, position, mosaic = self._read(key)
+        return self._plain(position, out) if self.augment is None else self._augmented(epoch, position, mosaic, out)
+
+    def _augmented(self, epoch: int, position: int, mosaic: bool, out: np.ndarray) -> Sample:
+        plan, index, size = self._draw(epoch, position, mosaic)
+        image, damaged = render_plan(plan, self.store.load, size, self.augment, self._scratch, out)
+        if not self.store.settled():  # another process wrote over an image while it was drawn
+            image, damaged = render_plan(plan, self.store.load_own, size, self.augment, self._scratch, out)
+        found = plan_labels(plan, self._labels, self._size, size, self.augment, damaged.__contains__)
+        image = draw_pasted(image, found.pasted)
+        frame = frame_sides(size)
+        itself = Letterbox(frame, frame, (1.0, 1.0), (0, 0))
+        return Sample(image, found.boxes, found.labels, found.ignore, self.image_id(index), itself)
+
+    def _plain(self, index: int, out: np.ndarray) -> Sample:
         record = self.records[index]
         frame = (self.imgsz, self.imgsz) if self.frames is None else tuple(self.frames[index].tolist())
         inner, transform = plan_rect((record.height, record.width), self.imgsz, frame)
-        loaded = self.store.load(index)
+        loaded = self.store.load_whole(index)
         if loaded is None:
-            image, found = np.full((*frame, 3), FILL, np.uint8), Labels.unknown(record.height, record.width)
+            out.fill(FILL)
+            found = Labels.unknown(record.height, record.width)
         else:
             # Averaging where the image shrinks: small objects would alias away, and v5/v7 evaluate so.
-            image = cv2.cvtColor(place(loaded[0], inner, transform, antialias=True), cv2.COLOR_BGR2RGB)
+            cv2.cvtColor(place(loaded, inner, transform, antialias=True), cv2.COLOR_BGR2RGB, dst=out)
             found = self._labels(index)
         boxes = forward_boxes(transform, found.boxes)
-        return Sample(image, boxes, found.labels.copy(), found.ignore.copy(), record.image_id, transform)
+        return Sample(out, boxes, found.labels.copy(), found.ignore.copy(), record.image_id, transform)
 
     def _size(self, index: int) -> tuple[int, int]:
-        record = self.records[index]
-        return record.height, record.width
+        height, width = self.store.sizes[index].tolist()
+        return height, width
 
     def _labels(self, index: int) -> Labels:
-        record = self.records[index]
-        return Labels(record.boxes, record.labels, record.ignore)
+        return Labels(*self._table.targets(index))

@@ -1,19 +1,20 @@
 """Where pixels and boxes go under augmentation. No pixel is touched here, so every rule can be tested on numbers alone.
 
-Legend: S side of the frame (the network's input), N boxes. Three spaces, all continuous pixels with (0, 0) at the outer
-corner of the first pixel, whose centre is therefore (0.5, 0.5):
+Legend: S side of the frame (the network's input), or its height and width where it is not square, N boxes. Three
+spaces, all continuous pixels with (0, 0) at the outer corner of the first pixel, whose centre is therefore (0.5, 0.5):
   image   one original image, as its labels are given
   canvas  where images are laid out before the affine: 2S x 2S for a mosaic, S x S for one image
   frame   S x S, what the network sees
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data.letterbox import fit_side, plan_letterbox
 
 Array = np.ndarray
+Size = int | tuple[int, int]  # of a frame: S, or height and width
 
 
 @dataclass(frozen=True)
@@ -44,24 +45,37 @@ class Layer:
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of one image as arrays: boxes (N, 4) float32 xyxy, labels (N,) int64, ignore (N,) bool (crowd regions)."""
+    """Labels of one image as arrays: boxes (N, 4) float32 xyxy, labels (N,) int64, ignore (N,) bool (crowd regions).
+
+    polygons: an outline (k, 2) per label in the space of the boxes, k = 0 where it has none; None where none was read.
+    pasted: outlines of the parts of a frame that show its mirror image (`data.paste`), in the order of drawing.
+    """
 
     boxes: Array
     labels: Array
     ignore: Array
+    polygons: "list[Array] | None" = None
+    pasted: "tuple[Array, ...]" = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, keep: Array) -> "Labels":
-        return Labels(self.boxes[keep], self.labels[keep], self.ignore[keep])
+        polygons = self.polygons
+        if polygons is not None:
+            polygons = [polygons[i] for i in np.arange(len(self))[keep]]
+        return Labels(self.boxes[keep], self.labels[keep], self.ignore[keep], polygons, self.pasted)
 
     @classmethod
     def join(cls, parts: "list[Labels]") -> "Labels":
         """All labels of several images."""
         if len(parts) == 1:
             return parts[0]
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "labels", "ignore")))
+        polygons = None
+        if any(p.polygons is not None for p in parts):
+            polygons = [polygon for p in parts for polygon in p.polygons or [np.zeros((0, 2), np.float32)] * len(p)]
+        arrays = (np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "labels", "ignore"))
+        return cls(*arrays, polygons, tuple(outline for p in parts for outline in p.pasted))
 
     @classmethod
     def unknown(cls, height: int, width: int) -> "Labels":
@@ -96,10 +110,16 @@ def scaling(sx: float, sy: float, dx: float = 0.0, dy: float = 0.0) -> Array:
     return np.array([[sx, 0, dx], [0, sy, dy], [0, 0, 1]], np.float64)
 
 
-def flip_matrix(size: int, horizontal: bool, vertical: bool) -> Array:
-    """(3, 3) mirror of an S x S frame; its own inverse."""
+def frame_sides(size: Size) -> tuple[int, int]:
+    """(height, width) of a frame."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def flip_matrix(size: Size, horizontal: bool, vertical: bool) -> Array:
+    """(3, 3) mirror of a frame; its own inverse."""
+    height, width = frame_sides(size)
     sx, sy = (-1 if horizontal else 1), (-1 if vertical else 1)
-    return scaling(sx, sy, size if horizontal else 0, size if vertical else 0)
+    return scaling(sx, sy, width if horizontal else 0, height if vertical else 0)
 
 
 def mosaic_tiles(indices: list[int], sizes: list[tuple[int, int]], side: int,
@@ -118,27 +138,54 @@ def mosaic_tiles(indices: list[int], sizes: list[tuple[int, int]], side: int,
     return tiles
 
 
-def single_tile(index: int, size: tuple[int, int], side: int) -> Tile:
-    """One image letterboxed onto an S x S canvas."""
-    (h, w), transform = plan_letterbox(size, side)
+def mosaic9_tiles(indices: list[int], sizes: list[tuple[int, int]], side: int, corner: tuple[int, int]) -> list[Tile]:
+    """Nine images around the first one, seen through a 2S window whose corner (x, y) lies in [0, S] of a 3S canvas.
+
+    Each is resized to longest side S. The first lies in the middle; the edges of it, drawn out, divide the canvas into
+    nine cells. Every other image touches it from its cell, row by row from the top left, and is cut where it would
+    reach into another cell. Tiles that the window does not show are left out; the first is never.
+    """
+    fitted = [fit_side(size, side) for size in sizes]
+    (h0, w0), inf = fitted[0], float("inf")
+    lines_x, lines_y = ((3 * side - w0) // 2, (3 * side + w0) // 2), ((3 * side - h0) // 2, (3 * side + h0) // 2)
+    tiles = []
+    for k, place in enumerate((4, 0, 1, 2, 3, 5, 6, 7, 8)):  # the first in the middle of the nine
+        (h, w), (height, width) = fitted[k], sizes[k]
+        spans = []
+        for cell, (low, high), length in ((place % 3, lines_x, w), (place // 3, lines_y, h)):
+            start = low - length if cell == 0 else low if cell == 1 else high
+            spans.append((start, *((-inf, low), (low, high), (high, inf))[cell], length))
+        (x, left, right, _), (y, top, bottom, _) = spans
+        region = [max(x, left), max(y, top), min(x + w, right), min(y + h, bottom)]
+        region = [float(min(max(v - at, 0), 2 * side)) for v, at in zip(region, corner * 2, strict=True)]
+        if region[0] < region[2] and region[1] < region[3]:
+            tiles.append(Tile(indices[k], (w / width, h / height), (x - corner[0], y - corner[1]), tuple(region)))
+    return tiles
+
+
+def single_tile(index: int, size: tuple[int, int], canvas: Size) -> Tile:
+    """One image of `size` (height, width) letterboxed onto a canvas."""
+    (h, w), transform = plan_letterbox(size, canvas)
     x, y = transform.pad
     return Tile(index, transform.scale, (x, y), (x, y, x + w, y + h))
 
 
-def affine_matrix(canvas: int, size: int, *, angle: float = 0.0, zoom: float = 1.0, shear: tuple[float, float] = (0, 0),
-                  perspective: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0.5, 0.5)) -> Array:
+def affine_matrix(canvas: Size, size: Size, *, angle: float = 0.0, zoom: float = 1.0,
+                  shear: tuple[float, float] = (0, 0), perspective: tuple[float, float] = (0, 0),
+                  shift: tuple[float, float] = (0.5, 0.5)) -> Array:
     """(3, 3) canvas -> frame about the canvas centre, composed as in YOLOv5: T(shift) @ shear @ R(angle, zoom) @ P @ C.
 
     angle and shear in degrees; perspective in 1/pixel; shift: where the centre lands, in frame sides.
     """
-    centre = scaling(1, 1, -canvas / 2, -canvas / 2)
+    (height, width), (frame_height, frame_width) = frame_sides(canvas), frame_sides(size)
+    centre = scaling(1, 1, -width / 2, -height / 2)
     bend = np.eye(3)
     bend[2, :2] = perspective
     cos, sin = zoom * np.cos(np.radians(angle)), zoom * np.sin(np.radians(angle))
     turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
     slant = np.eye(3)
     slant[0, 1], slant[1, 0] = np.tan(np.radians(shear))
-    return scaling(1, 1, shift[0] * size, shift[1] * size) @ slant @ turn @ bend @ centre
+    return scaling(1, 1, shift[0] * frame_width, shift[1] * frame_height) @ slant @ turn @ bend @ centre
 
 
 def is_axis_aligned(matrix: Array) -> bool:
@@ -168,12 +215,49 @@ def clip(boxes: Array, region: tuple[float, float, float, float]) -> Array:
     return np.clip(boxes, (x1, y1, x1, y1), (x2, y2, x2, y2))
 
 
-def layer_labels(layer: Layer, labels: list[Labels], size: int, keep: BoxFilter) -> Labels:
+def layer_labels(layer: Layer, labels: list[Labels], size: Size, keep: BoxFilter) -> Labels:
     """The labels of a layer's tiles (one per tile, original pixels) in the frame, cut to it and filtered."""
-    on_canvas = [clip(transform_boxes(tile.matrix(), part.boxes), tile.region)
-                 for tile, part in zip(layer.tiles, labels, strict=True)]
-    before = np.concatenate(on_canvas)
-    after = clip(transform_boxes(layer.matrix, before), (0, 0, size, size))
+    counts = [len(part) for part in labels]
     joined = Labels.join(labels)
+    # (N, 4, 4): scale, offset and both corners of the region of each label's tile; all at once, since calls cost more
+    # than what they compute.
+    tiles = np.array([(t.scale * 2, t.offset * 2, t.region[:2] * 2, t.region[2:] * 2) for t in layer.tiles])
+    scale, offset, low, high = np.repeat(tiles, counts, 0).transpose(1, 0, 2)
+    before = np.minimum(np.maximum(joined.boxes * scale + offset, low), high)
+    height, width = frame_sides(size)
+    after = clip(transform_boxes(layer.matrix, before), (0, 0, width, height))
     kept = keep(before, after, layer.zoom, joined.ignore)
-    return Labels(after[kept].astype(np.float32), joined.labels[kept], joined.ignore[kept])
+    if joined.polygons is not None:
+        joined = replace(joined, polygons=[polygon for tile, part in zip(layer.tiles, labels, strict=True)
+                                           for polygon in _to_frame(layer, tile, part)])
+    return replace(joined, boxes=after.astype(np.float32))[kept]
+
+
+def cut_outlines(points: Array, ends: Array, region: tuple[float, float, float, float]) -> tuple[Array, Array]:
+    """Outlines (K, 2), each ending where `ends` (M,) says, cut to x1, y1, x2, y2: points (5K, 2) and their ends.
+
+    Every edge gets a point where it crosses one of the four lines of the region. Then no edge lies on both sides of a
+    line, and moving each point to the nearest one of the region encloses just what the outline encloses of it.
+    """
+    following = np.arange(1, len(points) + 1)
+    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
+    filled = starts < ends
+    following[ends[filled] - 1] = starts[filled]
+    step = points[following] - points
+    low, high = np.array(region[:2]), np.array(region[2:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.concatenate(((low - points) / step, (high - points) / step), 1)  # (K, 4) of the way along the edge
+    share = np.sort(np.clip(np.nan_to_num(share, nan=0.0, posinf=0.0, neginf=0.0), 0, 1), 1)
+    share = np.concatenate((np.zeros((len(points), 1)), share), 1)
+    dense = points[:, None] + share[..., None] * step[:, None]  # (K, 5, 2)
+    return np.clip(dense, low, high).reshape(-1, 2), ends * share.shape[1]
+
+
+def _to_frame(layer: Layer, tile: Tile, labels: Labels) -> list[Array]:
+    """The outlines of one tile's labels in the frame, cut to what the canvas shows of the tile; float32."""
+    if not len(labels):
+        return []
+    polygons = labels.polygons or [np.zeros((0, 2), np.float32)] * len(labels)
+    ends = np.cumsum([len(p) for p in polygons])
+    points, ends = cut_outlines(project(tile.matrix(), np.concatenate(polygons).astype(np.float64)), ends, tile.region)
+    return np.split(project(layer.matrix, points).astype(np.float32), ends[:-1])

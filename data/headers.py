@@ -1,7 +1,7 @@
 """The size of an image, and whether its file is whole, from a few bytes of it."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,15 +14,21 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers; the t
 ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
 EXIF = b"Exif\x00\x00"
 ORIENTATION, SHORT = 0x0112, 3
+BLOCK = 8  # the side of the smallest block of a JPEG
+LAST_BYTES = 8  # about as many as a plain block takes
 
 
 @dataclass(frozen=True)
 class Header:
-    """Height and width in pixels as displayed, and whether EXIF turns the stored image by a quarter for that."""
+    """Height and width in pixels as displayed, and whether EXIF turns the stored image by a quarter for that.
+
+    endless: a JPEG that lacks its end marker, and no pixels but perhaps some of its last block.
+    """
 
     height: int
     width: int
     turned: bool = False
+    endless: bool = False
 
 
 def read_header(path: str) -> Header:
@@ -54,9 +60,24 @@ def _jpeg(file, head: bytes) -> Header:
     header, position = found
     file.seek(-2, 2)
     # Thumbnails in EXIF have ends of their own, but they stand before the frame.
-    if file.read(2) != END_OF_JPEG and _whole(file).rfind(END_OF_JPEG) < position:
-        raise ValueError("cut short: a JPEG without its end")
+    if file.read(2) != END_OF_JPEG and (data := _whole(file)).rfind(END_OF_JPEG) < position:
+        if mend_jpeg(data) is None:
+            raise ValueError("cut short: a JPEG without its end")
+        return replace(header, endless=True)
     return header
+
+
+def mend_jpeg(data: bytes) -> bytes | None:
+    """A JPEG that OpenCV refuses, with its end marker put back; None where pixels before the last block are missing.
+
+    They are there if a few bytes less would change the last block: one without data is flat whatever stands before.
+    """
+    images = [cv2.imdecode(np.frombuffer(data[:n] + END_OF_JPEG, np.uint8), cv2.IMREAD_IGNORE_ORIENTATION | 1)
+              for n in (len(data), len(data) - LAST_BYTES)]
+    if images[0] is None or images[1] is None or images[0].shape != images[1].shape:
+        return None
+    changed = (images[0][-BLOCK:, -BLOCK:] != images[1][-BLOCK:, -BLOCK:]).any()
+    return data + END_OF_JPEG if changed else None
 
 
 def _jpeg_frame(data: bytes) -> tuple[Header, int] | None:

@@ -1,20 +1,25 @@
-"""From a file to pixels: decoding in the labels' frame, at reduced size where that is enough, and the RAM cache.
+"""From a file to pixels: decoding in the labels' frame, and where decoded images are kept.
 
-Legend: H, W pixels of the original frame, the one labels are in; images are (h, w, 3) uint8 BGR, OpenCV's order.
+Training sees one canonical form of each image, with its longest side min(original, S): whether it was decoded now, or
+lies in the pool, in memory or on disk, its bytes are the same.
+
+Legend: n images, H, W pixels of the original frame, the one labels are in, S the training size; images are (h, w, 3)
+uint8 BGR, OpenCV's order.
 """
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from data.letterbox import fit_side
-from data.records import Record
+from data import image_cache
+from data.headers import mend_jpeg
+from data.pool import DecodedPool
+from data.records import Record, RecordTable
 from utils.errors import UserError
 
 Scale = tuple[float, float]  # (x, y): pixels of the decoded image per pixel of the original frame
@@ -22,6 +27,7 @@ Scale = tuple[float, float]  # (x, y): pixels of the decoded image per pixel of 
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
            8: cv2.IMREAD_REDUCED_COLOR_8}
 JPEG_MAGIC = b"\xff\xd8"
+CACHES = (None, "ram", "disk")
 
 
 def reduction(scale: float) -> int:
@@ -38,24 +44,49 @@ def read_image(path: str) -> np.ndarray | None:
     return None if data is None else _decode(data, cv2.IMREAD_COLOR)
 
 
-def read_for(record: Record, reduce: int = 1) -> tuple[np.ndarray, Scale] | None:
-    """Decode a record's image, 1/reduce of its size (reduce: 1, 2, 4, ... 64), in the frame that its labels are in.
+def read_whole(record: Record, reduce: int = 1) -> np.ndarray | None:
+    """Decode the file of a record, all of it even for a window, in the frame that its labels were made in.
 
-    None where the file cannot be decoded or has another size than the record says.
+    reduce: 1, 2, 4 or 8 for a JPEG that is shrunk while it is decoded; other files keep their size. None where the file
+    cannot be decoded or has another size than the record says.
     """
     data = _read_bytes(record.path)
     if data is None:
         return None
-    # Only libjpeg shrinks while decoding, whole 8x8 blocks: sides become ceil(side / by), the scale is exactly 1 / by.
-    by = min(reduce, 8) if data[:2].tobytes() == JPEG_MAGIC else 1
-    wanted = (-(-record.height // by), -(-record.width // by))
+    size = record.full or (record.height, record.width)
+    # Only libjpeg shrinks while decoding, whole 8x8 blocks: sides become ceil(side / by).
+    by = reduce if data[:2].tobytes() == JPEG_MAGIC else 1
+    wanted = (-(-size[0] // by), -(-size[1] // by))
     image = _decode(data, REDUCED[by])
     if image is not None and image.shape[:2] != wanted:
         image = _decode(data, REDUCED[by] | cv2.IMREAD_IGNORE_ORIENTATION)  # labels made on the image as stored
-    if image is None or image.shape[:2] != wanted:
+    return image if image is not None and image.shape[:2] == wanted else None
+
+
+def read_canonical(record: Record, size: tuple[int, int], exact: bool = False,
+                   whole: np.ndarray | None = None) -> np.ndarray | None:
+    """Decode a record's image at `size` (height, width), not larger than its own; None where it is damaged.
+
+    exact: averaged over the pixels of the whole image; otherwise what libjpeg can shrink while decoding, it does.
+    whole: the image of the record's file where it was decoded before. A window is cut out of it.
+    """
+    by = 1
+    if whole is None:
+        most = 1 if exact or record.window is not None else 8
+        by = min(reduction(max(size) / max(record.height, record.width)), most)
+        whole = read_whole(record, by)
+    if whole is None:
         return None
-    image, (x, y) = shrink(image, reduce // by)
-    return image, (x / by, y / by)
+    x1, y1, x2, y2 = record.window or (0, 0, whole.shape[1], whole.shape[0])
+    image = whole[y1:y2, x1:x2]
+    if image.shape[:2] == size:
+        return np.ascontiguousarray(image)
+    if by == 1 or image.shape[:2] == (record.height, record.width):
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    # The last blocks reach out of the image: the scale is that of its own size, and what is too much is cut off.
+    fy, fx = size[0] * by / record.height, size[1] * by / record.width
+    image = cv2.resize(image, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(image[:size[0], :size[1]])
 
 
 def shrink(image: np.ndarray, reduce: int) -> tuple[np.ndarray, Scale]:
@@ -67,76 +98,130 @@ def shrink(image: np.ndarray, reduce: int) -> tuple[np.ndarray, Scale]:
     return cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA), (small[1] / width, small[0] / height)
 
 
-class ImageStore:
-    """The pixels behind a sequence of records, decoded when asked for or held in memory.
+def image_sizes(records: Sequence[Record]) -> np.ndarray:
+    """(n, 2) height, width of the original frames."""
+    if isinstance(records, RecordTable):
+        return records.sizes.astype(np.int64)
+    return np.array([(r.height, r.width) for r in records], np.int64).reshape(-1, 2)
 
-    cache: None decodes each time; "ram" decodes everything once, at longest side `side`, into one block that forked
-    workers share. An image that cannot be decoded is warned of once and counted in `damaged`, whichever worker met it.
+
+def canonical_sizes(sizes: np.ndarray, side: int) -> np.ndarray:
+    """(n, 2) height, width -> those after shrinking each image to longest side `side`; smaller ones stay.
+
+    The same rounding as `data.letterbox.fit_side`.
+    """
+    ratio = np.minimum(side / sizes.max(1, initial=1), 1.0)[:, None]
+    return np.maximum(np.rint(sizes * ratio).astype(np.int64), 1)
+
+
+class ImageStore:
+    """The pixels behind a sequence of records, in canonical form at longest side `side`.
+
+    cache: None decodes each time; "ram" decodes everything once into one block that forked workers share; "disk" into
+    one file that all processes and later runs read. exact: for evaluation, where images shrink by averaging alone.
+    pool: where decoded images stay for a while. An image that cannot be decoded is warned of once and counted in
+    `damaged`, whichever worker met it.
     """
 
-    def __init__(self, records: Sequence[Record], side: int, cache: str | None = None) -> None:
-        if cache not in (None, "ram"):
-            raise UserError(f"cache {cache!r} is not known: use 'ram' or none")
-        self.records, self.side = records, side
+    def __init__(self, records: Sequence[Record], side: int, cache: str | None = None, *, exact: bool = False,
+                 pool: DecodedPool | None = None) -> None:
+        if cache not in CACHES:
+            raise UserError(f"cache {cache!r} is not known: use 'ram', 'disk' or none")
+        self.records, self.side, self.exact, self.pool = records, side, exact, None if cache else pool
+        self.sizes = image_sizes(records)
+        self.held = canonical_sizes(self.sizes, side)
+        self._scales = (self.held / self.sizes)[:, ::-1].tolist() if len(records) else []
         self._damaged = torch.zeros(len(records), dtype=torch.bool).share_memory_()
         self._block: np.ndarray | None = None
-        if cache == "ram":
-            self._fill()
+        if cache and len(records):
+            self._starts = np.concatenate(([0], np.cumsum(self.held.prod(1) * 3)))
+            self._fill(cache)
 
     @property
     def damaged(self) -> list[str]:
         """Paths of the images that could not be decoded so far, in any worker."""
-        return [self.records[i].path for i in self._damaged.nonzero().flatten().tolist()]
+        return list(dict.fromkeys(self.records[i].path for i in self._damaged.nonzero().flatten().tolist()))
 
-    def load(self, index: int, scale: float = 1.0) -> tuple[np.ndarray, Scale] | None:
-        """Image `index`, as many pixels as a drawing at `scale` pixels per original pixel needs; None where damaged.
+    def is_damaged(self, index: int) -> bool:
+        """Whether image `index` is known not to be decodable."""
+        return bool(self._damaged[index])
 
-        Returns the image and its own scale. It may be a view into the cache: read it, do not write to it.
+    def load(self, index: int) -> tuple[np.ndarray, Scale] | None:
+        """Image `index` in canonical form and its scale; None where damaged. Read it, do not write to it.
+
+        It may be a view into the pool: ask `settled` after it was used.
         """
-        record = self.records[index]
+        if self.pool is None:
+            return self.load_own(index)
+        image = self.pool.get(index, tuple(self.held[index].tolist()))
+        if image is not None:
+            return image, tuple(self._scales[index])
+        loaded = self.load_own(index)
+        if loaded is not None:
+            self.pool.put(index, loaded[0])
+        return loaded
+
+    def settled(self) -> bool:
+        """Whether all images lent since the last call were whole all the time; otherwise draw again (`load_own`)."""
+        return self.pool is None or self.pool.settled()
+
+    def load_own(self, index: int) -> tuple[np.ndarray, Scale] | None:
+        """As `load`, but nobody else can write over what it returns."""
         if self._block is None:
-            loaded = read_for(record, reduction(scale))
-            if loaded is None:
-                self._report(index)
-            return loaded
-        if self._damaged[index]:
-            return None
-        height, width = fit_side((record.height, record.width), self.side)
-        held = (width / record.width, height / record.height)
-        image = self._block[self._starts[index]:self._starts[index + 1]].reshape(height, width, 3)
-        image, (x, y) = shrink(image, reduction(scale / min(held)))
-        return image, (x * held[0], y * held[1])
+            image = self._read(index, tuple(self.held[index].tolist()))
+        elif self._damaged[index]:
+            image = None
+        else:
+            height, width = self.held[index].tolist()
+            image = self._block[self._starts[index]:self._starts[index + 1]].reshape(height, width, 3)
+        return None if image is None else (image, tuple(self._scales[index]))
 
-    def _fill(self) -> None:
-        areas = [height * width for height, width in (fit_side((r.height, r.width), self.side) for r in self.records)]
-        self._starts = np.cumsum([0, *areas]) * 3
-        need, free = int(self._starts[-1]), _free_memory()
-        if need > free:
-            raise UserError(f"cache ram needs {need / 2**30:.1f} GiB for {len(self.records)} images at {self.side} px "
-                            f"but {free / 2**30:.1f} GiB are free: leave the cache off or lower the image size")
-        self._block = np.empty(need, np.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(self._fill_one, range(len(self.records))):
-                pass
+    def load_whole(self, index: int) -> np.ndarray | None:
+        """Image `index` at its original size where it is not cached, in canonical form where it is; for evaluation."""
+        if self._block is not None:
+            loaded = self.load_own(index)
+            return None if loaded is None else loaded[0]
+        return self._read(index, tuple(self.sizes[index].tolist()))
 
-    def _fill_one(self, index: int) -> None:
-        record = self.records[index]
-        height, width = fit_side((record.height, record.width), self.side)
-        loaded = read_for(record, reduction(max(height, width) / max(record.height, record.width)))
-        if loaded is None:
+    def _read(self, index: int, size: tuple[int, int], whole: np.ndarray | None = None) -> np.ndarray | None:
+        image = read_canonical(self.records[index], size, self.exact, whole)
+        if image is None:
             self._report(index)
-            return
-        image = loaded[0]
-        if image.shape[:2] != (height, width):
-            how = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
-            image = cv2.resize(image, (width, height), interpolation=how)
-        self._block[self._starts[index]:self._starts[index + 1]] = image.reshape(-1)
+        return image
 
     def _report(self, index: int) -> None:
         if not self._damaged[index]:
             self._damaged[index] = True
             warnings.warn(f"{self.records[index].path}: cannot be decoded or has changed size since it was indexed; it "
                           "teaches nothing (grey, ignored) until the file is replaced", stacklevel=2)
+
+    def _fill(self, cache: str) -> None:
+        if cache == "ram":
+            self._block = image_cache.in_memory(self._read_each, self._starts, self.side)
+            return
+        setting = f"{self.side} {self.exact}"
+        self._block, damaged = image_cache.on_disk(self.records, setting, self._read_each, self._starts)
+        for index in np.flatnonzero(damaged).tolist():
+            self._report(index)
+
+    def _read_each(self, write: Callable[[int, np.ndarray | None], None]) -> None:
+        """Decode all images, in threads, each file once; `write` gets an index and the image, None where damaged."""
+        runs: list[list[int]] = []  # neighbours of one file: its windows
+        before = None
+        for index, record in enumerate(self.records):
+            if record.window is None or record.path != before:
+                runs.append([])
+            runs[-1].append(index)
+            before = record.path
+
+        def read(run: list[int]) -> None:
+            whole = read_whole(self.records[run[0]]) if len(run) > 1 else None
+            for index in run:
+                write(index, self._read(index, tuple(self.held[index].tolist()), whole))
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for _ in threads.map(read, runs):
+                pass
 
 
 def _read_bytes(path: str) -> np.ndarray | None:
@@ -148,15 +233,9 @@ def _read_bytes(path: str) -> np.ndarray | None:
 
 def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
     try:
-        return cv2.imdecode(data, flags) if len(data) else None
+        image = cv2.imdecode(data, flags) if len(data) else None
+        if image is None and data[:2].tobytes() == JPEG_MAGIC and (mended := mend_jpeg(data.tobytes())):
+            return cv2.imdecode(np.frombuffer(mended, np.uint8), flags)
+        return image
     except cv2.error:
         return None
-
-
-def _free_memory() -> float:
-    """Bytes that can be taken without swapping; infinite where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:")), float("inf"))

@@ -40,7 +40,7 @@ class Index:
     def subset(self, images: "int | Sequence[int]") -> "Index":
         """The first `images` images, or those at these positions. The report stays that of the whole split."""
         positions = range(min(images, len(self))) if isinstance(images, int) else images
-        return replace(self, records=RecordTable.from_records([self.records[i] for i in positions]))
+        return replace(self, records=RecordTable.from_records(self.records).select(positions))
 
     def coco(self) -> dict[str, Any]:
         """The ground truth in the form of COCO JSON: native areas and category ids, ignore regions as `iscrowd`."""
@@ -64,25 +64,24 @@ class Index:
 
     def counts(self) -> np.ndarray:
         """(nc, 3) boxes of each class that are small, medium, large by COCO area; ignore regions are left out."""
-        counts = np.zeros((len(self.names), len(SIZE_BINS)), np.int64)
-        for record in self.records:
-            objects = ~record.ignore
-            bins = np.digitize(record.areas[objects], [low for low, _ in SIZE_BINS.values()][1:])
-            np.add.at(counts, (record.labels[objects], bins), 1)
-        return counts
+        table, bins = RecordTable.from_records(self.records), len(SIZE_BINS)
+        size = np.digitize(table.areas, [low for low, _ in SIZE_BINS.values()][1:])
+        place = (table.labels * bins + size)[~table.ignore]
+        return np.bincount(place, minlength=len(self.names) * bins).reshape(-1, bins)
 
 
 def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: bool = False,
-               strict: bool = False) -> Index:
+               strict: bool = False, polygons: bool = False) -> Index:
     """Read a split ("train", "val" or "test") of `data`, a name in cfg/data or the path of a YAML.
 
     cache: use and write the label cache. single_cls: all objects are one class. strict: anything that the scan would
-    repair or leave out is a `UserError`. `shapes` are drawn where they are not there yet.
+    repair or leave out is a `UserError`. polygons: read outlines too, for copy-paste. `shapes` are drawn where they are
+    not there yet.
     """
     source = read_source(data, split)
     if source.format == "shapes":
         source = _draw_shapes(source)
-    table, meta, report = _load(source, cache)
+    table, meta, report = _load(source, cache, polygons)
     if strict:
         report.check_strict()
     if not len(table):
@@ -97,17 +96,17 @@ def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: 
     return Index(table, names, category_ids, report, source)
 
 
-def _load(source: Source, cache: bool) -> tuple[RecordTable, dict[str, Any], ScanReport]:
+def _load(source: Source, cache: bool, polygons: bool) -> tuple[RecordTable, dict[str, Any], ScanReport]:
     reader = READERS[source.format]
-    settings = (source.format, source.split, source.names, source.difficult, source.notes,
+    settings = (source.format, source.split, source.names, source.difficult, source.notes, polygons,
                 [str(p) for p in (*source.entries, *source.image_folders)])
     key = label_cache.digest(settings, reader.inputs(source)) if cache else ""
-    places = label_cache.places(source.root, f"{source.yaml.stem}-{source.split}")
+    places = label_cache.places(source.root, f"{source.yaml.stem}-{source.split}{'-polygons' if polygons else ''}")
     known = label_cache.load(places, key) if cache else None
     if known is not None:
         return known
     report = ScanReport()
-    found = reader.read(source, report)
+    found = reader.read(source, report, polygons)
     if found.paths and report.count("missing_label") == len(found.paths) and source.split != "test":
         raise UserError(f"{source.yaml}: not one label file for the {len(found.paths)} images of `{source.split}:`; "
                         f"put them where the first is looked for, {found.label_files[0]}, or correct `format`")

@@ -1,22 +1,35 @@
 """Batches for training and evaluation, the same ones whatever the number of workers.
 
-Legend: B images in a batch, H, W pixels of the input frame, n images of the dataset.
+Legend: B images in a batch, M the most labels of any of them, H, W pixels of the input frame, n images of the dataset.
 """
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.augment import AugmentConfig
 from data.dataset import DetectionDataset, Key, Sample
+from data.images import canonical_sizes, image_sizes
+from data.memory import free_memory, processes_here
+from data.order import AspectOrder, EpochOrder
+from data.pool import pool_for
 from data.records import Record
+from data.ring import NOWHERE, BatchRing
 from utils.errors import UserError
-from utils.structures import Batch, Targets, pack_targets
+from utils.structures import Batch, Letterbox, PackedTargets
+
+PREFETCH = 2  # batches that each worker prepares ahead
+SPARE = 3  # places for batches beside those: with the training, with the page-locking thread, being looked at
+RING_SHARE = 0.125  # of the free memory
 
 
 class HasRecords(Protocol):
@@ -25,55 +38,149 @@ class HasRecords(Protocol):
     records: Sequence[Record]
 
 
-class ShuffledBatches(Sampler[list[Key]]):
-    """Batches of keys (epoch, index, mosaic) in an order that only (seed, epoch) decides.
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of keys (epoch, position, mosaic): the positions of an epoch from first to last, of batch `start` on.
 
-    Of `world` processes, process `rank` gets every world-th image, so that batch k of all of them together is batch k
-    of one process with world times the batch size. The last batch is kept; where n is no multiple of `world`, the
-    first images are seen twice so that all processes take equally many steps.
+    Of `world` processes, process `rank` gets every world-th position, so that batch k of all of them together is batch
+    k of one process with world times the batch size. The last batch is kept; where n is no multiple of `world`, some of
+    its positions are seen twice so that all processes take equally many steps.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
-        self.epoch, self.mosaic = 0, True
+    def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.n, self.batch_size, self.rank, self.world = n, batch_size, rank, world
+        self.epoch, self.start, self.mosaic = 0, 0, True
 
     def __len__(self) -> int:
-        return -(-self._share() // self.batch_size)
+        """Batches of a whole epoch."""
+        return -(-self.n // (self.world * self.batch_size))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        # The third number sets this stream apart from those of the samples: n is the index of no image.
-        order = np.random.default_rng([self.seed, self.epoch, self.n]).permutation(self.n)
-        order = np.resize(order, self._share() * self.world)[self.rank::self.world].tolist()
-        keys = [(self.epoch, i, self.mosaic) for i in order]
-        return iter([keys[k:k + self.batch_size] for k in range(0, len(keys), self.batch_size)])
+        # `start` is left as it is: with workers, DataLoader asks twice for an iterator and reads the second
+        return (self[number] for number in range(self.start, len(self)))
 
-    def _share(self) -> int:
-        return -(-self.n // self.world)
+    def __getitem__(self, number: int) -> list[Key]:
+        """The keys of batch `number`: this process's part of its positions."""
+        group = self.world * self.batch_size
+        start = number * group
+        count = min(group, self.n - start)
+        places = range(self.rank, -(-count // self.world) * self.world, self.world)
+        return [(self.epoch, start + place % count, self.mosaic) for place in places]
+
+
+@dataclass
+class Packed:
+    """A batch on its way from a worker: all but the pixels, which wait in place `slot` of a ring, or come along.
+
+    boxes (B, M, 4), labels, ignore, valid (B, M) as in `PackedTargets`; shape: (B, 3, H, W).
+    """
+
+    slot: int
+    shape: tuple[int, int, int, int]
+    images: Tensor | None
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    valid: np.ndarray
+    image_ids: list[int]
+    letterboxes: list[Letterbox]
+
+    def unpack(self, ring: BatchRing | None) -> Batch:
+        """The batch that a training or an evaluation reads."""
+        images = ring.tensor(self.slot, self.shape) if self.images is None else self.images
+        targets = PackedTargets(*map(torch.from_numpy, (self.boxes, self.labels, self.ignore, self.valid)))
+        return Batch(images, targets, self.image_ids, self.letterboxes)
+
+
+class BatchMaker(Dataset):
+    """`maker[slot, keys]` draws the samples of a batch side by side, in a place of `ring`; what workers do."""
+
+    def __init__(self, dataset: DetectionDataset, ring: BatchRing | None) -> None:
+        self.dataset, self.ring = dataset, ring
+
+    def __getitem__(self, request: tuple[int, list[Key]]) -> Packed:
+        slot, keys = request
+        shape = (len(keys), 3, *self.dataset.frame(keys[0]))
+        room = None if self.ring is None else self.ring.array(slot, shape)
+        images = torch.empty(shape, dtype=torch.uint8) if room is None else None
+        samples = [self.dataset.draw(key, planes) for key, planes in
+                   zip(keys, images.numpy() if room is None else room, strict=True)]
+        return Packed(slot if images is None else NOWHERE, shape, images, *pack_labels(samples),
+                      [s.image_id for s in samples], [s.letterbox for s in samples])
+
+
+class Requests(Sampler):
+    """The keys of each batch with a place for it."""
+
+    def __init__(self, batches: "EpochBatches | list[list[Key]]", ring: BatchRing | None) -> None:
+        self.batches, self.ring = batches, ring
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[int, list[Key]]]:
+        batches = iter(self.batches)
+        if self.ring is None:
+            return ((NOWHERE, keys) for keys in batches)
+        return self._with_places(batches)
+
+    def _with_places(self, batches: Iterator[list[Key]]) -> Iterator[tuple[int, list[Key]]]:
+        self.ring.reclaim()  # only now, when the first keys are asked for: workers have ended the pass before
+        for keys in batches:
+            yield self.ring.lend(), keys
 
 
 class Loader:
     """An iterable of `Batch`es over a dataset, one pass per epoch; workers live as long as it does."""
 
-    def __init__(self, dataset: DetectionDataset, batches: "ShuffledBatches | list[list[Key]]", workers: int = 0,
+    def __init__(self, dataset: DetectionDataset, batches: "EpochBatches | list[list[Key]]", workers: int = 0,
                  seed: int = 0, pin_memory: bool = False) -> None:
         self.dataset, self.batches = dataset, batches
-        # Forked workers share the records and the RAM cache; elsewhere each gets its own copy.
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+        # Forked workers share the records, the order and the images; elsewhere each epoch's workers get a copy of them.
         fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
+        self._ring = self._make_ring(workers) if fork or not workers else None
+        self._maker = BatchMaker(dataset, self._ring)
         self._loader = DataLoader(
-            dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker,
-            persistent_workers=workers > 0, pin_memory=pin_memory,
-            multiprocessing_context="fork" if fork else None,
+            self._maker, sampler=Requests(batches, self._ring), batch_size=None, num_workers=workers,
+            collate_fn=as_it_is, worker_init_fn=start_worker, persistent_workers=fork,
+            prefetch_factor=PREFETCH if workers else None, multiprocessing_context="fork" if fork else None,
             generator=torch.Generator().manual_seed(seed))  # its own, so that iterating leaves the global one alone
+
+    def _make_ring(self, workers: int) -> BatchRing:
+        most = self.batches.batch_size if isinstance(self.batches, EpochBatches) else max(map(len, self.batches))
+        height, width = self.dataset.largest_frame
+        size = 3 * height * width * most
+        room = int(RING_SHARE * min(free_memory() / processes_here(), 2**62)) // size
+        return BatchRing(min(workers * PREFETCH + SPARE, room), size)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        batches = (packed.unpack(self._ring) for packed in self._packed())
+        return page_locked(batches) if self.pin_memory else batches
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the shuffle and the augmentations of the next pass (training only)."""
-        self.batches.epoch = epoch
+    def _packed(self) -> Iterator[Packed]:
+        try:
+            yield from self._loader
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise UserError(f"a loader worker has ended ({str(error).splitlines()[0].rstrip('. ')}); where memory was "
+                            "short, lower --workers or --batch-size, or leave --cache ram off") from None
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number` of the epoch that was set, once more, drawn by this process."""
+        return self._maker[NOWHERE, self.batches[number]].unpack(None)
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the shuffle and the augmentations of the next pass, and the batch that it begins with (training)."""
+        self.dataset.order.set_epoch(epoch)
+        self.batches.epoch, self.batches.start = epoch, start
+
+    def set_weights(self, weights: np.ndarray | None) -> None:
+        """How often images are seen relative to each other, (n,) of 0 or more; from the next `set_epoch` on."""
+        self.dataset.order.set_weights(weights)
 
     def close_mosaic(self) -> None:
         """No mosaic and no mixup from the next pass on, as for the last epochs of a training."""
@@ -86,14 +193,32 @@ class Loader:
 
 
 def train_loader(index: HasRecords, imgsz: int, batch_size: int, augment: AugmentConfig, *, workers: int = 0,
-                 seed: int = 0, rank: int = 0, world: int = 1, cache: str | None = None,
-                 pin_memory: bool = False) -> Loader:
+                 seed: int = 0, rank: int = 0, world: int = 1, cache: str | None = None, pin_memory: bool = False,
+                 device: torch.device | str | None = None, weights: np.ndarray | None = None, rect: bool = False,
+                 stride: int = 32) -> "Loader":
     """Shuffled, augmented batches of `batch_size` images (per process) in frames of imgsz x imgsz.
 
-    pin_memory: page-locked batches, which a GPU fetches while it computes.
+    cache: None, "ram" or "disk"; "gpu" holds all images on `device` and draws there. pin_memory: page-locked batches,
+    which a GPU fetches while it computes. weights (n,): how often each image is seen. rect: batches of like aspect, in
+    the smallest frames of multiples of `stride` that hold them, without mosaic.
     """
-    dataset = DetectionDataset(_records(index), imgsz, augment, seed, cache=cache)
-    return Loader(dataset, ShuffledBatches(len(dataset), batch_size, seed, rank, world), workers, seed, pin_memory)
+    records = _records(index)
+    group, frame_of = batch_size * world, None
+    order: EpochOrder = EpochOrder(len(records), seed, weights)
+    if rect:
+        sizes = image_sizes(records)
+        order = AspectOrder(sizes, group, seed, weights)
+        frame_of = RectFrames(order, sizes, imgsz, stride)
+        augment = replace(augment, mosaic=0.0)
+    batches = EpochBatches(len(records), batch_size, rank, world)
+    if cache == "gpu":
+        from data.device_cache import DeviceLoader
+
+        dataset = DetectionDataset(records, imgsz, augment, seed, order=order, frame_of=frame_of)
+        return DeviceLoader(dataset, batches, device, workers=workers, seed=seed)
+    pool = None if cache else pool_for(canonical_sizes(image_sizes(records), imgsz), world)
+    dataset = DetectionDataset(records, imgsz, augment, seed, cache=cache, order=order, frame_of=frame_of, pool=pool)
+    return Loader(dataset, batches, workers, seed, pin_memory)
 
 
 def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], batch_size: int, *, workers: int = 0,
@@ -110,7 +235,7 @@ def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], batch_size: int
     if rect and height != width:
         raise UserError(f"--rect chooses the frames itself: give one image size instead of {height} {width}")
     side = max(height, width)
-    sizes = np.array([(r.height, r.width) for r in records])
+    sizes = image_sizes(records)
     order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if rect else np.arange(len(records))
     chunks = [order[k:k + batch_size] for k in range(0, len(order), batch_size)]
     frames = np.tile([-(-height // stride) * stride, -(-width // stride) * stride], (len(records), 1))
@@ -122,6 +247,25 @@ def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], batch_size: int
     return Loader(dataset, batches[rank::world], workers, pin_memory=pin_memory)
 
 
+@dataclass(frozen=True)
+class RectFrames:
+    """The (height, width) of the frame at (epoch, position): the smallest that holds all images of its group."""
+
+    order: AspectOrder
+    sizes: np.ndarray
+    imgsz: int
+    stride: int
+
+    def __call__(self, epoch: int, position: int) -> tuple[int, int]:
+        return rect_frame(self.sizes[self.order.mates(epoch, position)], self.imgsz, self.stride, 0.0)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The frame of a batch with tall and wide images in it."""
+        side = -(-self.imgsz // self.stride) * self.stride
+        return side, side
+
+
 def rect_frame(sizes: np.ndarray, imgsz: int, stride: int, pad: float) -> tuple[int, int]:
     """(height, width) of the frame for images of `sizes` (B, 2): ceil(side / stride + pad) * stride, as in YOLO."""
     aspects = sizes[:, 0] / sizes[:, 1]
@@ -130,18 +274,41 @@ def rect_frame(sizes: np.ndarray, imgsz: int, stride: int, pad: float) -> tuple[
     return height, width
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Samples of one frame size -> a batch, images (B, 3, H, W) uint8 RGB."""
-    height, width = samples[0].image.shape[:2]
-    images = torch.empty((len(samples), 3, height, width), dtype=torch.uint8)
-    for planes, sample in zip(images.numpy(), samples, strict=True):
-        cv2.split(sample.image, list(planes))  # writes the planes in place, ten times as fast as a transpose
-    targets = [Targets(*map(torch.from_numpy, (s.boxes, s.labels, s.ignore))) for s in samples]
-    return Batch(images, pack_targets(targets), [s.image_id for s in samples], [s.letterbox for s in samples])
+def page_locked(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches in memory that a GPU fetches from by itself, copied by a thread while the step before computes."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead: Future[Batch] | None = None
+        for batch in batches:
+            following = thread.submit(batch.pin_memory)
+            del batch  # its place is free as soon as it is copied
+            if ahead is not None:
+                yield ahead.result()
+            ahead = following
+        if ahead is not None:
+            yield ahead.result()
+
+
+def pack_labels(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """boxes (B, M, 4), labels, ignore, valid (B, M) of a batch, padded with zeros."""
+    counts = np.array([len(s.labels) for s in samples])
+    filled = np.arange(counts.max(initial=0)) < counts[:, None]  # (B, M)
+    boxes, labels = np.zeros((*filled.shape, 4), np.float32), np.zeros(filled.shape, np.int64)
+    ignore = np.zeros(filled.shape, bool)
+    boxes[filled] = np.concatenate([s.boxes for s in samples])
+    labels[filled] = np.concatenate([s.labels for s in samples])
+    ignore[filled] = np.concatenate([s.ignore for s in samples])
+    return boxes, labels, ignore, filled & ~ignore
+
+
+def as_it_is(packed: Packed) -> Packed:
+    """For a `DataLoader` whose dataset makes whole batches."""
+    return packed
 
 
 def start_worker(_: int) -> None:
-    """One thread per worker: more would fight over the cores."""
+    """One thread per worker: more would fight over the cores. To stop is for the main process to decide."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -1,11 +1,14 @@
-"""Training augmentation, second step: pixels and labels follow a `Plan`, with OpenCV.
+"""Training augmentation, second step: pixels (with OpenCV) and labels follow a `Plan`.
 
-Each source is warped straight onto the S x S frame instead of onto a 2S x 2S canvas that is then warped: a quarter of
-the memory, one interpolation instead of two, and a source that the frame does not show is never decoded.
+An upright layer, the usual case, is laid out as far as the frame shows it and resized once. Under a rotation, a shear
+or a perspective each source is warped straight onto the frame instead of onto a 2S x 2S canvas that is then warped: a
+quarter of the memory, one interpolation instead of two. Either way a source that the frame does not show is not loaded.
 
-Legend: S side of the frame; spaces image, canvas and frame as in data.geometry; images (H, W, 3) BGR uint8.
+Legend: S side of the frame, or its height and width; spaces image, canvas and frame as in data.geometry; images
+(H, W, 3) BGR uint8.
 """
 
+import math
 from collections.abc import Callable
 
 import cv2
@@ -17,63 +20,178 @@ from data.geometry import (
     Array,
     Labels,
     Layer,
+    Size,
     Tile,
     clip,
+    frame_sides,
     is_axis_aligned,
     layer_labels,
     project,
     scaling,
     transform_boxes,
 )
-from data.images import Scale
+from data.images import Scale, reduction, shrink
 from data.letterbox import FILL
+from data.paste import paste_labels
 
-LoadImage = Callable[[int, float], "tuple[Array, Scale] | None"]  # (index, needed scale) -> image and its own scale
+LoadImage = Callable[[int], "tuple[Array, Scale] | None"]  # index -> image and its own scale
+FLIPS = {(-1, 1): 1, (1, -1): 0, (-1, -1): -1}  # signs of x and y: OpenCV's word for that mirror
+EXACT = 1e-6  # pixels of the canvas
 
 
-def apply_plan(plan: Plan, load: LoadImage, labels_of: Callable[[int], Labels],
-               size_of: Callable[[int], tuple[int, int]], size: int, config: AugmentConfig) -> tuple[Array, Labels]:
-    """Carry out a plan: the frame (S, S, 3) RGB uint8 and the labels in it.
+class Scratch:
+    """Memory that is used again for each sample, since fresh memory costs more than what is drawn on it.
 
-    The part of the frame where an image should be that `load` could not give becomes an ignore region.
+    For one thread; in another process or a copy it starts empty.
     """
-    frames, parts = [], []
-    for layer in plan.layers:
-        frame, damaged = render_layer(layer, size, load, config.fill)
-        labels = [Labels.unknown(*size_of(t.index)) if t.index in damaged else labels_of(t.index) for t in layer.tiles]
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+
+    def take(self, name: str, *shape: int) -> Array:
+        """Room (shape) uint8 for one purpose; what it held before is lost."""
+        need = math.prod(shape)
+        if name not in self._held or self._held[name].size < need:
+            self._held[name] = np.empty(need, np.uint8)
+        return self._held[name][:need].reshape(shape)
+
+    def __reduce__(self) -> tuple:
+        return Scratch, ()
+
+
+def render_plan(plan: Plan, load: LoadImage, size: Size, config: AugmentConfig, scratch: Scratch | None = None,
+                out: Array | None = None) -> tuple[Array, set[int]]:
+    """Draw a plan: the frame (S, S, 3) RGB uint8 (in `out` where given), and the images that `load` could not give."""
+    scratch = scratch or Scratch()
+    frames, damaged = [], set()
+    for number, layer in enumerate(plan.layers):
+        frame, missing = render_layer(layer, size, load, config.fill, scratch, f"layer {number}")
         frames.append(frame)
-        parts.append(layer_labels(layer, labels, size, config.box_filter))
+        damaged |= missing
     frame = frames[0] if len(frames) == 1 else mixup(*frames, plan.blend)
-    return adjust_hsv(frame, plan.hsv), Labels.join(parts)
+    return adjust_hsv(frame, plan.hsv, out), damaged
+
+
+def plan_labels(plan: Plan, labels_of: Callable[[int], Labels], size_of: Callable[[int], tuple[int, int]], size: Size,
+                config: AugmentConfig, damaged: Callable[[int], bool]) -> Labels:
+    """The labels in the frame of a plan. Where an image should be that is damaged, there is an ignore region.
+
+    With copy-paste they hold the pasted objects, and `pasted` for `data.paste.draw_pasted` to draw on the frame.
+    """
+    parts = []
+    for layer in plan.layers:
+        labels = [Labels.unknown(*size_of(t.index)) if damaged(t.index) else labels_of(t.index) for t in layer.tiles]
+        parts.append(layer_labels(layer, labels, size, config.box_filter))
+    found = Labels.join(parts)
+    return found if plan.paste is None else paste_labels(plan.paste, found, size, blended=len(parts) > 1)
 
 
 def mixup(first: Array, second: Array, weight: float) -> Array:
-    """weight * first + (1 - weight) * second, both uint8 of one shape."""
+    """weight * first + (1 - weight) * second, both uint8 of one height and width."""
     return cv2.addWeighted(first, weight, second, 1 - weight, 0)
 
 
-def render_layer(layer: Layer, size: int, load: LoadImage, fill: int = FILL) -> tuple[Array, set[int]]:
-    """Draw a layer's tiles on an (S, S, 4) BGRA frame; also the indices of images that could not be loaded.
+def render_layer(layer: Layer, size: Size, load: LoadImage, fill: int = FILL, scratch: Scratch | None = None,
+                 name: str = "") -> tuple[Array, set[int]]:
+    """Draw a layer's tiles on an (S, S, 3) BGR frame; also the indices of images that could not be loaded.
+
+    The frame lies in `scratch` (under `name` and others) where that is given.
+    """
+    scratch = scratch or Scratch()
+    corner = _first_pixel(layer, size)
+    if corner is None:
+        frame, damaged = _warp_layer(layer, size, load, fill, scratch)
+        return cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR, dst=scratch.take(name, *frame.shape[:2], 3)), damaged
+    canvas, damaged = _lay_out(layer, corner, size, load, fill, scratch)
+    return _cut_out(canvas, layer, size, scratch, name), damaged
+
+
+def _first_pixel(layer: Layer, size: Size) -> tuple[int, int] | None:
+    """The pixel (x, y) of the canvas with which an upright layer's frame begins; None where a warp is needed.
+
+    That is where the canvas is turned, where the frame does not begin with a whole pixel, or where it shrinks to less
+    than half: each source is averaged then.
+    """
+    matrix, (height, width) = layer.matrix, frame_sides(size)
+    zoom = abs(matrix[0, 0])
+    if not is_axis_aligned(matrix) or abs(matrix[1, 1]) != zoom or reduction(zoom) > 1:
+        return None
+    begin = [(side - matrix[k, 2] if matrix[k, k] < 0 else matrix[k, 2]) / -zoom
+             for k, side in enumerate((width, height))]
+    whole = [round(b) for b in begin]
+    places = [*begin, *(v for tile in layer.tiles for v in (*tile.offset, *tile.region))]
+    return tuple(whole) if all(abs(v - round(v)) < EXACT for v in places) else None
+
+
+def _lay_out(layer: Layer, corner: tuple[int, int], size: Size, load: LoadImage, fill: int,
+             scratch: Scratch) -> tuple[Array, set[int]]:
+    """The part of an upright layer's canvas that the frame shows, from pixel `corner` on, with its tiles."""
+    height, width = frame_sides(size)
+    zoom = abs(layer.matrix[0, 0])
+    left, top = corner
+    # One pixel more feeds the interpolation at the frame's edge.
+    canvas = scratch.take("canvas", math.ceil(height / zoom) + 1, math.ceil(width / zoom) + 1, 3)
+    canvas.fill(fill)
+    damaged: set[int] = set()
+    for tile in layer.tiles:
+        x1, y1, x2, y2 = (round(v) for v in tile.region)
+        x1, y1 = max(x1, left), max(y1, top)
+        x2, y2 = min(x2, left + canvas.shape[1]), min(y2, top + canvas.shape[0])
+        if x1 >= x2 or y1 >= y2:
+            continue
+        loaded = load(tile.index)
+        if loaded is None:
+            damaged.add(tile.index)
+            continue
+        image, x, y = _at_scale(*loaded, tile.scale, scratch), round(tile.offset[0]), round(tile.offset[1])
+        canvas[y1 - top:y2 - top, x1 - left:x2 - left] = image[y1 - y:y2 - y, x1 - x:x2 - x]
+    return canvas, damaged
+
+
+def _cut_out(canvas: Array, layer: Layer, size: Size, scratch: Scratch, name: str) -> Array:
+    """The frame from the part of the canvas that it shows: resized and mirrored."""
+    height, width = frame_sides(size)
+    zoom = abs(layer.matrix[0, 0])
+    mirror = FLIPS.get((int(np.sign(layer.matrix[0, 0])), int(np.sign(layer.matrix[1, 1]))))
+    resized = scratch.take(f"{name} resized", *(round(side * zoom) for side in canvas.shape[:2]), 3)
+    frame = cv2.resize(canvas, None, dst=resized, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)[:height, :width]
+    return frame if mirror is None else cv2.flip(frame, mirror, dst=scratch.take(name, height, width, 3))
+
+
+def _at_scale(image: Array, scale: Scale, wanted: Scale, scratch: Scratch) -> Array:
+    """An image of `scale` resized to `wanted`; both are pixels per pixel of the original frame."""
+    if scale == wanted:
+        return image
+    height, width = (round(n * w / s) for n, w, s in zip(image.shape, wanted[::-1], scale[::-1]))
+    if (height, width) == image.shape[:2]:
+        return image
+    how = cv2.INTER_AREA if width < image.shape[1] or height < image.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), dst=scratch.take("tile", height, width, 3), interpolation=how)
+
+
+def _warp_layer(layer: Layer, size: Size, load: LoadImage, fill: int, scratch: Scratch) -> tuple[Array, set[int]]:
+    """Draw a layer by warping each source onto an (S, S, 4) BGRA frame.
 
     Four channels because OpenCV warps them in less than half the time of three.
     """
-    frame = np.full((size, size, 4), fill, np.uint8)
+    frame = scratch.take("warped", *frame_sides(size), 4)
+    frame.fill(fill)
     damaged: set[int] = set()
     inside = None if is_axis_aligned(layer.matrix) else _canvas_grid(layer.matrix, size)
     for tile in layer.tiles:
         box = _pixels_of(layer.matrix, tile, size)
         if box is None:
             continue
-        to_frame = layer.matrix @ tile.matrix()
-        # Under a perspective the scale differs from place to place: ask for every pixel.
-        flat = to_frame[2, 0] == to_frame[2, 1] == 0
-        loaded = load(tile.index, float(np.abs(to_frame[:2, :2]).sum(1).max()) if flat else 1.0)
+        loaded = load(tile.index)
         if loaded is None:
             damaged.add(tile.index)
             continue
         image, (sx, sy) = loaded
-        _warp_tile(frame, image, to_frame @ scaling(1 / sx, 1 / sy), box,
-                   None if inside is None else _mask(inside, tile, box))
+        to_frame = layer.matrix @ tile.matrix() @ scaling(1 / sx, 1 / sy)
+        if to_frame[2, 0] == to_frame[2, 1] == 0:  # under a perspective the scale differs from place to place
+            image, (sx, sy) = shrink(image, reduction(float(np.abs(to_frame[:2, :2]).sum(1).max())))
+            to_frame = to_frame @ scaling(1 / sx, 1 / sy)
+        _warp_tile(frame, image, to_frame, box, None if inside is None else _mask(inside, tile, box))
     return frame, damaged
 
 
@@ -106,20 +224,21 @@ def _warp_tile(frame: Array, image: Array, matrix: Array, box: tuple[int, int, i
         cv2.copyTo(drawn, mask, view)
 
 
-def _pixels_of(matrix: Array, tile: Tile, size: int) -> tuple[int, int, int, int] | None:
+def _pixels_of(matrix: Array, tile: Tile, size: Size) -> tuple[int, int, int, int] | None:
     """The pixels x1, y1, x2, y2 of the frame whose centres may lie on a tile; None where there are none.
 
     Centres are compared with half-open intervals, so upright neighbours share no pixel and leave none between them.
     """
-    hull = clip(transform_boxes(matrix, np.array([tile.region])), (0, 0, size, size))[0]
+    height, width = frame_sides(size)
+    hull = clip(transform_boxes(matrix, np.array([tile.region])), (0, 0, width, height))[0]
     x1, y1, x2, y2 = np.ceil(hull - 0.5).astype(int).tolist()
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def _canvas_grid(matrix: Array, size: int) -> Array:
+def _canvas_grid(matrix: Array, size: Size) -> Array:
     """(S, S, 2) float32: the canvas point under the centre of every frame pixel."""
-    centres = np.arange(size) + 0.5
-    x, y = np.meshgrid(centres, centres)
+    height, width = frame_sides(size)
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     return project(np.linalg.inv(matrix), np.stack((x, y), -1)).astype(np.float32)
 
 

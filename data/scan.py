@@ -10,10 +10,12 @@ import numpy as np
 
 from data.formats.raw import Unchecked
 from data.headers import Header, read_header
-from data.records import RecordTable, box_areas
+from data.records import RecordTable, box_areas, pack_polygons
 from data.report import ScanReport
+from utils.errors import UserError
 
 ROUNDING = 1.0  # pixels by which a box may reach out of its image without being told
+FRACTIONS = 2.0  # a fraction of the image beyond this is no slip but another unit
 CHUNK = 256  # images per task of a thread
 
 
@@ -25,6 +27,8 @@ def scan(found: Unchecked, report: ScanReport) -> RecordTable:
         missing = isinstance(headers[i], FileNotFoundError)
         report.add("missing_image" if missing else "corrupt_image",
                    found.paths[i] if missing else f"{found.paths[i]} ({_reason(headers[i])})")
+    endless = [path for path, h in zip(found.paths, headers, strict=True) if isinstance(h, Header) and h.endless]
+    report.add("endless_image", (endless or [""])[0], len(endless))
     sizes = [(h.height, h.width) if isinstance(h, Header) else (0, 0) for h in headers]
     sizes = np.array(sizes, np.int64).reshape(-1, 2)
     turned = np.array([isinstance(h, Header) and h.turned for h in headers], bool)
@@ -42,6 +46,11 @@ def scan(found: Unchecked, report: ScanReport) -> RecordTable:
         image_ids=np.array(found.image_ids, np.int64)[usable], sizes=sizes[usable].astype(np.int32),
         ends=np.cumsum(per_image, dtype=np.int64), boxes=boxes, labels=found.labels[keep], ignore=found.ignore[keep],
         areas=np.where(np.isnan(areas), box_areas(boxes), areas), annotation_ids=found.annotation_ids[keep])
+    if found.polygons is not None:
+        table.polygon_points, table.polygon_ends = _outlines(found, sizes, keep)
+        drawn = int((np.diff(table.polygon_ends, prepend=0)[~table.ignore] > 0).sum())
+        report.notes.append(f"{drawn} of {int((~table.ignore).sum())} boxes have a polygon; of the others copy-paste "
+                            "takes the rectangle")
     report.images, report.background = len(table), int((per_image == 0).sum())
     report.ignored = int(table.ignore.sum())
     report.boxes = len(table.labels) - report.ignored
@@ -86,6 +95,8 @@ def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
     """(boxes (M, 4) in pixels, positions of labels to keep); a label counts for its first fault only."""
     frame = sizes[found.image][:, [1, 0, 1, 0]].astype(np.float64)  # (M, 4): width, height, width, height
     boxes = found.boxes * frame if found.normalised else found.boxes
+    swapped = (boxes[:, 2:] < boxes[:, :2]).any(1)
+    boxes = np.concatenate((np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])), 1)
     keep = usable[found.image]
 
     def leave_out(kind: str, fault: np.ndarray, detail: str = "") -> None:
@@ -98,9 +109,18 @@ def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
 
     bad = (found.labels < 0) | (found.labels >= len(found.names))
     leave_out("bad_class", bad, f"; there are {len(found.names)} names, 0 to {len(found.names) - 1}")
+    if found.normalised:
+        foreign = np.abs(found.boxes).max(1, initial=0) > FRACTIONS
+        if len(foreign) and foreign.all():
+            raise UserError(f"{_where(found, 0)}: x y width height should be fractions of the image, here and in all "
+                            f"this split they are not; divide pixels by the image's size, percent by 100")
+        leave_out("not_fractions", foreign)
     inside = np.clip(boxes, 0, frame)
     no_area = (inside[:, 2:] - inside[:, :2] <= 0).any(1)
     leave_out("no_area", no_area)
+    turned = np.flatnonzero(keep & swapped)
+    if len(turned):
+        report.add("swapped", _where(found, turned[0]), len(turned))
     reach = np.abs(inside - boxes).max(1, initial=0)
     far = np.flatnonzero(keep & (reach > ROUNDING))
     if len(far):
@@ -108,6 +128,15 @@ def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
     boxes = np.where((reach > ROUNDING)[:, None], inside, boxes) if found.exact else inside
     leave_out("duplicate", _repeats(found, boxes))
     return boxes, np.flatnonzero(keep)
+
+
+def _outlines(found: Unchecked, sizes: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (K, 2) in pixels and ends (M,) of the polygons of the labels that are kept."""
+    points, ends = pack_polygons([found.polygons[i] for i in keep])
+    if found.normalised:
+        per_label = sizes[found.image[keep]][:, ::-1].astype(np.float32)  # width, height
+        points *= np.repeat(per_label, np.diff(ends, prepend=0), axis=0)
+    return points, ends
 
 
 def _repeats(found: Unchecked, boxes: np.ndarray) -> np.ndarray:

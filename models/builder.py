@@ -73,23 +73,33 @@ def _rows(config: dict[str, Any]) -> list[Row]:
     written = [*config.get("backbone", []), *config["head"]]
     rows = [parse_row(entry, f"{config['source']} row {i}") for i, entry in enumerate(written)]
     if config["neck"]:
-        anchors = config.get("anchors")
-        _insert_neck(rows, config["neck"], len(anchors) if isinstance(anchors, list) else 0)
+        _insert_neck(rows, config["neck"], _lead(config, rows[-1]))
     rows[-1].options = {**rows[-1].options, **config["options"]}
     return rows
+
+
+def _lead(config: dict[str, Any], head: Row) -> int:
+    """How many of the head's inputs are its levels: auxiliary heads read further maps."""
+    anchors = config.get("anchors")
+    if isinstance(anchors, list):
+        return len(anchors)
+    try:
+        kind, *_ = find_layer(head, words_of(config))
+    except UserError as error:
+        raise UserError(f"{head}: {error}") from None
+    return len(head.sources) // getattr(kind.cls, "heads", 1)
 
 
 def _insert_neck(rows: list[Row], neck: dict[str, Any], lead: int) -> None:
     """Put the neck in front of the head: it reads what the head reads and takes the place of the finest level.
 
-    `levels` picks among the head's inputs, the one to replace first; by default all of them, or the `lead` first ones
-    where the table of anchors says how many levels there are: auxiliary heads read further maps.
+    `levels` picks among the head's inputs, the one to replace first; by default the `lead` first ones.
     """
     options = dict(neck)
     kind = options.pop("type")
     head, index = rows[-1], len(rows) - 1
     sources = [s if isinstance(s, str) or s >= 0 else s + index for s in head.sources]
-    levels = options.pop("levels", None) or list(range(min(lead or len(sources), len(sources))))
+    levels = options.pop("levels", None) or list(range(min(lead, len(sources))))
     if len(set(levels)) < 2 or any(not isinstance(i, int) or not 0 <= i < len(sources) for i in levels):
         raise UserError(f"neck {kind}: levels {levels} must be two or more of 0 to {len(sources) - 1}")
     row = Row(f"neck {kind}", [sources[i] for i in levels], 1, NECKS.get(kind, kind), [], options=options)

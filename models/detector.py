@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.builder import build_graph
 from models.catalogue import resolve
+from models.losses import Share
 from models.weights.details import apply_details
 from models.weights.importing import import_original
 from utils.checkpoint import is_ours, load_checkpoint
@@ -67,10 +68,15 @@ class Detector(nn.Module):
             images = images.to(next(self.parameters()).dtype) / 255
         return Raw(self.model(images), (height, width))
 
-    def loss(self, raw: Raw, targets: Sequence[Targets] | PackedTargets) -> dict[str, Tensor]:
-        """Weighted terms, each a scalar already times the batch size; their sum is what to minimise."""
+    def loss(self, raw: Raw, targets: Sequence[Targets] | PackedTargets,
+             share: Share | None = None) -> dict[str, Tensor]:
+        """Weighted terms, each a scalar already times the batch size; their sum is what to minimise.
+
+        share: adds a tensor up over processes (`utils.distributed.Group.sum`). The terms are then this process's part
+        of the loss of the batch that all of them hold together: summed over processes they are that loss.
+        """
         device = next(iter(raw.maps.values()))[0].device
-        return self.head.loss(raw, pack_targets(targets).to(device))
+        return self.head.loss(raw, pack_targets(targets).to(device), share)
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, C) in [0, 1], both float32."""

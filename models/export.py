@@ -8,8 +8,6 @@ choosing among the boxes (NMS) is left to the reader. `models.runtime.Card` trav
 
 import copy
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from torchvision.ops import box_iou
 
 from models.runtime import CARD_KEY, Card, Runtime, TorchRuntime, first_line, load_runtime
 from utils.errors import UserError
+from utils.files import replacing
 from utils.structures import Detections
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript"}
@@ -80,23 +79,16 @@ def export(model: nn.Module, path: Path, options: ExportOptions, pictures: Tenso
                 device=device.type if path.suffix == ".torchscript" else "", trained=model.config.get("trained", {}))
     write = _write_onnx if path.suffix == ".onnx" else _write_torchscript
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-        os.close(handle)
+        with replacing(path) as temporary:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # tracing warns of constants; the comparisons below are what decides
+                write(traced, temporary, card, options)
+            written = load_runtime(temporary, checked_on)
+            written.path = path  # for its error messages
+            comparisons = list(_compare(reference, written, options, pictures))
+            _judge(comparisons, path, options)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); copy the weights to another folder") from None
-    temporary = Path(name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing warns of constants; the comparisons below are what decides
-            write(traced, temporary, card, options)
-        written = load_runtime(temporary, checked_on)
-        written.path = path  # for its error messages
-        comparisons = list(_compare(reference, written, options, pictures))
-        _judge(comparisons, path, options)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return comparisons
 
 

@@ -29,6 +29,10 @@ class Graph(nn.ModuleList):
     def __init__(self, layers: list[nn.Module], nodes: list[Node]) -> None:
         super().__init__(layers)
         self._wire(nodes)
+        run = {node.index for node in self._run}
+        for index in range(len(self)):
+            if index not in run:  # it cannot learn, and processes that train together would wait for its gradients
+                self[index].requires_grad_(False)
 
     def _wire(self, nodes: list[Node]) -> None:
         """Note who reads whom; rows that the head does not depend on are not run."""

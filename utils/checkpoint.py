@@ -1,10 +1,8 @@
 """Checkpoints as plain data: tensors, numbers, strings and containers of them; nothing in a file is ever executed."""
 
-import os
 import pickle
 import re
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,34 +10,26 @@ from typing import Any
 import torch
 
 from utils.errors import UserError
+from utils.files import replacing
 
 FORMAT = "assn/1"
 _OURS = re.compile(rb"X\x06\0\0\0format.{0,6}?X.\0\0\0assn/", re.S)  # "format": "assn/..." as torch pickles it
 
 
-def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
+def save_checkpoint(content: dict[str, Any], path: Path | str, keep: Path | str | None = None) -> None:
     """Write `content` so that `path` holds either the old file or the whole new one, whatever happens meanwhile.
 
+    keep: where the old file goes, so that there is one to fall back to should the new one be damaged later.
     Raises `UserError` where the disk is full or the folder not writable; the previous file is then untouched.
     """
     path = Path(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path, keep) as temporary, temporary.open("wb") as file:  # a path's name would get into the file
             torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp gives 0600, which would hide results from other users
-        Path(temporary).replace(path)
     except (OSError, RuntimeError) as error:
         full = shutil.disk_usage(path.parent).free < 1 << 20  # torch tells of a full disk in words of its own
-        reason = "the disk is full" if full else error
+        reason = "the disk is full" if full else getattr(error, "strerror", None) or error
         raise UserError(f"{path}: could not be written ({reason}); the previous file is untouched") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def is_ours(path: Path | str) -> bool:

@@ -1,7 +1,5 @@
 """Where the work runs and in which precision."""
 
-import os
-
 import torch
 
 from utils.errors import UserError
@@ -16,18 +14,12 @@ def select_device(name: str = "") -> torch.device:
         raise UserError(f"--device {name}: no CUDA device is visible here; use --device cpu")
     index = given.removeprefix("cuda:").removeprefix("cuda") or "0"
     if "," in index:
-        raise UserError(f"--device {name}: several GPUs at once are not supported yet; name one, such as --device "
+        raise UserError(f"--device {name}: several GPUs need a process each; start it with torchrun --nproc-per-node "
+                        f"{len(index.split(','))} train.py ..., or name one GPU, such as --device "
                         f"{index.split(',')[0] or 0}")
     if not index.isdigit() or int(index) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: this machine has devices 0 to {torch.cuda.device_count() - 1}, and cpu")
     return torch.device("cuda", int(index))
-
-
-def one_process() -> None:
-    """Raises `UserError` under torchrun, where every process would train the same model alone, one over the other."""
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise UserError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: training on several devices is not supported yet; "
-                        "start it without torchrun, with --device to choose the GPU")
 
 
 def seed_everything(seed: int, device: torch.device) -> None:

@@ -124,11 +124,38 @@ class CocoEvaluator:
             xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
             self._found[int(image_id)] = labels, xywh.round(3), scores.round(5)
 
+    def state(self) -> dict[str, np.ndarray]:
+        """What was taken so far, in the ground truth's order of images whatever the order of the updates.
+
+        image_ids, counts (n,): the images and how many detections each has; labels, scores (D,), boxes (D, 4) left,
+        top, width, height of all of them.
+        """
+        ids = [image_id for image_id in self._images if image_id in self._found]
+        parts = [self._found[image_id] for image_id in ids]
+        return {"image_ids": np.array(ids, np.int64), "counts": np.array([len(p[0]) for p in parts], np.int64),
+                "labels": np.concatenate([np.zeros(0, np.int64), *(p[0] for p in parts)]),
+                "boxes": np.concatenate([np.zeros((0, 4)), *(p[1] for p in parts)]),
+                "scores": np.concatenate([np.zeros(0), *(p[2] for p in parts)])}
+
+    def merge(self, state: dict[str, np.ndarray]) -> None:
+        """Take what another evaluator of the same ground truth took: afterwards this one is as if it had taken both.
+
+        Raises ValueError for an image that both have.
+        """
+        ends = state["counts"].cumsum().tolist()
+        for image_id, start, end in zip(state["image_ids"].tolist(), [0, *ends], ends, strict=False):
+            if image_id in self._found:
+                raise ValueError(f"image id {image_id} was given twice")
+            self._found[image_id] = tuple(state[word][start:end] for word in ("labels", "boxes", "scores"))
+
     def results(self) -> list[dict[str, Any]]:
-        """All detections as COCO result rows, rounded to 1/1000 px and 1e-5 score: the rows that `compute` judges."""
+        """All detections as COCO result rows, rounded to 1/1000 px and 1e-5 score: the rows that `compute` judges.
+        Images come in the order of the ground truth."""
+        found = self.state()
+        images = np.repeat(found["image_ids"], found["counts"])
+        columns = (found[word].tolist() for word in ("labels", "boxes", "scores"))
         return [{"image_id": image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
-                for image_id, (labels, boxes, scores) in self._found.items()
-                for label, box, score in zip(labels.tolist(), boxes.tolist(), scores.tolist(), strict=True)]
+                for image_id, label, box, score in zip(images.tolist(), *columns, strict=True)]
 
     def save_json(self, path: Path | str) -> None:
         """Write `results()` as a COCO results file, whole or not at all."""
@@ -136,11 +163,9 @@ class CocoEvaluator:
 
     def compute(self) -> Metrics:
         """COCO's numbers of what was taken so far."""
-        parts = list(self._found.values())
-        found = judge(self._objects, np.repeat(list(self._found), [len(p[0]) for p in parts]).tolist(),
-                      np.concatenate([np.zeros(0, np.int64), *(p[0] for p in parts)]),
-                      np.concatenate([np.zeros((0, 4)), *(p[1] for p in parts)]),
-                      np.concatenate([np.zeros(0), *(p[2] for p in parts)]))
+        taken = self.state()
+        found = judge(self._objects, np.repeat(taken["image_ids"], taken["counts"]).tolist(), taken["labels"],
+                      taken["boxes"], taken["scores"])
         arrays = accumulate(self._objects, found)
         labels = self._objects.counts[:, 0].tolist()
         images = [0] * len(labels)

@@ -112,6 +112,18 @@ class LossMeter:
         self._sums: dict[str, float] = {}
         self._began = time.perf_counter()
 
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "LossMeter":
+        """A meter that goes on from what `state` held."""
+        meter = cls()
+        meter.images, meter._sums = state["images"], dict(state["sums"])
+        meter._began -= state["seconds"]
+        return meter
+
+    def state(self) -> dict[str, Any]:
+        """What it has counted so far, as plain data."""
+        return {"images": self.images, "sums": dict(self._sums), "seconds": time.perf_counter() - self._began}
+
     def add(self, names: Sequence[str], sums: Sequence[float], images: int) -> None:
         """Take the losses of some steps, summed over `images` images."""
         for name, value in zip(names, sums, strict=True):

@@ -6,19 +6,33 @@ from typing import Any
 
 import yaml
 
-from utils.checkpoint import load_checkpoint
 from utils.cli import add_device, add_size, add_workers, fraction, number, positive, refused
 from utils.errors import UserError
 from utils.optim import OPTIMIZERS
 from utils.recipe import Recipe
 
 DEFAULTS = {"epochs": 100, "imgsz": 640, "batch_size": 16, "val_interval": 1}
-OF_THE_MACHINE = ("plugin", "device", "workers", "cache", "resume", "debug")  # these may differ when a run is resumed
+# These may differ when a run is resumed.
+OF_THE_MACHINE = ("plugin", "device", "workers", "cache", "resume", "debug", "save_every_minutes", "skip_bad_batches",
+                  "logger", "compile")
+BEST_BY = ("fitness", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "F1")
+LOGGERS = ("wandb", "mlflow", "clearml")
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """The words of YOLOv5's and YOLOv7's train.py."""
+    """The words of YOLOv5's and YOLOv7's train.py, and ours."""
     parser = argparse.ArgumentParser(description=description)
+    for add_words in (_add_model, _add_learning, _add_data, _add_course, _add_results):
+        add_words(parser)
+    refused(parser, {
+        "--adam": "use --optimizer Adam", "--cache-images": "use --cache ram", "--quad": "raise --batch-size instead",
+        "--local-rank": "torchrun tells each process its rank", "--local_rank": "torchrun tells each process its rank",
+        "--bucket": "nothing is uploaded", "--upload_dataset": "nothing is uploaded",
+        "--entity": "set WANDB_ENTITY and use --logger wandb"})
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", default="", help="checkpoint to start from; '' trains from scratch")
     add("--cfg", default="", help="model by name (yolov8n-assn, yolov7, ...) or a YAML; default yolov8n-assn")
@@ -26,55 +40,80 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add("--data", default="", help="name in cfg/data or a YAML; default: the built-in shapes with the demo recipe")
     add("--hyp", default="", help="name in cfg/train or a YAML that changes the recipe of the model's family")
     add("--epochs", type=positive, help="default 100")
-    add("--batch-size", type=positive, help="images per step; default 16")
+    add("--batch-size", type=batch_size, help="images per step, over all processes; -1: what fits; default 16")
     add_size(parser, default=None, meaning="train, validation")
     add("--box-loss", choices=("iou", "giou", "diou", "ciou", "sca"), help="box similarity of the loss; default ciou")
     add("--assign", choices=("anchor", "ota"), help="anchor heads: who learns what; default as published")
+
+
+def _add_learning(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--optimizer", choices=OPTIMIZERS, help="default: the recipe's")
     add("--cos-lr", action="store_true", help="cosine learning-rate schedule")
     add("--linear-lr", action="store_true", help="linear learning-rate schedule")
     add("--label-smoothing", type=fraction, help="epsilon of anchor heads' class targets")
     add("--close-mosaic", type=number(int, 0), help="last epochs without mosaic and mixup")
     add("--freeze", nargs="+", type=number(int, 0), default=[0], help="rows to freeze: 10 = rows 0 to 9, or a list")
+    add("--clip-grad", type=number(float, 0), help="largest norm of all gradients; 0 = off; default: the recipe's")
     add("--amp", default="auto", choices=("auto", "bf16", "fp16", "fp32"), help="precision of the forward pass")
-    add("--cache", nargs="?", const="ram", choices=("ram",), help="keep decoded images in memory")
+    add("--compile", action="store_true", help="torch.compile the model: minutes at first, faster steps after")
+    add("--sync-bn", action="store_true", help="batch norm over all processes of a torchrun")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--cache", nargs="?", const="ram", choices=("ram", "disk", "gpu"),
+        help="keep decoded images: in memory, in a file, or on the device, where they are then augmented too")
     add("--single-cls", action="store_true", help="treat all classes as one")
     add("--strict", action="store_true", help="stop at labels that would otherwise be repaired or left out")
+    add("--tile", type=number(int, 32), metavar="PX", help="train on overlapping windows of this side, cut on the fly")
+    add("--tile-overlap", type=number(float, 0, 0.9), default=0.2, help="share of a window that its neighbour repeats")
+    add("--oversample-small", nargs="?", const=3.0, type=number(float, 1), metavar="F",
+        help="show images with small objects up to F times as often; default of F: 3")
+    add("--rare-classes", nargs="?", const=0.01, type=fraction, metavar="T",
+        help="repeat images of classes that less than the share T of images hold; default of T: 0.01")
+    add("--image-weights", action="store_true", help="show images of classes with a low AP more often")
+    add("--multi-scale", action="store_true", help="every batch at a size of its own, 0.5 to 1.5 times --imgsz")
+    add("--rect", action="store_true", help="batches of like aspect with little padding, without mosaic")
+    add("--noautoanchor", action="store_true", help="keep the anchors of --cfg, however well they fit the data")
+
+
+def _add_course(parser: argparse.ArgumentParser) -> None:
+    """How a run goes: where it begins, when it ends, what it keeps."""
+    add = parser.add_argument
     add("--seed", type=number(int, 0), default=0, help="same seed, same machine: same result")
     add("--resume", nargs="?", const=True, default=False, help="continue the newest run, or the checkpoint named here")
     add("--patience", type=number(int, 0), default=100, help="epochs without a better result to stop after; 0 = never")
+    add("--save-best-by", choices=BEST_BY, default="fitness",
+        help="what best.pt is best in; fitness = 0.9 AP + 0.1 AP50; default fitness")
+    add("--save-every-minutes", type=number(float, 0), default=0, metavar="M",
+        help="write last.pt within epochs too; 0 = after epochs only")
+    add("--skip-bad-batches", type=number(int, 0), default=0, metavar="N",
+        help="go on after so many batches whose loss is not finite; on a GPU each step is then waited for")
+    add("--replay", metavar="FILE", help="run a batch again whose loss was not finite, tell where, and end")
     add("--save-period", type=number(int, -1), default=-1, help="also keep a checkpoint every so many epochs")
     add("--val-interval", type=positive, help="epochs between two validations; default 1")
     add("--noval", "--notest", action="store_true", help="validate after the last epoch only")
     add("--nosave", action="store_true", help="save after the last epoch only")
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--noplots", action="store_true", help="no pictures and curves")
     add_device(parser)
     add_workers(parser)
     add("--project", default="runs/train", help="folder of results")
     add("--name", default="exp", help="sub-folder of results")
     add("--exist-ok", action="store_true", help="write into an existing folder")
-    refused(parser, {
-        "--adam": "use --optimizer Adam", "--cache-images": "use --cache ram", "--evolve": "not here yet",
-        "--image-weights": "not here yet", "--multi-scale": "not here yet", "--quad": "raise --batch-size instead",
-        "--rect": "training uses square mosaics; val.py has --rect", "--noautoanchor": "anchors are never changed",
-        "--sync-bn": "one process trains on one device", "--local-rank": "one process trains on one device",
-        "--local_rank": "one process trains on one device", "--bucket": "nothing is uploaded",
-        "--upload_dataset": "nothing is uploaded", "--entity": "TensorBoard is always written"})
-    return parser
+    add("--logger", nargs="+", choices=LOGGERS, default=[], help="also tell these, where they are installed")
+    add("--evolve", nargs="?", const=300, type=positive, metavar="N", help="search hyper-parameters in N trainings")
+    add("--storage", default="", metavar="URL", help="--evolve: Optuna's database, for machines that share a search")
+    add("--study", default="", metavar="NAME", help="--evolve: name of the search in the database")
 
 
-def find_resume(resume: str | bool, project: str) -> Path:
-    """The checkpoint to continue: the one named, the one in the folder named, or under `project` the newest run's
-    that has not ended."""
-    if isinstance(resume, str):
-        path = Path(resume)
-        return path / "weights" / "last.pt" if path.is_dir() else path
-    found = sorted(Path(project).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for path in found:
-        if "train" in load_checkpoint(path):
-            return path
-    what = "every run there has ended" if found else "there is no */weights/last.pt"
-    raise UserError(f"--resume: nothing to resume under {project}, {what}; name one: --resume path/to/last.pt")
+def batch_size(text: str) -> int:
+    """An argparse type: a whole number from 1, or -1."""
+    return -1 if text.strip() == "-1" else int(positive(text))
 
 
 def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path) -> argparse.Namespace:
@@ -102,12 +141,16 @@ def settle(args: argparse.Namespace, recipe: Recipe) -> None:
         if getattr(args, word) is None:
             value = recipe.run.get(word, default)
             setattr(args, word, [value] if word == "imgsz" else value)
-    for word in ("optimizer", "label_smoothing", "close_mosaic"):
+    for word in ("optimizer", "label_smoothing", "close_mosaic", "clip_grad"):
         if getattr(args, word) is None:
             setattr(args, word, getattr(recipe, word))
         setattr(recipe, word, getattr(args, word))
-    if args.nosave and args.save_period > 0:
-        raise UserError("--nosave and --save-period: choose one")
+    if args.nosave and (args.save_period > 0 or args.save_every_minutes):
+        raise UserError("--nosave and --save-period or --save-every-minutes: choose one")
+    if args.rect and args.tile:
+        raise UserError("--rect and --tile: windows are square; drop --rect")
+    if (args.storage or args.study) and not args.evolve:
+        raise UserError("--storage and --study belong to --evolve; add it, or drop them")
     if args.cos_lr or args.linear_lr:
         if args.cos_lr and args.linear_lr:
             raise UserError("--cos-lr and --linear-lr: choose one")

@@ -81,6 +81,10 @@ class PackedTargets:
     ignore: Tensor
     valid: Tensor
 
+    def __getitem__(self, images: slice) -> "PackedTargets":
+        """The targets of some images."""
+        return PackedTargets(self.boxes[images], self.labels[images], self.ignore[images], self.valid[images])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedTargets":
         return PackedTargets(*(t.to(device, non_blocking=non_blocking) for t in
                                (self.boxes, self.labels, self.ignore, self.valid)))

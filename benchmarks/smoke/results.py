@@ -59,7 +59,9 @@ class Section:
 
 def stamp(device: torch.device) -> dict[str, Any]:
     """Command, device, versions and date."""
-    words = [word if Path(word).name != "gpu_smoke.py" else "-m benchmarks.gpu_smoke" for word in sys.argv]
+    script = Path(sys.argv[0])
+    ours = script.resolve().parent == PROJECT / "benchmarks"
+    words = [f"-m benchmarks.{script.stem}" if ours else str(script), *sys.argv[1:]]
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "numpy": np.__version__,
                 "python": platform.python_version(), "project": revision()}
     if torch.version.cuda:
@@ -96,7 +98,8 @@ def write_table(sections: Mapping[str, Section], planned: Mapping[str, int]) -> 
     return "\n".join(text) + "\n"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     return ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
 
 
@@ -108,7 +111,7 @@ def _checks(pieces: Mapping[str, Piece]) -> list[str]:
             numbers = [f"{check[k]:.2e}" if check.get(k) is not None else "" for k in ("error", "limit")]
             verdict = check["note"] or "yes" if check["ok"] else f"**no** {check['note']}"
             rows.append([key, check["what"], *numbers, verdict])
-    return _table(["what", "compared", "largest error", "allowed", "holds"], rows)
+    return table(["what", "compared", "largest error", "allowed", "holds"], rows)
 
 
 def _speed(pieces: Mapping[str, Piece]) -> list[str]:
@@ -118,7 +121,7 @@ def _speed(pieces: Mapping[str, Piece]) -> list[str]:
     first = next(iter(pieces.values()))
     note = f"A training step (forward, loss, backward, optimiser, EMA) at {first['imgsz']} px, batch {first['batch']}."
     head = ["model", "setting", "images/s", "ms a step", "peak GiB", "first loss", "from fp32"]
-    return [note, "", *_table(head, rows)]
+    return [note, "", *table(head, rows)]
 
 
 def _training(pieces: Mapping[str, Piece]) -> list[str]:
@@ -139,7 +142,7 @@ def _training(pieces: Mapping[str, Piece]) -> list[str]:
     note = (f"{first['data']}, {first['epochs']} epochs at {first['imgsz']} px, batch {first['batch']}, from scratch; "
             f"best.pt by the val split, COCO protocol on the {first['split']} split, in percent. images/s: training "
             f"epochs without validation, loading included, {first['jobs']} at a time.")
-    return [note, "", *_table(["model", "seed", *numbers, "val AP", "images/s", "peak GiB"], rows)]
+    return [note, "", *table(["model", "seed", *numbers, "val AP", "images/s", "peak GiB"], rows)]
 
 
 TITLES = {"goldens": "Numbers of the original implementations, fp32", "steps": "One training step, against the CPU",

@@ -8,15 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import train
 from benchmarks.smoke.goldens import check, exact_fp32, relative
 from benchmarks.smoke.results import PROJECT, Piece
+from models.starting import make_training, start_model
 from tests.models.loss_cases import random_targets
 from utils.device import memory_gb
+from utils.distributed import Group
 from utils.settings import make_parser
+from utils.state import Training
 from utils.structures import PackedTargets
 
 NAMES = ["one", "two", "three"]
@@ -77,16 +81,16 @@ def global_settings(setting: Setting) -> Iterator[None]:
 
 
 def make_run(words: str, imgsz: int, batch: int, device: torch.device, setting: Setting, *,
-             optimizer: str | None = None, double: bool = False) -> train.Training:
+             optimizer: str | None = None, double: bool = False) -> Training:
     """A training as train.py makes it, the same weights for the same words."""
     flags = ["--cfg", *words.split(), "--data", "-", "--imgsz", str(imgsz), "--batch-size", str(batch),
-             "--amp", setting.amp]
+             "--amp", setting.amp, "--noautoanchor"]
     args = make_parser("").parse_args(flags + (["--optimizer", optimizer] if optimizer else []))
     torch.manual_seed(0)
     with contextlib.redirect_stdout(None):
-        model, recipe = train.make_model(args, NAMES)
-        model = model.double() if double else model
-        run = train.make_training(args, recipe, model.to(device, memory_format=setting.layout), device, 100)
+        model, recipe = start_model(args, NAMES, train.AUGMENT_WORDS, lambda imgsz: np.zeros((0, 2)))
+        model = (model.double() if double else model).to(device, memory_format=setting.layout)
+        run = make_training(args, recipe, model, Group(), device, 100)
     run.model.train()
     return run
 
@@ -101,13 +105,10 @@ def make_batch(imgsz: int, batch: int, device: torch.device,
     return images.to(device, memory_format=layout), targets.to(device)
 
 
-def forward_backward(run: train.Training, images: Tensor, targets: PackedTargets) -> dict[str, Tensor]:
+def forward_backward(run: Training, images: Tensor, targets: PackedTargets) -> dict[str, Tensor]:
     """The first half of a step of train.py, up to the gradients; `train.step` is the other."""
-    with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
-        raw = run.model(images)
-    losses = run.model.loss(raw, targets)
-    run.scaler.scale(sum(losses.values())).backward()
-    return losses
+    names, losses = train.learn(run, images, targets, due=True)
+    return dict(zip(names, losses, strict=True))
 
 
 def measure(words: str, device: torch.device, small: bool) -> Piece:

@@ -1,6 +1,9 @@
-"""COCO JSON: instances_*.json, and image_info_*.json without annotations. Crowds become ignore regions."""
+"""COCO JSON: instances_*.json, and image_info_*.json without annotations. Crowds become ignore regions.
 
-import json
+Polygons are taken from `segmentation` where it is a list of outlines; masks in run lengths have none.
+"""
+
+from array import array
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -8,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data.formats.raw import Unchecked, image_files
+from data.formats.raw import NO_POLYGON, Unchecked, image_files, join_outlines
+from data.json_stream import read_lists
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError, nearest
@@ -19,88 +23,134 @@ def inputs(source: Source) -> list[str]:
     return [str(e) for e in source.entries] + [p for folder in source.image_folders for p in image_files(folder)]
 
 
-def read(source: Source, report: ScanReport) -> Unchecked:
+def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
     """All annotations of a split, classes in the order of the category ids, or of the YAML's `names` if there are."""
-    contents = [_load(entry) for entry in source.entries]
-    names, category_ids, left_out = _classes(source, contents)
-    labels = _Labels({category: label for label, category in enumerate(category_ids)}, left_out, report)
-    paths: list[str] = []
-    files: list[str] = []
-    ids: list[int] = []
-    sizes: list[tuple[int, int]] = []
-    for entry, folder, content in zip(source.entries, source.image_folders, contents, strict=True):
-        position = {}
-        for image in content["images"]:
-            if not isinstance(image, dict) or not isinstance(image.get("id"), (int, str)) or not image.get("file_name"):
-                raise UserError(f"{entry}: an image without `id` or `file_name`: {image!r:.80}; write both")
-            position[image["id"]] = len(paths)
-            paths.append(str(folder / str(image["file_name"])))
-            files.append(str(entry))
-            ids.append(image["id"])
-            sizes.append((_whole(image.get("height")), _whole(image.get("width"))))
-        for k, annotation in enumerate(content.get("annotations") or (), 1):
-            labels.add(annotation, f"{entry} annotation {k}", position)
+    files = [_File(entry, folder, report, [] if polygons else None)
+             for entry, folder in zip(source.entries, source.image_folders, strict=True)]
+    for file in files:
+        file.read()
+    names, category_ids, left_out = _classes(source, files)
+    to_label = {category: label for label, category in enumerate(category_ids)}
+    labels = [file.labels(to_label, left_out) for file in files]
+    before = np.cumsum([0, *(len(f.paths) for f in files[:-1])])
+    image = np.concatenate([part[0] + start for part, start in zip(labels, before, strict=True)])
+    label, crowd, numbers = (np.concatenate([part[k] for part in labels]) for k in (1, 2, 3))
+    boxes = numbers[:, :4].copy()
+    boxes[:, 2:] += boxes[:, :2]
     report.notes += source.notes
+    ids = [i for f in files for i in f.ids]
     if len(set(ids)) != len(ids) or not all(type(i) is int for i in ids):
         report.notes.append("image ids are not whole numbers, each once: 1 to n are used instead")
         ids = list(range(1, len(ids) + 1))
-    image, label, ignore, area, number = np.array(labels.rows, np.float64).reshape(-1, 5).T
-    boxes = np.array(labels.boxes, np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Unchecked(paths, files, ids, np.array(sizes, np.int64).reshape(-1, 2), image.astype(np.int64), boxes,
-                     label.astype(np.int64), ignore.astype(bool), area, number.astype(np.int64),
-                     number.astype(np.int64), names, category_ids, row_word="id", exact=True)
+    annotation_ids = numbers[:, 5].astype(np.int64)
+    return Unchecked([p for f in files for p in f.paths], [str(f.entry) for f in files for _ in f.paths], ids,
+                     np.array([size for f in files for size in f.sizes], np.int64).reshape(-1, 2), image, boxes, label,
+                     crowd, numbers[:, 4].copy(), annotation_ids, annotation_ids, names, category_ids, row_word="id",
+                     exact=True, polygons=[p for part in labels for p in part[4]] if polygons else None)
 
 
 @dataclass
-class _Labels:
-    """Annotations as they are read: rows of image, label, ignore, area, id; boxes of left, top, width, height."""
+class _File:
+    """An annotation file as it streams by: what is kept of each object are some numbers, not the object.
 
-    to_label: dict[int, int]
-    left_out: set[int]
+    keys, kinds: image ids and category ids as the annotations name them, with the numbers that stand for them in
+    `codes`, per annotation: key, kind, crowd, how many annotations stand before. numbers: left, top, width, height,
+    area, id. outlines: per annotation where they are wanted.
+    """
+
+    entry: Path
+    folder: Path
     report: ScanReport
-    rows: list[tuple] = field(default_factory=list)
-    boxes: list[list[float]] = field(default_factory=list)
+    outlines: list[np.ndarray] | None
+    paths: list[str] = field(default_factory=list)
+    ids: list[Any] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    categories: list[Any] = field(default_factory=list)
+    keys: dict[Any, int] = field(default_factory=dict)
+    kinds: dict[Any, int] = field(default_factory=dict)
+    codes: array = field(default_factory=lambda: array("i"))
+    numbers: array = field(default_factory=lambda: array("d"))
+    seen: int = 0
 
-    def add(self, annotation: Any, where: str, position: dict[Any, int]) -> None:
-        """Append one annotation, or count why it is none."""
+    def read(self) -> None:
+        """Stream the file. `UserError` where it is no COCO file."""
         try:
-            image, category = position.get(annotation["image_id"]), annotation["category_id"]
-            label, crowd = self.to_label.get(category), bool(annotation.get("iscrowd", 0))
-            box = [float(value) for value in annotation["bbox"]]
-            area, number = float(annotation.get("area", np.nan)), int(annotation.get("id", len(self.rows) + 1))
-            usable = len(box) == 4 and isfinite(sum(box))
+            lists = read_lists(self.entry, {"images": self.add_image, "annotations": self.add_annotation,
+                                            "categories": self.categories.append})
+        except OSError as error:
+            raise UserError(f"{self.entry}: cannot be read: {error.strerror}; give the annotation file") from None
+        except ValueError as error:  # not JSON, or not UTF-8
+            raise UserError(f"{self.entry}: not whole JSON ({error}); copy or download it again") from None
+        for key in ("images", "categories"):
+            if key not in lists:
+                raise UserError(f"{self.entry}: no list `{key}` in it; give a COCO file such as "
+                                f"instances_train2017.json")
+
+    def add_image(self, image: Any) -> None:
+        """Note one image."""
+        if not isinstance(image, dict) or not isinstance(image.get("id"), (int, str)) or not image.get("file_name"):
+            raise UserError(f"{self.entry}: an image without `id` or `file_name`: {image!r:.80}; write both")
+        self.paths.append(str(self.folder / str(image["file_name"])))
+        self.ids.append(image["id"])
+        self.sizes.append((_whole(image.get("height")), _whole(image.get("width"))))
+
+    def add_annotation(self, annotation: Any) -> None:
+        """Note one annotation, or count why it is none."""
+        self.seen += 1
+        try:
+            image, category = annotation["image_id"], annotation["category_id"]
+            crowd, number = bool(annotation.get("iscrowd", 0)), annotation.get("id", self.seen)
+            row = [*map(float, annotation["bbox"]), float(annotation.get("area", np.nan)), float(int(number))]
+            codes = (self.keys.setdefault(image, len(self.keys)), self.kinds.setdefault(category, len(self.kinds)))
+            usable = len(row) == 6 and isfinite(sum(row[:4]))
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             usable = False
         if not usable:
-            self.report.add("corrupt_row", where)
-        elif image is None:
-            self.report.add("orphan", f"{where} (image_id {annotation['image_id']})")
-        elif label is None:
-            kind = "other_class" if category in self.left_out else "bad_class"
-            self.report.add(kind, f"{where} (category_id {category})")
-        else:
-            self.rows.append((image, label, crowd, area, number))
-            self.boxes.append(box)
+            self.report.add("corrupt_row", f"{self.entry} annotation {self.seen}")
+            return
+        self.codes.extend((*codes, crowd, self.seen))
+        self.numbers.extend(row)
+        if self.outlines is not None:
+            self.outlines.append(_outline(annotation.get("segmentation")))
+
+    def labels(self, to_label: dict[int, int], left_out: set[int]) -> tuple[np.ndarray, ...]:
+        """Image of this file, label, crowd, `numbers` (M, 6) and outlines of the annotations with an image and a class.
+
+        The others are counted.
+        """
+        place = {image: position for position, image in enumerate(self.ids)}
+        key, kind, crowd, seen = np.array(self.codes, np.int32).reshape(-1, 4).T
+        image = np.array([place.get(k, -1) for k in self.keys], np.int64)[key]
+        label = np.array([to_label.get(k, -1) for k in self.kinds], np.int64)[kind]
+        other = np.array([k in left_out for k in self.kinds], bool)[kind]
+        for word, fault, name, names in (("orphan", image < 0, "image_id", (key, self.keys)),
+                                         ("other_class", (image >= 0) & other, "category_id", (kind, self.kinds)),
+                                         ("bad_class", (image >= 0) & (label < 0) & ~other, "category_id",
+                                          (kind, self.kinds))):
+            rows = np.flatnonzero(fault)
+            if len(rows):
+                said = list(names[1])[names[0][rows[0]]]
+                self.report.add(word, f"{self.entry} annotation {seen[rows[0]]} ({name} {said})", len(rows))
+        keep = np.flatnonzero((image >= 0) & (label >= 0))
+        numbers = np.array(self.numbers, np.float64).reshape(-1, 6)[keep]
+        outlines = [] if self.outlines is None else [self.outlines[i] for i in keep]
+        return image[keep], label[keep], crowd[keep].astype(bool), numbers, outlines
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _outline(segmentation: Any) -> np.ndarray:
+    """The outline (k, 2) around all parts of an object; empty where the file has none that is well formed."""
+    parts = segmentation if isinstance(segmentation, list) else []
     try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; give the annotation file") from None
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise UserError(f"{path}: not whole JSON ({error}); copy or download it again") from None
-    for key in ("images", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(f"{path}: no list `{key}` in it; give a COCO file such as instances_train2017.json")
-    return content
+        parts = [np.array(p, np.float32).reshape(-1, 2) for p in parts if len(p) >= 6]
+    except (TypeError, ValueError):
+        return NO_POLYGON
+    return join_outlines(parts) if parts and all(np.isfinite(p).all() for p in parts) else NO_POLYGON
 
 
-def _classes(source: Source, contents: list[dict[str, Any]]) -> tuple[list[str], list[int], set[int]]:
+def _classes(source: Source, files: list[_File]) -> tuple[list[str], list[int], set[int]]:
     """Names and category ids by label, and the ids that the YAML's `names` leaves out."""
     try:
-        known = {c["id"]: str(c["name"]) for content in contents for c in content["categories"]}
+        known = {c["id"]: str(c["name"]) for file in files for c in file.categories}
         by_id = sorted(i + 0 for i in known)  # a name for a number is a TypeError
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{source.entries[0]}: a category without number `id` or without `name`; write both") from None

@@ -19,7 +19,8 @@ class Unchecked:
     fractions of the image where `normalised`; labels (M,), no class where outside [0, number of names); ignore (M,);
     areas (M,), NaN where not told; annotation_ids (M,); rows (M,): what a message calls the label, a `row_word` and
     this number. exact: a box that reaches less than a pixel out of its image is kept to the last digit, so that AP is
-    COCO's own.
+    COCO's own. polygons: where they were asked for and the format has them, an outline (k, 2) per label in the unit of
+    the boxes, k = 0 for a label without one.
     """
 
     paths: list[str]
@@ -38,6 +39,24 @@ class Unchecked:
     row_word: str = "line"
     normalised: bool = False
     exact: bool = False
+    polygons: list[np.ndarray] | None = None
+
+
+NO_POLYGON = np.zeros((0, 2), np.float32)
+
+
+def join_outlines(parts: list[np.ndarray]) -> np.ndarray:
+    """Outlines (k, 2) of the parts of one object -> one outline that encloses them all.
+
+    A part is reached by a bridge to its nearest point and left by the same bridge, which so encloses nothing.
+    """
+    outline = parts[0]
+    for part in parts[1:]:
+        distance = ((outline[:, None] - part[None]) ** 2).sum(2)
+        here, there = np.unravel_index(distance.argmin(), distance.shape)
+        tour = np.roll(part, -there, 0)
+        outline = np.concatenate((outline[:here + 1], tour, tour[:1], outline[here:]))
+    return outline
 
 
 def image_files(folder: Path) -> list[str]:

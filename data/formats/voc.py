@@ -24,8 +24,11 @@ def inputs(source: Source) -> list[str]:
     return [str(e) for e in source.entries] + [p for pair in pairs for p in pair]
 
 
-def read(source: Source, report: ScanReport) -> Unchecked:
-    """All objects of a split; `difficult` ones are ignore regions unless the YAML says `difficult: keep`."""
+def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
+    """All objects of a split; `difficult` ones are ignore regions unless the YAML says `difficult: keep`.
+
+    polygons: as in the other formats; VOC's XML has none.
+    """
     pairs = _pairs(source, report)
     if source.names is None or len(set(source.names)) != len(source.names):
         problem = "no `names`" if source.names is None else "a name twice in `names`"
@@ -135,8 +138,9 @@ def _box(item: ET.Element) -> list[float] | None:
         return None
     if not np.isfinite(x1 + y1 + x2 + y2):
         return None
-    # Corners that coincide are a slip of the hand, not an object one pixel wide: they stay without area.
-    return [x1 - (x2 > x1), y1 - (y2 > y1), x2, y2]
+    # Corners that coincide are a slip of the hand, not an object one pixel wide: they stay without area. Swapped ones
+    # stay swapped: the scan puts them right, and tells.
+    return [x1 - (x2 > x1), y1 - (y2 > y1), x2 - (x1 > x2), y2 - (y1 > y2)]
 
 
 def _found_names(pairs: list[tuple[str, str]]) -> list[str]:

@@ -1,7 +1,8 @@
 """YOLO txt: a file per image, a row per object: class, centre x, centre y, width, height as fractions of the image.
 
-A row of a class and three or more points is a polygon, taken as the box around it. The label file of
-`.../images/a/b.jpg` is `.../labels/a/b.txt`; that of an image outside an `images` folder lies beside it.
+A row of a class and three or more points is a polygon: the box around it, and its outline where polygons are asked
+for. The label file of `.../images/a/b.jpg` is `.../labels/a/b.txt`; that of an image outside an `images` folder lies
+beside it.
 """
 
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.raw import Unchecked, ids_from_names, image_files, read_lines
+from data.formats.raw import NO_POLYGON, Unchecked, ids_from_names, image_files, read_lines
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError
@@ -21,7 +22,7 @@ def inputs(source: Source) -> list[str]:
     return [str(e) for e in source.entries if e.is_file()] + images + [label_file(p) for p in images]
 
 
-def read(source: Source, report: ScanReport) -> Unchecked:
+def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
     """All rows of a split. `UserError` where the YAML has no classes."""
     names = source.names or [f"class{i}" for i in range(source.nc or 0)]
     if not names:
@@ -31,16 +32,17 @@ def read(source: Source, report: ScanReport) -> Unchecked:
     parts: list[np.ndarray] = []  # of (rows, 6): class, x1, y1, x2, y2, line
     counts: list[int] = []
     keep: list[int] = []
+    outlines: list[np.ndarray] | None = [] if polygons else None
     for i, file in enumerate(files):
         try:
-            text = Path(file).read_text(encoding="utf-8")
+            text = _text(Path(file).read_bytes())
         except FileNotFoundError:
             report.add("missing_label", f"{file} for {images[i]}")
             text = ""
         except (OSError, UnicodeDecodeError) as error:
             report.add("corrupt_label", f"{file} ({error})")
             continue
-        rows = parse_rows(text, file, report)
+        rows = parse_rows(text, file, report, outlines)
         keep.append(i)
         parts.append(rows)
         counts.append(len(rows))
@@ -52,29 +54,36 @@ def read(source: Source, report: ScanReport) -> Unchecked:
                      np.zeros((len(paths), 2), np.int64), np.repeat(np.arange(len(paths)), counts), table[:, 1:5],
                      _class(table[:, 0]), np.zeros(len(table), bool), np.full(len(table), np.nan),
                      np.arange(1, len(table) + 1), table[:, 5].astype(np.int64), names,
-                     list(range(1, len(names) + 1)), normalised=True)
+                     list(range(1, len(names) + 1)), normalised=True, polygons=outlines)
 
 
-def parse_rows(text: str, file: str, report: ScanReport) -> np.ndarray:
-    """(rows, 6) float64: class, x1, y1, x2, y2 in fractions, line number. Other rows are counted and left out."""
+def parse_rows(text: str, file: str, report: ScanReport, outlines: list[np.ndarray] | None = None) -> np.ndarray:
+    """(rows, 6) float64: class, x1, y1, x2, y2 in fractions, line number. Other rows are counted and left out.
+
+    outlines: where given, the polygon (k, 2) float32 of every row is appended, k = 0 for a row that is a box.
+    """
     rows = []
+    outlines = [] if outlines is None else outlines
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
             continue
-        try:
-            values = [float(word) for word in words]
-        except ValueError:
-            values = []
+        values = _numbers(words)
+        if not values or len(values) == 6:
+            values = _repaired(line, values)
+            if values:
+                report.add("mended_row", f"{file} line {number}: {line.strip()[:60]!r}")
         n = len(values)
         if not (n == 5 or (n >= 7 and n % 2)) or not all(map(np.isfinite, values)) or values[0] % 1:
             report.add("corrupt_row", f"{file} line {number}: {line.strip()[:60]!r}; expected class x y width height")
         elif n == 5:
             kind, x, y, width, height = values
             rows.append((kind, x - width / 2, y - height / 2, x + width / 2, y + height / 2, number))
+            outlines.append(NO_POLYGON)
         else:
             xs, ys = values[1::2], values[2::2]
             rows.append((values[0], min(xs), min(ys), max(xs), max(ys), number))
+            outlines.append(np.array(values[1:], np.float32).reshape(-1, 2))
     return np.array(rows, np.float64).reshape(-1, 6)
 
 
@@ -83,6 +92,31 @@ def label_file(image: str) -> str:
     stem = os.path.splitext(image)[0]  # noqa: PTH122  Path costs 10x here, and there may be 100k
     before, images, after = stem.rpartition(f"{os.sep}images{os.sep}")
     return f"{before}{os.sep}labels{os.sep}{after}.txt" if images else f"{stem}.txt"
+
+
+def _text(data: bytes) -> str:
+    """Label files written on Windows may begin with a byte order mark, in UTF-8 or UTF-16."""
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+
+
+def _numbers(words: list[str]) -> list[float]:
+    """The words as numbers, none where one of them is no number."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return []
+
+
+def _repaired(line: str, values: list[float]) -> list[float]:
+    """A row that can mean one thing only: commas or semicolons between the numbers, or a confidence after the box.
+
+    Empty where it may mean something else or nothing.
+    """
+    values = values or _numbers(line.replace(";", " ").replace(",", " ").split())
+    if len(values) == 6 and 0 <= values[5] <= 1:  # as `detect.py --save-txt --save-conf` writes it
+        values = values[:5]
+    usable = len(values) == 5 and all(map(np.isfinite, values)) and values[0] % 1 == 0
+    return values if usable else []
 
 
 def _images(source: Source, report: ScanReport) -> list[str]:

@@ -14,18 +14,25 @@ from torch import Tensor, nn
 from models.heads.decoding import decode_anchor
 from models.heads.options import choose, merge_gains, select_by_nms
 from models.layers.conv import with_bias
-from models.losses import anchor_head_loss
+from models.losses import Share, anchor_head_loss
 from models.registry import register
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import Detections, PackedTargets, Raw
 
 
-def anchor_pairs(anchors: Sequence[Sequence], strides: Sequence[int]) -> list[list[list[float]]]:
+def anchor_pairs(anchors: Sequence[Sequence] | int, strides: Sequence[int]) -> list[list[list[float]]]:
     """Per level a list of [width, height] in pixels, from lists that are flat (w, h, w, h, ...) or of pairs.
 
-    A table written in the opposite order of the levels is turned round, as the original code bases do. Raises
-    ValueError where the numbers do not make equally many pairs per level.
+    A table written in the opposite order of the levels is turned round, as the original code bases do. A number, as
+    in YOLOv5's `anchors: 3`, stands for so many per level: squares whose sides run from two to eight strides, with
+    which a ratio of 4 reaches everything from half a stride to 32 strides of its level; training puts learned ones in
+    their place (`models.anchors`). Raises ValueError where the numbers do not make equally many pairs per level.
     """
+    if isinstance(anchors, int) and not isinstance(anchors, bool):
+        if anchors < 1:
+            raise ValueError(f"{anchors} anchors per level: give 1 or more, or a table of them")
+        sides = [2 * 4 ** (k / (anchors - 1)) for k in range(anchors)] if anchors > 1 else [4.0]
+        return [[[side * stride] * 2 for side in sides] for stride in strides]
     try:
         flat = [[float(x) for item in level for x in (item if isinstance(item, list | tuple) else [item])]
                 for level in anchors]
@@ -45,8 +52,9 @@ class AnchorDetect(nn.Module):
     """One 1x1 convolution per level. Anchors are in pixels.
 
     box_loss: similarity of boxes (`models.losses.box_similarity`). assign: "anchor" (ratio matching of YOLOv5) or "ota"
-    (YOLOv7). gains: weights of box, obj, cls. label_smoothing, focal_gamma: of the classification terms. balance:
-    weight of each level's objectness, the loss's own where not given.
+    (YOLOv7). gains: weights of box, obj, cls. label_smoothing: of the class targets. focal_gamma: of the class and
+    objectness terms. anchor_t: by how much a side of an anchor may differ from a box's. cls_pw, obj_pw: weights of
+    positive targets. balance: weight of each level's objectness, the loss's own where not given.
     """
 
     gains_default = {"box": 0.05, "obj": 1.0, "cls": 0.5}
@@ -55,10 +63,10 @@ class AnchorDetect(nn.Module):
     prior_slack = 0.99999  # class prior 0.6 / (nc - slack)
     heads = 1  # how many read each level
 
-    def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence], *, strides: list[int],
+    def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence] | int, *, strides: list[int],
                  box_loss: str = "ciou", assign: str | None = None, gains: dict[str, float] | None = None,
-                 label_smoothing: float = 0.0, focal_gamma: float = 0.0,
-                 balance: Sequence[float] | None = None) -> None:
+                 label_smoothing: float = 0.0, focal_gamma: float = 0.0, anchor_t: float = 4.0, cls_pw: float = 1.0,
+                 obj_pw: float = 1.0, balance: Sequence[float] | None = None) -> None:
         super().__init__()
         lead = len(channels) // self.heads
         if list(strides) != list(strides[:lead]) * self.heads:
@@ -71,6 +79,7 @@ class AnchorDetect(nn.Module):
         self.assign = choose("assign", assign or self.assign_default, ("anchor", "ota"))
         self.gains = merge_gains(self.gains_default, gains)
         self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
+        self.anchor_t, self.cls_pw, self.obj_pw = anchor_t, cls_pw, obj_pw
         # Geometry belongs to the config, from which it is rebuilt; it is not learned, so it is no part of the state.
         self.register_buffer("anchors", torch.tensor(anchor_pairs(anchors, self.strides)), persistent=False)
         self.m = self._convolutions(channels[:lead])
@@ -103,12 +112,13 @@ class AnchorDetect(nn.Module):
         # Sizes written out: through unflatten the ONNX exporter takes h and w for constants, even dynamic ones.
         return x.reshape(x.shape[0], na, no, *x.shape[2:]).permute(0, 1, 3, 4, 2)
 
-    def loss(self, raw: Raw, targets: PackedTargets) -> dict[str, Tensor]:
-        """Weighted terms box, obj, cls, times the batch size."""
+    def loss(self, raw: Raw, targets: PackedTargets, share: Share | None = None) -> dict[str, Tensor]:
+        """Weighted terms box, obj, cls, times the batch size; with `share` a part of the loss of all processes."""
         return anchor_head_loss(raw.maps["lead"], self.anchors, self.strides, targets, raw.image_size,
                                 assign=self.assign, box_loss=self.box_loss, gains=self.gains,
                                 balance=self.balance, label_smoothing=self.label_smoothing,
-                                focal_gamma=self.focal_gamma, aux_maps=raw.maps.get("aux"))
+                                focal_gamma=self.focal_gamma, anchor_t=self.anchor_t, cls_pw=self.cls_pw,
+                                obj_pw=self.obj_pw, aux_maps=raw.maps.get("aux"), share=share)
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, nc), float32; N runs level, anchor, row, column.

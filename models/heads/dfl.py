@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.heads.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.heads.options import choose, merge_gains, select_by_nms
 from models.layers.conv import Conv
-from models.losses import dfl_head_loss
+from models.losses import Share, dfl_head_loss
 from models.registry import register
 from utils.structures import Detections, PackedTargets, Raw
 
@@ -69,10 +69,10 @@ class DFLDetect(nn.Module):
         return {"box": tuple(branch(x) for branch, x in zip(self.cv2, pyramid, strict=True)),
                 "cls": tuple(branch(x) for branch, x in zip(self.cv3, pyramid, strict=True))}
 
-    def loss(self, raw: Raw, targets: PackedTargets) -> dict[str, Tensor]:
-        """Weighted terms box, cls, dfl, times the batch size."""
+    def loss(self, raw: Raw, targets: PackedTargets, share: Share | None = None) -> dict[str, Tensor]:
+        """Weighted terms box, cls, dfl, times the batch size; with `share` a part of the loss of all processes."""
         return dfl_head_loss(raw.maps["box"], raw.maps["cls"], self.strides, targets, raw.image_size, bins=self.bins,
-                             box_loss=self.box_loss, gains=self.gains)
+                             box_loss=self.box_loss, gains=self.gains, share=share)
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, nc), float32; N runs level, row, column."""

@@ -5,5 +5,6 @@ from models.assign.task_aligned import TalOptions
 from models.losses.anchor_head import anchor_head_loss
 from models.losses.dfl_head import dfl_head_loss
 from models.losses.gains import scale_gains
+from models.losses.normalisers import Share
 
-__all__ = ["TalOptions", "anchor_head_loss", "box_similarity", "dfl_head_loss", "scale_gains"]
+__all__ = ["Share", "TalOptions", "anchor_head_loss", "box_similarity", "dfl_head_loss", "scale_gains"]

@@ -14,18 +14,21 @@ from models.assign.slots import ignored_cells, true_rows
 from models.assign.task_aligned import PointAssignment, TalOptions, assign_task_aligned
 from models.heads.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.losses.checks import check_maps
+from models.losses.normalisers import Share, normalisers
 from utils.structures import PackedTargets
 
 
 def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], strides: Sequence[int],
                   targets: PackedTargets, image_size: tuple[int, int], *, gains: Mapping[str, float], bins: int = 16,
-                  box_loss: str = "ciou", tal: TalOptions | None = None) -> dict[str, Tensor]:
+                  box_loss: str = "ciou", tal: TalOptions | None = None,
+                  share: Share | None = None) -> dict[str, Tensor]:
     """Weighted loss terms {"box", "cls", "dfl"} of a batch, each already multiplied by the batch size.
 
     box_maps: (B, 4*bins, h, w) logits per level; cls_maps: (B, nc, h, w) logits; image_size: (H, W) in pixels; gains:
-    one weight per term; box_loss: a kind of `box_similarity`. Computed in float32 (float64 stays). Crowd regions
-    (`targets.ignore`) teach nothing: a point inside one that learns no box has no loss. Raises `UserError` for an
-    unknown box_loss, `ValueError` where maps, strides and image_size disagree.
+    one weight per term; box_loss: a kind of `box_similarity`; share: adds a tensor up over processes, for this batch's
+    part of their common loss (`normalisers`). Computed in float32 (float64 stays). Crowd regions (`targets.ignore`)
+    teach nothing: a point inside one that learns no box has no loss. Raises `UserError` for an unknown box_loss,
+    `ValueError` where maps, strides and image_size disagree.
     """
     check_maps([m.shape for m in cls_maps], strides, image_size, box_loss)
     with full_precision(cls_maps[0].device):
@@ -37,7 +40,8 @@ def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], stride
             distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), bins) for m in box_levels], 1)
             boxes = distances_to_boxes(distances * steps, points)  # (B, N, 4)
         assigned = assign_task_aligned(boxes, [m.detach() for m in cls_levels], points, targets, tal)
-        total = assigned.score.sum().clamp(min=1)  # S of the facts: every term is per unit of target score
+        # S of the facts: every term is per unit of target score
+        (total,), images = normalisers(assigned.score.sum()[None], len(cls_maps[0]), share)
         topk = (tal or TalOptions()).topk
         logits, weight, box, label_logit, place = _positives(box_levels, cls_levels, assigned, targets, topk)
         box_term, dfl_term = _box_terms(logits, box, points[place], steps[place], bins, box_loss)
@@ -46,7 +50,7 @@ def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], stride
         every = torch.cat([F.softplus(m).sum(1) for m in cls_levels], 1)  # (B, N)
         cls_term = (every * weights).sum() - (label_logit * weight).sum()
         terms = {"box": (box_term * weight).sum(), "cls": cls_term, "dfl": (dfl_term * weight).sum()}
-        return {name: term * (gains[name] * len(cls_maps[0])) / total for name, term in terms.items()}
+        return {name: term * (gains[name] * images) / total for name, term in terms.items()}
 
 
 def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assigned: PointAssignment,

@@ -68,9 +68,12 @@ def test_step_gives_every_parameter_a_finite_gradient(model):
             assert torch.isfinite(parameter.grad).all(), key
 
 
-def test_images_without_objects(model):
-    losses = model.loss(model(images()), [Targets.empty(), Targets.empty()])
-    assert torch.isfinite(sum(losses.values()))
+def test_images_without_objects_reach_every_parameter(model):
+    """Processes that train together wait for the gradient of each parameter from all of them."""
+    model = copy.deepcopy(model).train()
+    sum(model.loss(model(images()), [Targets.empty(), Targets.empty()]).values()).backward()
+    for key, parameter in model.named_parameters():
+        assert not parameter.requires_grad or torch.isfinite(parameter.grad).all(), key
 
 
 @torch.no_grad()

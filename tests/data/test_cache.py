@@ -1,13 +1,18 @@
-"""The label cache is plain data, notices every change, and never stands in the way."""
+"""The label cache is plain data, notices every change of content and nothing else, and never stands in the way."""
 
 import os
+import shutil
 import zipfile
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data import cache, index
 from data.index import load_index
+from data.records import RecordTable
+from data.report import ScanReport
 from tests.data import makers
 
 GOOD = "0 .5 .5 .2 .2\n"
@@ -40,13 +45,17 @@ def test_second_load_is_the_same_without_reading(dataset, scans):
         assert all(arrays[name].dtype != object for name in arrays.files)
 
 
-def touch_label(root):
-    (root / "labels/train/a.txt").write_text("1 .5 .5 .2 .2\n")
-    os.utime(root / "labels/train/a.txt", ns=(1, 1))  # the same size: only the time tells
+def edit_label(root):
+    """Other content of the same size at the same time."""
+    file = root / "labels/train/a.txt"
+    before = file.stat()
+    file.write_text("1 .5 .5 .2 .2\n")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
 @pytest.mark.parametrize("change", [
-    touch_label,
+    edit_label,
     lambda root: (root / "labels/train/b.txt").write_text(GOOD),
     lambda root: (root / "labels/train/a.txt").unlink() or (root / "labels/train/b.txt").write_text(""),
     lambda root: makers.image(root / "images/train/c.jpg"),
@@ -60,6 +69,79 @@ def test_every_change_is_noticed(dataset, scans, change):
     fresh = load_index(dataset, "train")
     assert len(scans) == 2
     assert fresh.coco() == load_index(dataset, "train", cache=False).coco()
+
+
+def test_touched_files_are_not_read_again(dataset, scans):
+    load_index(dataset, "train")
+    for file in folder(dataset).rglob("*.*"):
+        os.utime(file, ns=(1, 1))
+    load_index(dataset, "train")
+    assert len(scans) == 1
+
+
+def flat(tmp_path):
+    """A COCO set whose report names files, and whose YAML has no `path`."""
+    rows = [{"id": k, "image_id": 7, "category_id": 1, "bbox": [1, 2, w, 4]} for k, w in ((1, 3), (2, 0), (3, 500))]
+    yaml = makers.coco(tmp_path / "set", rows)
+    (yaml.parent / "train2017" / "b.jpg").unlink()
+    return yaml
+
+
+@pytest.mark.parametrize("make", [
+    lambda place: makers.yolo(place / "set", {"a.jpg": GOOD + "0 .9 .5 .4 .2", "b.jpg": None}),
+    lambda place: makers.voc(place / "set", {"a": makers.xml(makers.xml_object("cat", 1, 2, 3, 900)), "b": None}),
+    flat,
+])
+@pytest.mark.parametrize("how", ["move", "copy"])
+def test_a_moved_dataset_keeps_its_cache_and_names_its_new_place(tmp_path, monkeypatch, scans, make, how):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    (tmp_path / "old").mkdir()
+    yaml = make(tmp_path / "old")
+    before = load_index(yaml, "train")
+    target = tmp_path / "elsewhere" / "deeper" / "set"
+    shutil.copytree(yaml.parent, target)
+    if how == "move":
+        shutil.rmtree(yaml.parent)
+    moved = target / yaml.name
+    moved.write_text(moved.read_text().replace(str(yaml.parent), str(target)))
+    after = load_index(moved, "train")
+    assert len(scans) == 1
+    assert [Path(r.path).relative_to(target) for r in after.records] == [
+        Path(r.path).relative_to(yaml.parent) for r in before.records]
+    assert after.report.findings and str(tmp_path / "old") not in after.report.format()
+    fresh = load_index(moved, "train", cache=False)
+    assert after.report == fresh.report and after.coco() == fresh.coco()
+    assert [r.path for r in after.records] == [r.path for r in fresh.records]
+
+
+def test_the_same_files_in_other_places_of_the_dataset_are_another_dataset(dataset, scans):
+    load_index(dataset, "train")
+    root = folder(dataset)
+    (root / "images/train/a.jpg").rename(root / "images/train/d.jpg")
+    (root / "labels/train/a.txt").rename(root / "labels/train/d.txt")
+    assert [Path(r.path).name for r in load_index(dataset, "train").records] == ["b.jpg", "d.jpg"] and len(scans) == 2
+
+
+def test_images_outside_of_the_dataset_stay_where_they_are(tmp_path, scans):
+    """A list file may name images on another disk: after a move of the list they are still there."""
+    image = makers.image(tmp_path / "disk" / "a.jpg")
+    image.with_suffix(".txt").write_text(GOOD)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.txt").write_text(f"{image}\n")
+        yaml = makers.config(tmp_path / name, train="train.txt", names=["cat", "dog"])
+        assert [r.path for r in load_index(yaml, "train").records] == [str(image)]
+
+
+def test_optional_columns_may_be_absent(tmp_path, dataset):
+    table = load_index(dataset, "train").records
+    key = cache.digest((), [str(folder(dataset) / "images/train/a.jpg")])
+    for extra in ({}, {"windows": np.ones((2, 4), np.int32), "full_sizes": np.ones((2, 2), np.int32)}):
+        whole = RecordTable(**{f.name: getattr(table, f.name) for f in fields(table)} | extra)
+        assert cache.save([tmp_path / "x.npz"], key, whole, {}, ScanReport()) == tmp_path / "x.npz"
+        read = cache.load([tmp_path / "x.npz"], key)[0]
+        for f in fields(table):
+            np.testing.assert_array_equal(getattr(read, f.name), getattr(whole, f.name))
 
 
 def test_damaged_cache_is_made_again(dataset, scans):
@@ -79,7 +161,7 @@ def test_pickled_content_is_never_read(dataset):
     load_index(dataset, "train")
     file = folder(dataset) / "set-train.cache.npz"
     np.savez(file, meta=np.array([{"key": "x"}], object), allow_pickle=True)
-    assert cache.load([file], "x") is None
+    assert cache.load([file], cache.Key("x", "/")) is None
 
 
 def test_read_only_dataset_is_cached_elsewhere(dataset, scans, tmp_path):
@@ -94,7 +176,7 @@ def test_read_only_dataset_is_cached_elsewhere(dataset, scans, tmp_path):
 
 
 def test_no_place_to_write_is_told(dataset, monkeypatch):
-    monkeypatch.setattr(cache, "_writable", lambda place: False)
+    monkeypatch.setattr(cache, "writable", lambda place: False)
     assert any("could not be written" in note for note in load_index(dataset, "train").report.notes)
 
 

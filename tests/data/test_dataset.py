@@ -17,12 +17,17 @@ def records(tmp_path_factory):
     return make_records(tmp_path_factory.mktemp("images"), SIZES)
 
 
+def _place(dataset: DetectionDataset, image: int, epoch: int = 0) -> int:
+    """The position at which an image stands."""
+    return dataset.order.at(epoch, range(len(dataset))).index(image)
+
+
 def _same(a, b) -> bool:
     return (np.array_equal(a.image, b.image) and np.array_equal(a.boxes, b.boxes)
             and np.array_equal(a.labels, b.labels) and np.array_equal(a.ignore, b.ignore))
 
 
-def test_a_sample_depends_on_seed_epoch_and_index_alone(records):
+def test_a_sample_depends_on_seed_epoch_and_position_alone(records):
     config = AugmentConfig(mixup=0.5, degrees=5)
     first, second = (DetectionDataset(r, 64, config, 3) for r in (records, RecordTable.from_records(records)))
     keys = [(e, i) for e in range(2) for i in range(len(records))]
@@ -34,15 +39,17 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(records):
 
 def test_training_samples_are_well_formed(records):
     for key in [(0, 1), (0, 1, False), 1]:
-        sample = DetectionDataset(records, 64, AugmentConfig())[key]
+        dataset = DetectionDataset(records, 64, AugmentConfig())
+        sample = dataset[key]
         assert sample.image.shape == (64, 64, 3) and sample.image.dtype == np.uint8 and sample.image.flags.c_contiguous
         assert sample.boxes.dtype == np.float32 and sample.labels.dtype == np.int64 and sample.ignore.dtype == bool
-        assert sample.image_id == 101 and sample.letterbox.scale == (1.0, 1.0)
+        assert sample.image_id == 100 + dataset.order.at(0, [1])[0] and sample.letterbox.scale == (1.0, 1.0)
 
 
 def test_without_mosaic_a_sample_shows_its_own_image_only(records):
     still = AugmentConfig(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0)
-    sample = DetectionDataset(records, 64, still)[0, 2, False]
+    dataset = DetectionDataset(records, 64, still)
+    sample = dataset[0, _place(dataset, 2), False]
     assert np.abs(sample.image.astype(int) - smooth(64, 64, 2)[..., ::-1]).mean() < 2  # RGB
     assert set(sample.labels.tolist()) <= set(records[2].labels.tolist()) and sample.ignore.sum() == 1
 
@@ -54,7 +61,8 @@ def test_large_images_are_averaged_not_sampled(tmp_path, suffix):
     still = AugmentConfig(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0, min_side=0,
                           max_aspect=1e9)
     for i, size in enumerate(sizes):
-        trained, evaluated = DetectionDataset(records, 64, still)[0, i, False], DetectionDataset(records, 64)[0, i]
+        training = DetectionDataset(records, 64, still)
+        trained, evaluated = training[0, _place(training, i), False], DetectionDataset(records, 64)[0, i]
         assert np.allclose(trained.boxes, evaluated.boxes, atol=1e-3)
         inside = trained.image[20:44, 20:44].astype(int) - evaluated.image[20:44, 20:44]
         assert np.abs(inside).mean() < 3, size
@@ -86,7 +94,7 @@ def test_a_damaged_image_teaches_nothing(tmp_path, augment):
     records = make_records(tmp_path, SIZES[:2])
     Path(records[0].path).write_bytes(b"\xff\xd8 not a picture")
     dataset = DetectionDataset(records, 64, augment)
-    sample = dataset[0, 0]
+    sample = dataset[0, _place(dataset, 0) if augment else 0]
     assert sample.ignore.tolist() == [True] and len(np.unique(sample.image)) == 1
     assert np.prod(sample.boxes[0, 2:] - sample.boxes[0, :2]) > 64 * 64 * 0.1
     assert dataset.damaged == [records[0].path]

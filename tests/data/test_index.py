@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from data.headers import read_header
+from data.images import read_image
 from data.index import load_index
 from data.records import Record, RecordTable
 from tests.data import makers
+from tests.data.pictures import smooth
 from utils.config import CFG_ROOT
 from utils.errors import UserError
 
@@ -29,7 +31,12 @@ GOOD = "0 .5 .5 .2 .2\n"
     (GOOD + GOOD + "1 .5 .5 .2 .2", "duplicate", 2, "a.txt line 2"),
     (GOOD + "0 .5 .5 0 .2", "no_area", 1, "a.txt line 2"),
     (GOOD + "0 1.5 .5 .2 .2", "no_area", 1, "a.txt line 2"),
-    (GOOD + "0 .5 .5 -.1 .2", "no_area", 1, "a.txt line 2"),
+    (GOOD + "0 .5 .5 -.1 .2", "swapped", 2, "a.txt line 2"),
+    (GOOD + "0 50 50 20 20", "not_fractions", 1, "a.txt line 2"),
+    (GOOD + "1,.5,.5,.1, .2", "mended_row", 2, "a.txt line 2: '1,.5,.5,.1, .2'"),
+    (GOOD + "1 .5 .5 .1 .2 .93", "mended_row", 2, "a.txt line 2"),
+    (GOOD + "1 .5 .5 .1 .2 93", "corrupt_row", 1, "a.txt line 2"),
+    (GOOD + "1 0,5 0,5 0,1 0,2", "corrupt_row", 1, "a.txt line 2"),
     (GOOD + "0 .95 .5 .2 .2", "clipped", 2, "a.txt line 2, by 5.0 px"),
     (GOOD + "0 .5 .5", "corrupt_row", 1, "a.txt line 2: '0 .5 .5'"),
     (GOOD + "0 .5 nan .2 .2", "corrupt_row", 1, "a.txt line 2"),
@@ -44,6 +51,27 @@ def test_wrong_rows_are_told_by_file_and_row(tmp_path, text, kind, kept, said):
     with pytest.raises(UserError, match="mend") as error:
         load(yaml, strict=True)
     assert "line 2" in str(error.value)
+
+
+def test_a_split_in_pixels_is_no_split_in_fractions(tmp_path):
+    with pytest.raises(UserError, match=r"a\.txt line 1: .* divide pixels"):
+        load(makers.yolo(tmp_path, {"a.jpg": "0 50 30 20 20\n1 60 20 10 10"}))
+
+
+def test_swapped_corners_are_put_right(tmp_path):
+    index = load(makers.voc(tmp_path / "voc", {"a": makers.xml(makers.xml_object("cat", 50, 11, 11, 40))}))
+    assert index.records[0].boxes.tolist() == [[10, 10, 50, 40]] and index.report.count("swapped") == 1
+    annotation = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [50, 40, -40, -30], "area": 7}
+    index = load(makers.coco(tmp_path, [annotation]))
+    assert index.records[0].boxes.tolist() == [[10, 10, 50, 40]] and index.report.count("swapped") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_label_files_of_windows(tmp_path, encoding):
+    yaml = makers.yolo(tmp_path, {"a.jpg": GOOD})
+    (tmp_path / "labels" / "train" / "a.txt").write_bytes(GOOD.replace("\n", "\r\n").encode(encoding))
+    index = load(yaml, strict=True)
+    assert index.report.boxes == 1
 
 
 def test_clipped_box_ends_at_the_border(tmp_path):
@@ -82,7 +110,22 @@ def test_no_usable_image_names_the_folder(tmp_path):
         load(makers.yolo(tmp_path, {}))
 
 
-@pytest.mark.parametrize("cut", [1, 2, 30, 300, 2000])
+@pytest.mark.parametrize("cut", [1, 2])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_that_lacks_its_end_only_is_kept_and_told(tmp_path, cut, progressive):
+    yaml = makers.yolo(tmp_path, {"a.jpg": GOOD, "b.jpg": GOOD})
+    path = tmp_path / "images" / "train" / "a.jpg"
+    jpeg = cv2.imencode(".jpg", smooth(60, 100), [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1]
+    path.write_bytes(jpeg.tobytes()[:-cut])
+    index = load(yaml)
+    assert len(index) == 2 and index.report.count("endless_image") == 1
+    assert "a corner of 16 x 16" in index.report.format()
+    assert np.array_equal(read_image(str(path)), cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        load(yaml, strict=True)
+
+
+@pytest.mark.parametrize("cut", [400, 2000])
 def test_truncated_jpeg_is_found_wherever_it_is_cut(tmp_path, cut):
     path = makers.image(tmp_path / "a.jpg", 200, 300)
     path.write_bytes(path.read_bytes()[:-cut])
@@ -173,3 +216,31 @@ def test_command_line(tmp_path):
     assert told.returncode == 0 and "1 labels of an unknown class" in told.stdout and "small" in told.stdout
     failed = subprocess.run([*command, "--strict"], capture_output=True, text=True, cwd=CFG_ROOT.parent)
     assert failed.returncode == 1 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+
+
+def windowed(i: int) -> Record:
+    outlines = [np.full((k % 2 * (3 + k), 2), 10 * i + k, np.float32) for k in range(i)]
+    part = {} if i % 2 else {"window": (i, 1, i + 20, 11), "full": (100, 200)}
+    return Record(f"/x/{'y' * i}.jpg", i, 10, 20, np.full((i, 4), i, np.float32), np.arange(i), polygons=outlines,
+                  **part)
+
+
+def test_windows_and_polygons_are_carried():
+    records = [windowed(i) for i in range(5)]
+    table = pickle.loads(pickle.dumps(RecordTable.from_records(records)))
+    for picked, found in ((range(5), table), ([1, 2, 3], table[1:4]), ([4, 0, 4, 3], table.select([4, 0, 4, 3])),
+                          ([], table[:0]), ([2], RecordTable.from_records([table[2]]))):
+        assert len(found) == len(picked)
+        for i, record in zip(picked, found, strict=True):
+            want = records[i]
+            assert (record.path, record.window, record.full) == (want.path, want.window, want.full)
+            assert record.labels.tolist() == want.labels.tolist() and record.boxes.shape == want.boxes.shape
+            assert all(map(np.array_equal, record.polygons, want.polygons)) and len(record.polygons) == i
+    joined = RecordTable.join([table[:2], table[2:2], table[2:]])
+    for name, column in vars(table).items():
+        assert np.array_equal(getattr(joined, name), column)
+    plain = RecordTable.from_records([Record("a", 1, 5, 5, np.zeros((1, 4), np.float32), np.zeros(1, np.int64))])
+    assert plain.windows is None and plain[0].window is None and plain[:1].polygon_points is None
+    assert plain[0].polygons is None
+    with pytest.raises(ValueError, match="full size"):
+        Record("x", 1, 1, 1, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), window=(0, 0, 1, 1))

@@ -7,7 +7,7 @@ import torch
 
 from data.augment import AugmentConfig
 from data.letterbox import plan_letterbox
-from data.loader import ShuffledBatches, eval_loader, rect_frame, train_loader
+from data.loader import EpochBatches, eval_loader, rect_frame, train_loader
 from tests.data.pictures import make_records
 from utils.boxes import clip_boxes
 from utils.errors import UserError
@@ -85,8 +85,8 @@ def test_mosaic_closes_under_living_workers(index, workers):
 
 
 def test_ranks_share_the_batches_of_one_process():
-    alone = ShuffledBatches(16, 8, seed=2)
-    ranks = [ShuffledBatches(16, 4, seed=2, rank=r, world=2) for r in range(2)]
+    alone = EpochBatches(16, 8)
+    ranks = [EpochBatches(16, 4, rank=r, world=2) for r in range(2)]
     for sampler in (alone, *ranks):
         sampler.epoch = 3
     for whole, *parts in zip(alone, *ranks, strict=True):
@@ -95,9 +95,9 @@ def test_ranks_share_the_batches_of_one_process():
 
 @pytest.mark.parametrize(("n", "world", "size"), [(9, 2, 4), (3, 4, 2), (10, 3, 1)])
 def test_ranks_take_equally_many_steps_and_miss_no_image(n, world, size):
-    ranks = [list(ShuffledBatches(n, size, seed=0, rank=r, world=world)) for r in range(world)]
+    ranks = [list(EpochBatches(n, size, rank=r, world=world)) for r in range(world)]
     assert len({len(r) for r in ranks}) == len({sum(map(len, r)) for r in ranks}) == 1
-    assert len(ranks[0]) == len(ShuffledBatches(n, size, seed=0, world=world))
+    assert len(ranks[0]) == len(EpochBatches(n, size, world=world))
     assert {key[1] for rank in ranks for batch in rank for key in batch} == set(range(n))
 
 

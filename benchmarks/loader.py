@@ -1,0 +1,276 @@
+"""How fast is the training loader beside a peer's? `python -m benchmarks.loader --peer ultralytics`
+
+Both sides make the same batches (decode, mosaic, affine, HSV, flip, uint8 tensors) of the same image files, each in
+processes of its own that take turns epoch by epoch. Uncached, every round begins with nothing decoded; RAM-cached, with
+all images in memory. What counts is images per CPU-second, of the process and its workers together: a training's own
+cores are not idle.
+
+The peer is never a dependency of this project; it is installed beside it:
+
+    python3 -m venv runs/peer && runs/peer/bin/pip install ultralytics==8.4.190
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.smoke.results import PROJECT, stamp, table
+from data import load_index
+from data.headers import read_header
+from data.streams import is_image
+from utils.cli import number, positive
+from utils.errors import UserError, run_script
+
+CACHES = {"uncached": None, "RAM-cached": "ram"}
+WORKERS = (0, 1, 2)
+ROUNDS, SMALL_ROUNDS = 5, 1
+IMAGES, SMALL_IMAGES = 480, 8  # of an epoch: images are copied until there are so many
+BOXES = 7  # drawn for an image that comes without labels
+Row = dict[str, Any]
+
+
+@dataclass
+class Side:
+    """One program in one configuration: a process that runs an epoch when its turn comes."""
+
+    name: str
+    command: list[str]
+    config: Row
+    facts: Row = field(default_factory=dict)
+    rounds: list[Row] = field(default_factory=list)
+    _process: subprocess.Popen | None = None
+
+    def start(self, folder: Path) -> None:
+        """Start the process and wait until its data are ready."""
+        config = folder / f"{self.name}-{self.config['cache']}-{self.config['workers']}.json"
+        config.write_text(json.dumps(self.config), encoding="utf-8")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "1"}
+        self._log = config.with_suffix(".log")
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen([*self.command, str(config)], cwd=PROJECT, env=environment, text=True,
+                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        self.facts = self._answer()
+
+    def run(self) -> None:
+        """One epoch."""
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        self.rounds.append(self._answer())
+
+    def stop(self) -> None:
+        """End the process and its workers."""
+        if self._process is not None:
+            self._process.stdin.close()
+            self._process.wait(30)
+            self._process.stdout.close()
+
+    def _answer(self) -> Row:
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        text = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise UserError(f"{self.name} has ended: {(text or ['without a word'])[-1][-300:]}")
+
+    def row(self) -> Row:
+        """Medians over rounds."""
+        per_cpu = [r["images"] / r["cpu"] for r in self.rounds]
+        return {"name": self.name, **self.facts, "per_cpu_second": median(per_cpu), "slowest": min(per_cpu),
+                "fastest": max(per_cpu), "per_second": median(r["images"] / r["wall"] for r in self.rounds),
+                "rounds": len(self.rounds), "images": self.rounds[0]["images"]}
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure while the time lasts, then write the tables."""
+    deadline = time.monotonic() + 60 * args.minutes
+    python = find_peer(args)
+    imgsz, count = (64, SMALL_IMAGES) if args.small else (args.imgsz, args.count)
+    rounds = args.rounds or (SMALL_ROUNDS if args.small else ROUNDS)
+    out = Path(args.out) if args.out else PROJECT / ("runs/loader" if args.small else "benchmarks/results")
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        base = {**lay_out(work, args, count), "imgsz": imgsz, "batch": min(args.batch_size, count)}
+        result: Row = {"imgsz": imgsz, "batch": base["batch"], "images": count, "source": args.images or args.data,
+                       "small": args.small, **stamp(torch.device("cpu")), "pieces": {}}
+        result["profile"] = profile(work, base)
+        print(told(result["profile"]))
+        for workers in WORKERS[:2] if args.small else WORKERS:
+            for kind, cache in CACHES.items():
+                if time.monotonic() > deadline:
+                    print(f"--minutes {args.minutes:g} are over: {kind}, {workers} workers, is left out")
+                    continue
+                key = f"{kind}, {workers} workers"
+                sides = make_sides({**base, "cache": cache, "workers": workers}, python, args.peer)
+                result["pieces"][key] = measure(sides, work, rounds)
+                for row in result["pieces"][key]:
+                    print(f"{key}: {row['name']}: {row['per_cpu_second']:.0f} images per CPU-second, "
+                          f"{row['per_second']:.0f} per second")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "loader_cpu.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (out / "loader_cpu.md").write_text(write_page(result), encoding="utf-8")
+    print(f"the tables are in {out / 'loader_cpu.md'}")
+
+
+def make_sides(config: Row, python: str, peer: str) -> list[Side]:
+    """Who takes part, the peer first."""
+    sides = [Side("ours", [sys.executable, "-m", "benchmarks.loading.ours"], config)]
+    if python:
+        script = PROJECT / "benchmarks" / "loading" / f"peer_{peer}.py"
+        sides.insert(0, Side(peer, [python, str(script)], config))
+    return sides
+
+
+def measure(sides: list[Side], work: Path, rounds: int) -> list[Row]:
+    """Epochs in turn; everybody's medians."""
+    try:
+        for side in sides:
+            side.start(work)
+        for _ in range(rounds):
+            for side in sides:
+                side.run()
+    finally:
+        for side in sides:
+            side.stop()
+    return [side.row() for side in sides]
+
+
+def profile(work: Path, base: Row) -> Row:
+    """Where the time of one of our samples goes."""
+    path = work / "profile.json"
+    path.write_text(json.dumps({**base, "profile": True}), encoding="utf-8")
+    run = subprocess.run([sys.executable, "-m", "benchmarks.loading.ours", str(path)], cwd=PROJECT, text=True,
+                         capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if run.returncode:
+        raise UserError(f"the profile failed: {run.stderr.strip().splitlines()[-1]}")
+    return json.loads(run.stdout)
+
+
+def told(found: Row) -> str:
+    """The profile in one line."""
+    stages = ", ".join(f"{name} {ms:.2f}" for name, ms in found["stages"].items())
+    return (f"a sample, uncached: {found['sample']:.2f} ms of CPU ({stages}); decoding one file alone takes "
+            f"{found['floor']:.2f} ms")
+
+
+def lay_out(work: Path, args: argparse.Namespace, count: int) -> Row:
+    """Copies of the images with labels in YOLO's format: what both sides read."""
+    images, labels = work / "images" / "train", work / "labels" / "train"
+    for folder in (images, labels):
+        folder.mkdir(parents=True)
+    if args.images:
+        sources, names = random_labels(Path(args.images)), [str(i) for i in range(BOXES)]
+    else:
+        index = load_index(args.data, "train", cache=False)
+        sources, names = [(Path(r.path), yolo_rows(r)) for r in index.records], index.names
+    for number_ in range(count):
+        path, rows = sources[number_ % len(sources)]
+        shutil.copyfile(path, images / f"{number_:05d}{path.suffix}")
+        (labels / f"{number_:05d}.txt").write_text(rows, encoding="utf-8")
+    data = work / "data.yaml"
+    data.write_text(json.dumps({"path": str(work), "train": "images/train", "val": "images/train", "names": names}),
+                    encoding="utf-8")
+    return {"data": str(data), "images": str(images), "names": names}
+
+
+def yolo_rows(record) -> str:
+    """The objects of a record as rows `class x y width height`, fractions of the image; crowds have no such row."""
+    size = np.array([record.width, record.height], np.float64)
+    rows = []
+    for box, label, crowd in zip(record.boxes.astype(np.float64), record.labels, record.ignore, strict=True):
+        low, high = box[:2] / size, box[2:] / size
+        if not crowd:
+            rows.append(" ".join([str(int(label)), *(f"{v:.6f}" for v in (*(low + high) / 2, *(high - low)))]))
+    return "\n".join(rows) + "\n"
+
+
+def random_labels(folder: Path) -> list[tuple[Path, str]]:
+    """The images of a folder with boxes drawn by chance, always the same."""
+    paths = sorted(p for p in folder.rglob("*") if is_image(str(p)))
+    if not paths:
+        raise UserError(f"--images {folder}: no image there; give a folder of images")
+    found = []
+    for seed, path in enumerate(paths):
+        read_header(str(path))
+        low, high = np.sort(np.random.default_rng(seed).uniform(0.05, 0.95, (2, BOXES, 2)), 0)
+        rows = np.concatenate(((low + high) / 2, np.maximum(high - low, 0.01)), 1)
+        found.append((path, "".join(f"{k} {' '.join(f'{v:.6f}' for v in row)}\n" for k, row in enumerate(rows))))
+    return found
+
+
+def find_peer(args: argparse.Namespace) -> str:
+    """The peer's python, '' where no peer is asked for."""
+    if args.peer == "none":
+        return ""
+    python = shutil.which(args.peer_python)
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ultralytics') is None)"
+    if python is None or subprocess.run([python, "-c", code], cwd=PROJECT).returncode:
+        raise UserError(f"--peer-python {args.peer_python}: no python with the package ultralytics; "
+                        "benchmarks/README.md tells how to install it")
+    return str(Path(python).absolute())
+
+
+def write_page(result: Row) -> str:
+    """The tables as Markdown."""
+    versions = " / ".join(f"{k} {v}" for k, v in result["versions"].items())
+    first = next(iter(result["pieces"].values()), [])
+    programs = ", ".join(f"{row['program']} (torch {row['torch']}, OpenCV {row['opencv']})" for row in first)
+    text = ["# The training loader on a CPU", "", f"`{result['command']}`, {result['date'][:10]}, {result['device']}, "
+            f"{result['cores']} cores; {versions}.", "",
+            f"Batches of {result['batch']} at {result['imgsz']} px of {result['images']} image files "
+            f"({result['source']}): decode, mosaic, affine, HSV, flip, to uint8 tensors. {programs}; medians of "
+            "alternating rounds of one epoch, (slowest to fastest). Uncached: every round begins with nothing decoded."]
+    if result["small"]:
+        text += ["", "**Made with `--small`: tiny sizes that only show that the program runs.**"]
+    rows = []
+    for key, sides in result["pieces"].items():
+        ours, peer = sides[-1], sides[0] if len(sides) > 1 else None
+        cells = [span(peer) if peer else "-", span(ours),
+                 f"**{ours['per_cpu_second'] / peer['per_cpu_second']:.2f}**" if peer else "-",
+                 f"{peer['per_second']:.0f}" if peer else "-", f"{ours['per_second']:.0f}"]
+        rows.append([key, *cells])
+    head = ["", "peer, images per CPU-second", "ours", "ratio", "peer, images per second", "ours"]
+    found = result["profile"]
+    text += ["", *table(head, rows), "", "## Where the time of one sample goes", "",
+             f"Mean milliseconds of CPU over {found['samples']} samples, uncached, in one process.", "",
+             *table([*found["stages"], "whole sample", "decoding one file alone"],
+                    [[f"{v:.2f}" for v in (*found["stages"].values(), found["sample"], found["floor"])]])]
+    return "\n".join(text) + "\n"
+
+
+def span(row: Row) -> str:
+    """A median with its spread."""
+    return f"{row['per_cpu_second']:.0f} ({row['slowest']:.0f} to {row['fastest']:.0f})"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags; the module's text is the help."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--peer", choices=("ultralytics", "none"), default="none", help="whom to compare with; none: ours alone")
+    add("--peer-python", default="runs/peer/bin/python", metavar="PATH", help="the python that has the peer")
+    add("--data", default="coco-tiny", help="whose images: a name in cfg/data or a YAML")
+    add("--images", default="", metavar="FOLDER", help="a folder of images instead, with boxes drawn by chance")
+    add("--imgsz", type=positive, default=640, help="side of the frames in pixels")
+    add("--batch-size", type=positive, default=16, help="images in a batch")
+    add("--count", type=positive, default=IMAGES, help="images of an epoch: files are copied until there are so many")
+    add("--rounds", type=positive, help=f"epochs of each side; default {ROUNDS}")
+    add("--minutes", type=number(float, 0), default=30.0, help="begin nothing after so many minutes")
+    add("--small", action="store_true", help="tiny sizes, to see that the program runs")
+    add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/loader")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)
+    run_script(main, make_parser())

@@ -1,0 +1,1 @@
+"""The two sides of benchmarks/loader.py, each a process of its own."""

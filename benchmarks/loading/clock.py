@@ -1,0 +1,54 @@
+"""How a loader is timed: an epoch for each line on stdin, answered by a line of JSON on stdout.
+
+This file is imported by the peer's process too: nothing of this project may be imported here.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def serve(open_loader: Callable[[], Iterable], images_of: Callable[[Any], int], cold: bool, **facts: Any) -> None:
+    """Answer each line with {"images", "wall", "cpu"} of one epoch, until stdin ends.
+
+    open_loader: makes a loader, untimed; cold: a new one for every epoch, so that each begins with nothing decoded;
+    otherwise one loader whose first epoch is not counted. What anybody else prints goes to stderr.
+    """
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    loader = None if cold else open_loader()
+    if loader is not None:
+        epoch(loader, images_of)
+    print(json.dumps(facts), file=channel, flush=True)
+    for _ in sys.stdin:
+        result = epoch(loader if loader is not None else open_loader(), images_of)
+        print(json.dumps(result), file=channel, flush=True)
+    os._exit(0)  # the workers of a loader end with their parent; there is nothing to clean up
+
+
+def epoch(loader: Iterable, images_of: Callable[[Any], int]) -> dict[str, float]:
+    """Time one pass over a loader, in seconds: of the clock, and of this process and its workers together."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    images = sum(map(images_of, loader))
+    return {"images": images, "wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, of its children that live, and of those that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in children.read_text().split():
+            try:
+                words = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended meanwhile
+                continue
+            total += (int(words[11]) + int(words[12])) / TICK
+    return total

@@ -1,0 +1,69 @@
+"""What both sides of a comparison learn from: one resident batch in a file, or a folder of images in YOLO's format."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from data import load_index
+from utils.structures import PackedTargets, Targets, pack_targets
+
+NAMES = ["circle", "square", "triangle", "star", "cross"]  # of the built-in data
+BOXES = 20  # in every image
+
+
+def save_batch(path: Path, batch: int, imgsz: int) -> None:
+    """Write images (B, 3, S, S) uint8 noise and `BOXES` boxes in each, mostly small, as arrays.
+
+    classes (N,), boxes (N, 4) xywh of the centre as fractions of the image, rows (N,): the image of each box.
+    """
+    rng = np.random.default_rng(0)
+    count = batch * BOXES
+    sides = np.exp(rng.uniform(np.log(0.015), np.log(0.4), (count, 2)))
+    centres = sides / 2 + rng.random((count, 2)) * (1 - sides)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, images=rng.integers(0, 256, (batch, 3, imgsz, imgsz), dtype=np.uint8),
+             classes=rng.integers(0, len(NAMES), count), boxes=np.concatenate((centres, sides), 1),
+             rows=np.repeat(np.arange(batch), BOXES))
+
+
+def load_batch(path: Path, imgsz: int) -> tuple[Tensor, PackedTargets]:
+    """The images and targets of `save_batch` as this project's models take them."""
+    with np.load(path) as stored:
+        images, rows = torch.from_numpy(stored["images"]), stored["rows"]
+        centre, side = np.split(stored["boxes"] * imgsz, 2, 1)
+        boxes = torch.from_numpy(np.concatenate((centre - side / 2, centre + side / 2), 1)).float()
+        classes = torch.from_numpy(stored["classes"])
+    of = [torch.from_numpy(rows == row) for row in range(len(images))]
+    return images, pack_targets([Targets(boxes[mine], classes[mine]) for mine in of])
+
+
+def draw_data(folder: Path, images: int, side: int) -> Path:
+    """Scenes of the built-in data, once as they are and with labels in YOLO's format; the YAML that names them."""
+    scenes = {"format": "shapes", "path": str(folder.resolve()), "size": [side * 3 // 4, side], "train": images,
+              "val": 8, "test": 8, "scene": {"objects": [BOXES // 2, BOXES]}}
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = folder / "scenes.yaml"
+    drawn.write_text(yaml.safe_dump(scenes), encoding="utf-8")
+    for split in ("train", "val"):
+        for record in load_index(drawn, split).records:
+            path = Path(record.path)
+            labels = path.parents[1] / "labels"
+            labels.mkdir(exist_ok=True)
+            (labels / f"{path.stem}.txt").write_text(_rows(record), encoding="utf-8")
+    yolo = folder / "yolo.yaml"
+    content = {"path": str(folder.resolve()), "train": "train/images", "val": "val/images", "names": NAMES}
+    yolo.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return yolo
+
+
+def _rows(record) -> str:
+    """Lines of `class x y w h`; crowd regions have no such form and stay out."""
+    size = np.array([record.width, record.height] * 2)
+    keep = ~np.asarray(record.ignore, bool)
+    x1, y1, x2, y2 = np.asarray(record.boxes, np.float64).reshape(-1, 4)[keep].T
+    rows = np.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), 1) / size
+    return "".join(f"{int(label)} {' '.join(f'{value:.6f}' for value in row)}\n"
+                   for label, row in zip(np.asarray(record.labels)[keep], rows, strict=True))

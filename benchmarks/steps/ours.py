@@ -1,0 +1,113 @@
+"""The loop of train.py, timed from outside: `python -m benchmarks.steps.ours CONFIG.json` (see `rounds.py`)."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+import train
+from benchmarks.steps.batches import load_batch
+from benchmarks.steps.rounds import Rounds
+from data import load_index
+from data.augment import AugmentConfig
+from data.loader import train_loader
+from models.starting import make_training, start_model
+from utils.device import seed_everything
+from utils.distributed import Group
+from utils.signals import StopRequest
+from utils.state import Training
+from utils.structures import Batch
+
+
+class Resident:
+    """The same batch every time, on the device already; `len()` batches an epoch."""
+
+    def __init__(self, batch: Batch, batches: int) -> None:
+        self.batch, self.batches = batch, batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.batch for _ in range(self.batches))
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Every epoch is the same."""
+
+
+class Timed:
+    """A loader whose batches are handed out when their round comes."""
+
+    def __init__(self, loader: Iterable[Batch], rounds: Rounds) -> None:
+        self.loader, self.rounds = loader, rounds
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            self.rounds.before_step()
+            yield batch
+
+
+def words_of(config: dict[str, Any]) -> list[str]:
+    """The words of train.py for a configuration."""
+    words = ["--cfg", config["model"], "--data", config["data"] or "-", "--imgsz", config["imgsz"], "--batch-size",
+             config["batch"], "--epochs", config["epochs"], "--optimizer", config["optimizer"], "--amp", config["amp"],
+             "--workers", config["workers"], "--close-mosaic", 0, "--noplots", *["--compile"] * config["compile"]]
+    return [str(word) for word in words]
+
+
+def make_loader(config: dict[str, Any], recipe_augment: dict[str, Any], device: torch.device,
+                layout: torch.memory_format):
+    """Batches from where the configuration says: `resident`, `workers`, or `gpu`, all images on the device."""
+    if config["source"] == "resident":
+        images, targets = load_batch(Path(config["batch_file"]), config["imgsz"])
+        batch = Batch(images.to(device, memory_format=layout), targets.to(device), list(range(len(images))), [])
+        return Resident(batch, config["batches"])
+    index = load_index(config["data"], "train")
+    return train_loader(index, config["imgsz"], config["batch"], AugmentConfig(**recipe_augment),
+                        workers=config["workers"], cache="gpu" if config["source"] == "gpu" else None,
+                        pin_memory=device.type == "cuda", device=device)
+
+
+def facts_of(run: Training, layout: torch.memory_format, compiled: bool) -> dict[str, Any]:
+    return {"program": f"ours{', compiled' if compiled else ''}",
+            "precision": str(run.amp or torch.float32).removeprefix("torch."),
+            "layout": "channels_last" if layout == torch.channels_last else "contiguous",
+            "optimizer": type(run.optimizer).__name__, "parameters": sum(p.numel() for p in run.model.parameters())}
+
+
+def main(path: str) -> None:
+    config = json.loads(Path(path).read_text(encoding="utf-8"))
+    torch.set_num_threads(config["threads"])
+    device = torch.device(config["device"])
+    layout = torch.contiguous_format if config["layout"] == "contiguous" else torch.channels_last
+    if layout == torch.contiguous_format:  # train.py knows channels_last alone: its step on contiguous images
+        train.to_device = lambda args, run, batch: (batch.images.to(run.device), batch.targets.to(run.device), 0)
+    rounds = Rounds(device)
+    args = train.build_parser().parse_args(words_of(config))
+    seed_everything(args.seed, device)
+    names = config["names"]
+    model, recipe = start_model(args, names, train.AUGMENT_WORDS, lambda imgsz: np.zeros((0, 2)))
+    model = model.to(device, memory_format=layout)
+    loader = make_loader(config, recipe.augment, device, layout)
+    run = make_training(args, recipe, model, Group(), device, len(loader))
+    with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
+        timed = Timed(loader, rounds)
+        job = SimpleNamespace(args=args, folder=Path(folder), loader=timed, stop=stop)  # the part that an epoch needs
+        rounds.ready(**facts_of(run, layout, args.compile))
+        while True:
+            loader.set_epoch(run.epoch)
+            train.train_epoch(job, run)
+            run.batch = 0
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

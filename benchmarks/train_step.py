@@ -1,0 +1,151 @@
+"""How long is a training step beside a peer's? `python -m benchmarks.train_step --peer ultralytics`; again to go on.
+
+Both train as their users train: the very loop of train.py against the peer's own trainer, on the same batch, in
+processes of their own that take turns round by round. benchmarks/README.md tells how to install the peer.
+"""
+
+import argparse
+import math
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.smoke.results import PROJECT, Piece, Section
+from benchmarks.steps.batches import NAMES, draw_data, save_batch
+from benchmarks.steps.contest import Contender, compete
+from benchmarks.steps.table import write_table
+from utils.cli import number, positive, worker_count
+from utils.device import describe, select_device
+from utils.errors import UserError, run_script
+
+MODELS = ("yolov8n", "yolov8s")
+SOURCES = {"cpu": ("resident",), "cuda": ("resident", "gpu", "workers")}
+BATCHES = {"cpu": (8, 4), "cuda": (64, 128)}
+ROUNDS = {"cpu": (5, 1), "cuda": (5, 40)}  # rounds, steps in each
+NEEDED = {"cpu": 60.0, "cuda": 150.0}  # seconds without which no piece is begun
+PREFETCH = 2  # batches that a worker of either side holds ready
+STEPS = 9000  # of the training that the rounds are part of: so few that both sides choose AdamW, never reached
+EPOCH_BATCHES = 1000  # of a resident batch: in so long a warm-up both sides take a step after every batch
+IMAGES, IMAGES_SMALL = 2048, 16
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure what is missing while the time lasts, then write the table and say what is left."""
+    deadline = time.monotonic() + 60 * args.minutes
+    device = select_device(args.device)
+    python = find_peer(args)
+    work = Path(args.work).resolve() / ("small" if args.small else "")
+    out = Path(args.out) if args.out else work if args.small else PROJECT / "benchmarks" / "results"
+    section = Section(out, f"train_step_{device.type}", args.small, device)
+    plan = make_plan(args, device)
+    print(f"on {describe(device)}; results in {out}")
+    for key in plan:
+        if key in section.pieces or deadline - time.monotonic() < (0 if args.small else NEEDED[device.type]):
+            continue
+        since = time.monotonic()
+        section.add(key, measure(key, args, device, work, python), time.monotonic() - since)
+        for row in section.pieces[key]["rows"]:
+            print(f"{key}: {row['name']}: {row['images_per_s']:.1f} images/s, {row['cpu_s']:.2f} CPU-s a step, "
+                  f"{row['memory_gb']:.2f} GiB")
+    table = out / f"train_step_{device.type}.md"
+    out.mkdir(parents=True, exist_ok=True)
+    table.write_text(write_table(section, plan), encoding="utf-8")
+    left = [key for key in plan if key not in section.pieces]
+    print(f"{len(left)} pieces are left: run the same command again to go on; so far: {table}" if left
+          else f"everything is done; the table is {table}")
+
+
+def find_peer(args: argparse.Namespace) -> str:
+    """The peer's python, '' where no peer is asked for; checked, so that a run does not fail in its middle."""
+    if args.peer == "none":
+        return ""
+    python = shutil.which(args.peer_python)
+    how = "benchmarks/README.md tells how to install it; or measure ours alone with --peer none"
+    if python is None:
+        raise UserError(f"--peer-python {args.peer_python}: no such program; {how}")
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ultralytics') is None)"
+    if subprocess.run([python, "-c", code], cwd=PROJECT).returncode:
+        raise UserError(f"--peer-python {python}: it has no package ultralytics; {how}")
+    return str(Path(python).absolute())
+
+
+def make_plan(args: argparse.Namespace, device: torch.device) -> list[str]:
+    """Keys of all pieces, `model batch N source`, those first that say most."""
+    models, batches = args.models or MODELS, args.batches or BATCHES[device.type]
+    sources = args.sources or SOURCES[device.type]
+    if args.small:
+        models, batches, sources = models[:1], [2], args.sources or SOURCES["cuda"]
+    return [f"{model} batch {batch} {source}" for source in sources for batch in batches for model in models]
+
+
+def contenders(key: str, args: argparse.Namespace, device: torch.device, work: Path, python: str) -> list[Contender]:
+    """Who takes part in a piece, the peer first. Where all images lie on our device, it loads with its workers."""
+    model, _, batch, source = key.split()
+    imgsz, cpu = 64 if args.small else args.imgsz, device.type == "cpu"
+    base = {"model": model, "batch": int(batch), "imgsz": imgsz, "source": source, "device": str(device),
+            "names": NAMES, "threads": args.threads or torch.get_num_threads(), "optimizer": args.optimizer,
+            "batches": EPOCH_BATCHES, "data": "", "workers": 0}
+    if source == "resident":
+        base["batch_file"] = str(work / f"batch{batch}-{imgsz}.npz")
+        save_batch(Path(base["batch_file"]), int(batch), imgsz)
+    else:
+        images = IMAGES_SMALL if args.small else IMAGES
+        base["data"] = str(draw_data(work / "scenes", images, imgsz))
+        base["workers"], base["batches"] = worker_count(args.workers, device.type), math.ceil(images / int(batch))
+    base["epochs"] = STEPS // base["batches"]
+    ours = {**base, "amp": "auto", "layout": "channels_last", "compile": False}
+    found = [Contender("ours", ours)]
+    if python:
+        theirs = {**base, "source": "workers" if source == "gpu" else source}
+        found.insert(0, Contender(args.peer, theirs, python))
+    if cpu and source == "resident":
+        found += [Contender("ours, fp32", {**ours, "amp": "fp32"}),
+                  Contender("ours, fp32 contiguous", {**ours, "amp": "fp32", "layout": "contiguous"})]
+    if not cpu and source != "workers":
+        found.append(Contender("ours, compiled", {**ours, "compile": True}))
+    return found
+
+
+def measure(key: str, args: argparse.Namespace, device: torch.device, work: Path, python: str) -> Piece:
+    """One piece: everybody's medians."""
+    rounds, steps = (1, 1) if args.small else ROUNDS[device.type]
+    rounds, steps = args.rounds or rounds, args.steps or steps
+    taking_part = contenders(key, args, device, work, python)
+    config = taking_part[-1].config
+    skip = PREFETCH * config["workers"] if config["workers"] and not args.small else 0  # ready before the clock began
+    rows = compete(taking_part, work / key.replace(" ", "-"), rounds, steps, skip)
+    return {"model": config["model"], "batch": config["batch"], "imgsz": config["imgsz"], "source": config["source"],
+            "threads": config["threads"], "workers": config["workers"], "rows": rows}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags; the module's text is the help."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--peer", choices=("ultralytics", "none"), default="none", help="whom to compare with; none: ours alone")
+    add("--peer-python", default="runs/peer/bin/python", metavar="PATH", help="the python that has the peer")
+    add("--device", default="", help="'' takes the first GPU or else the CPU; cpu; 0, 1, ...")
+    add("--minutes", type=number(float, 0), default=9.0, help="begin nothing that may not end within so many minutes")
+    add("--small", action="store_true", help="tiny sizes, to see that the program runs")
+    add("--models", nargs="+", help=f"default {' '.join(MODELS)}")
+    add("--batches", nargs="+", type=positive, help="images per step; default 8 4 on a CPU, 64 128 on a GPU")
+    add("--sources", nargs="+", choices=SOURCES["cuda"],
+        help="where batches come from; default resident on a CPU; resident, gpu (--cache gpu) and workers on a GPU")
+    add("--imgsz", type=positive, default=640, help="side of the images in pixels")
+    add("--optimizer", default="auto", choices=("auto", "SGD", "AdamW"), help="of both sides; auto: each by itself")
+    add("--threads", type=positive, help="of PyTorch on the CPU; default: its own choice")
+    add("--workers", type=number(int, 0), help="processes that load images; default as in train.py")
+    add("--rounds", type=positive, help="turns of each; default 5")
+    add("--steps", type=positive, help="steps of a turn; default 1 on a CPU, 40 on a GPU")
+    add("--out", default="", help="folder of results; default benchmarks/results, with --small WORK/small")
+    add("--work", default="runs/train_step", help="folder of batches, images and logs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # a command stopped at its limit has said all that it did
+    run_script(main, make_parser())

@@ -1,0 +1,141 @@
+"""Which image stands where in an epoch, and which places lend it partners for a mosaic.
+
+Legend: n images, and as many positions in an epoch. What a sample shows depends on (seed, epoch, position, weights).
+"""
+
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+
+STEP = 16  # partners stand this far apart, so each of 1, 2, 4, 8 or 16 processes finds ones that it decoded itself
+REACH = 64  # partners stand at most this many steps back
+ORDER, TIES = 0, 1  # streams of chance
+
+
+class EpochOrder:
+    """The image at each position of an epoch, decided by (seed, epoch, weights) alone.
+
+    Without weights each image stands once; with weights (n,) image i stands n * w_i / sum(w) times, rounded down or up
+    by systematic resampling. Lives in shared memory: workers forked before `set_epoch` see what it chose.
+    """
+
+    def __init__(self, n: int, seed: int, weights: np.ndarray | None = None) -> None:
+        self.n, self.seed = n, seed
+        self._pending: tuple[np.ndarray | None] | None = None
+        self._own: tuple[tuple[int, int], np.ndarray] | None = None
+        self._share(mmap.mmap(-1, 24 + 16 * n))
+        self.set_weights(weights)
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, position: int) -> int:
+        """The image at a position of the epoch that was set."""
+        return int(self._images[position])
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that was set last."""
+        return int(self._state[0])
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """The weights (n,) of the epoch that was set last, None where all images weigh the same."""
+        return self._weights.copy() if self._state[1] else None
+
+    def at(self, epoch: int, positions: Sequence[int]) -> list[int]:
+        """The images at some positions of any epoch, drawn with the present weights."""
+        if epoch == self._state[0]:
+            return self._images[positions].tolist()
+        key = (epoch, int(self._state[2]))
+        if self._own is None or self._own[0] != key:
+            self._own = key, self._arrange(epoch, self.weights)
+        return self._own[1][positions].tolist()
+
+    def set_weights(self, weights: np.ndarray | None) -> None:
+        """How often images stand relative to each other, (n,) of 0 or more; from the next `set_epoch` on."""
+        if weights is not None:
+            weights = np.asarray(weights, np.float64)
+            if weights.shape != (self.n,) or not np.isfinite(weights).all() or (weights < 0).any() or (
+                    self.n and weights.sum() <= 0):
+                raise ValueError(f"weights should be ({self.n},) finite numbers of 0 or more, not all 0")
+        self._pending = (weights,)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        if self._pending is not None:
+            (weights,), self._pending = self._pending, None
+            self._state[:] = -1, weights is not None, self._state[2] + 1
+            self._weights[:] = 0 if weights is None else weights
+        self._state[0] = -1  # a worker that looks meanwhile works on a batch that nobody will fetch
+        self._images[:] = self._arrange(epoch, self.weights)
+        self._state[0] = epoch
+
+    def partners(self, rng: np.random.Generator, position: int, count: int) -> list[int]:
+        """`count` positions to go with this one: from all of a small dataset, otherwise of those lately seen."""
+        if self.n <= STEP * REACH:
+            return rng.integers(0, self.n, count).tolist()
+        return ((position - STEP * rng.integers(1, REACH + 1, count)) % self.n).tolist()
+
+    def _arrange(self, epoch: int, weights: np.ndarray | None) -> np.ndarray:
+        """(n,) the images of an epoch in their order."""
+        rng = np.random.default_rng([self.seed, epoch, self.n, ORDER])
+        return rng.permutation(self.n if weights is None else resample(weights, rng.random()))
+
+    def _share(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self._state = np.frombuffer(memory, np.int64, 3)  # epoch, whether there are weights, how many there were
+        self._images = np.frombuffer(memory, np.int64, self.n, 24)
+        self._weights = np.frombuffer(memory, np.float64, self.n, 24 + 8 * self.n)
+
+    def __getstate__(self) -> dict:
+        """For workers that are spawned, not forked: what is now, copied."""
+        hidden = ("_memory", "_state", "_images", "_weights")
+        return {**{k: v for k, v in vars(self).items() if k not in hidden}, "_bytes": self._memory[:]}
+
+    def __setstate__(self, state: dict) -> None:
+        content = state.pop("_bytes")
+        vars(self).update(state)
+        memory = mmap.mmap(-1, len(content))
+        memory[:] = content
+        self._share(memory)
+
+
+class AspectOrder(EpochOrder):
+    """An order in which every `group` positions from 0 on hold images of like aspect; the groups are shuffled.
+
+    sizes (n, 2): the height and width of each image. A last group that is not full is cut out at a random aspect.
+    """
+
+    def __init__(self, sizes: np.ndarray, group: int, seed: int, weights: np.ndarray | None = None) -> None:
+        self.sizes, self.group = sizes, group
+        self._aspects = sizes[:, 0] / sizes[:, 1]
+        super().__init__(len(sizes), seed, weights)
+
+    def mates(self, epoch: int, position: int) -> list[int]:
+        """The images of the group that a position belongs to."""
+        start = position // self.group * self.group
+        return self.at(epoch, range(start, min(start + self.group, self.n)))
+
+    def _arrange(self, epoch: int, weights: np.ndarray | None) -> np.ndarray:
+        images = super()._arrange(epoch, weights)  # shuffled, so that images of one aspect meet in new groups
+        images = images[np.argsort(self._aspects[images], kind="stable")]
+        rng = np.random.default_rng([self.seed, epoch, self.n, TIES])
+        whole, rest = divmod(self.n, self.group)
+        cut = int(rng.integers(0, whole + 1)) * self.group
+        last = images[cut:cut + rest]
+        full = np.delete(images, slice(cut, cut + rest)).reshape(whole, self.group)
+        return np.concatenate((full[rng.permutation(whole)].reshape(-1), last))
+
+
+def resample(weights: np.ndarray, start: float) -> np.ndarray:
+    """(n,) weights -> (n,) indices, i standing floor or ceil of n * w_i / sum(w) times: systematic resampling.
+
+    start in [0, 1) decides how the roundings fall.
+    """
+    n = len(weights)
+    ends = np.cumsum(weights) * (n / weights.sum())
+    ends[np.flatnonzero(weights)[-1]:] = n  # not a rounding short of it
+    return np.searchsorted(ends, np.arange(n) + start, side="right")

@@ -1,0 +1,218 @@
+"""The batch that fits: `--batch-size -1` measures real steps at growing batches and takes the largest that leaves room.
+
+Memory grows by a constant per image, so a line through a few small batches tells where the limit is; one step at the
+answer proves it.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from utils.errors import UserError
+from utils.structures import Targets, pack_targets
+
+FRACTION = 0.75  # of the free memory; the rest is for the validation, larger frames and fragments
+MOST = 1024
+# On a CPU larger batches gain nothing (yolov8n at 320 px: 83, 77, 69 ms per image at 4, 8, 16 images), and memory that
+# runs out there ends the process, and its neighbours, without an error to catch.
+MOST_ON_CPU = 16
+CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
+CUDA_LIBRARIES = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+                  "CUDA error: out of memory")
+
+
+@dataclass(frozen=True)
+class Meter:
+    """How memory is read. free: bytes that this process may yet take or already holds; peak(step) runs a step and
+    returns the most bytes that were held while it ran."""
+
+    free: int
+    peak: Callable[[Callable[[], None]], int]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: torch's own, Python's, or what its allocator and CUDA say."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in (*CPU_ALLOCATOR, *CUDA_LIBRARIES))
+
+
+def find_batch(try_step: Callable[[int], None], model: nn.Module, device: torch.device, *, most: int = MOST,
+               fraction: float = FRACTION, reserve: int = 0, meter: Meter | None = None) -> int:
+    """The largest batch whose training step stays within `fraction` of the device's free memory.
+
+    try_step(n): forward, loss and backward of n images (`probe_step`), without an optimiser step. most: never more,
+    such as the number of training images; on a CPU never above 16. reserve: bytes that come later: the optimiser's
+    (`optimizer_bytes`), averaged weights. The answer is 1, 2, 4 or a multiple of 8, or `most` where everything fits.
+    The model's state, its gradients (None afterwards) and torch's random state are put back, whatever happens. Raises
+    `UserError` where not even one image fits. Under torchrun each process finds its own: take the smallest.
+    """
+    meter = meter or meter_of(device)
+    most = max(1, min(most, MOST if device.type == "cuda" else MOST_ON_CPU))
+    if meter is None:
+        print(f"--batch-size -1: this system does not tell how much memory is free; taking {most}")
+        return most
+    limit = int(meter.free * fraction) - reserve
+    with untouched(model, device):
+        seen = _measure(try_step, model, meter, limit, most)
+        batch = _largest(seen, limit, most)
+        batch = batch if batch == most else _whole(batch)
+        while batch > 1 and batch not in seen:
+            peak = _peak(try_step, model, meter, batch)
+            if peak is not None and peak <= limit:
+                seen[batch] = peak
+            else:
+                batch = _whole(batch // 2 if peak is None else min(batch - 1, int(batch * limit / peak)))
+    print(f"--batch-size -1: taking {batch}, whose step holds {seen[batch] / 2**30:.2f} GiB of "
+          f"{meter.free / 2**30:.2f} GiB{', the most that is tried here' if batch == most else ''}")
+    return batch
+
+
+def _measure(try_step: Callable[[int], None], model: nn.Module, meter: Meter, limit: int, most: int) -> dict[int, int]:
+    """Peaks at 1, 2, 4, ... images, up to the limit; a batch that the line through those before it puts beyond the
+    limit is not tried, since where memory is the process's own that would end it."""
+    seen: dict[int, int] = {}
+    batch = 1
+    while batch <= min(most, 64) and (len(seen) < 2 or _largest(seen, limit, most) >= batch):
+        peak = _peak(try_step, model, meter, batch)
+        if peak is None or peak > limit:
+            break
+        seen[batch] = peak
+        batch *= 2
+    if not seen:
+        raise UserError("--batch-size -1: not even one image fits into the memory that is free; lower --imgsz, or take "
+                        "a smaller model")
+    return seen
+
+
+def _peak(try_step: Callable[[int], None], model: nn.Module, meter: Meter, batch: int) -> int | None:
+    """Peak bytes of a step; None where it ran out of memory."""
+    try:
+        return meter.peak(lambda: try_step(batch))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    except MemoryError:
+        pass
+    finally:  # outside of the `except`, whose error holds on to the tensors of the step
+        model.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+    return None
+
+
+def _largest(seen: dict[int, int], limit: int, most: int) -> int:
+    """Where the line memory = a + b * batch through what was seen meets the limit, at least the largest batch seen."""
+    known = max(seen)
+    if len(seen) < 2:
+        return known
+    n, mean, height = len(seen), sum(seen) / len(seen), sum(seen.values()) / len(seen)
+    slope = (sum(b * peak for b, peak in seen.items()) - n * mean * height) / sum((b - mean) ** 2 for b in seen)
+    # Small batches may hide in what is held anyway: never believe in less than the last step shows.
+    slope = max(slope, (seen[known] - seen[known // 2]) / (known - known // 2))
+    if slope <= 0:
+        return most
+    return max(known, min(most, known + int((limit - seen[known]) / slope)))
+
+
+def _whole(batch: int) -> int:
+    """Down to a multiple of 8, below 8 to a power of two."""
+    return batch // 8 * 8 if batch >= 8 else 1 << (max(batch, 1).bit_length() - 1)
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Keep weights, batch-norm statistics, training mode and torch's random state; gradients end as None."""
+    state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+    training = model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            model.zero_grad(set_to_none=True)
+            model.load_state_dict(state)
+            model.train(training)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def probe_step(model: nn.Module, device: torch.device, imgsz: int, amp: torch.dtype | None = None,
+               boxes: int = 64) -> Callable[[int], None]:
+    """A `try_step` for `find_batch`: forward, loss and backward as training does them, on noise with `boxes` labels an
+    image, more than most data sets have. amp: the autocast type; the model is on its device."""
+
+    def step(batch: int) -> None:
+        model.train()
+        random = torch.Generator().manual_seed(batch)
+        images = torch.randint(0, 256, (batch, 3, imgsz, imgsz), dtype=torch.uint8, generator=random)
+        images = images.to(device, memory_format=torch.channels_last)
+        corners = torch.rand(batch, boxes, 2, generator=random) * imgsz * 0.75
+        sides = torch.rand(batch, boxes, 2, generator=random) * imgsz * 0.23 + imgsz * 0.01
+        xyxy = torch.cat((corners, corners + sides), -1)
+        targets = pack_targets([Targets(b, torch.zeros(boxes, dtype=torch.long)) for b in xyxy]).to(device)
+        with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+            raw = model(images)
+        sum(model.loss(raw, targets).values()).backward()
+
+    return step
+
+
+def optimizer_bytes(model: nn.Module, optimizer: str) -> int:
+    """What the optimiser will keep beside the parameters that learn: one number each for SGD, two for the Adams."""
+    learning = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return learning * (1 if optimizer == "SGD" else 2)
+
+
+def meter_of(device: torch.device) -> Meter | None:
+    """How to read the memory of a CUDA device or of this process; None where the system does not say."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        return Meter(free, lambda step: _cuda_peak(step, device))
+    free = _free_memory()
+    return Meter(free + _status("VmRSS"), _process_peak) if free and _status("VmRSS") else None
+
+
+def _cuda_peak(step: Callable[[], None], device: torch.device) -> int:
+    """Peak of what the allocator holds from the driver, fragments included; the second step counts, since in the first
+    one cuDNN tries out algorithms with workspaces of their own."""
+    step()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_reserved(device)
+
+
+def _process_peak(step: Callable[[], None]) -> int:
+    """Peak resident memory of this process while a step runs."""
+    with contextlib.suppress(OSError):  # without it the peak is that of the whole life of the process: more, not less
+        Path("/proc/self/clear_refs").write_text("5")
+    step()
+    return _status("VmHWM")
+
+
+def _status(word: str) -> int:
+    """A number of /proc/self/status in bytes, 0 where there is none."""
+    if sys.platform != "linux":
+        return 0
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{word}:")), 0)
+
+
+def _free_memory() -> int:
+    """Bytes that this process may yet take, of what the machine has and its control group allows; 0 = unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return 0
+    for allowed, used in (("memory.max", "memory.current"),
+                          ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        with contextlib.suppress(OSError, ValueError):  # "max", and no such file: no limit
+            group = Path("/sys/fs/cgroup")
+            free = min(free, int((group / allowed).read_text()) - int((group / used).read_text()))
+    return max(free, 0)
