@@ -36,7 +36,7 @@ from utils.errors import UserError, run_script
 CACHES = {"uncached": None, "RAM-cached": "ram"}
 WORKERS = (0, 1, 2)
 ROUNDS, SMALL_ROUNDS = 5, 1
-IMAGES, SMALL_IMAGES = 480, 8  # of an epoch: images are copied until there are so many
+IMAGES, SMALL_IMAGES = 960, 8  # of an epoch: images are copied until there are so many
 BOXES = 7  # drawn for an image that comes without labels
 Row = dict[str, Any]
 

@@ -100,8 +100,6 @@ def draw_affine(rng: np.random.Generator, config: AugmentConfig, canvas: Size, s
         shear=tuple(rng.uniform(-config.shear, config.shear, 2)),
         perspective=tuple(rng.uniform(-config.perspective, config.perspective, 2)),
         shift=tuple(rng.uniform(0.5 - config.translate, 0.5 + config.translate, 2)))
-    if is_axis_aligned(matrix):  # the frame begins with a whole pixel of the canvas, so that a mere resize can draw it
-        matrix[:2, 2] = -zoom * np.round(-matrix[:2, 2] / zoom)
     return matrix, zoom
 
 
@@ -123,7 +121,11 @@ def draw_layer(rng: np.random.Generator, config: AugmentConfig, indices: list[in
         tiles = mosaic_tiles([indices[k] for k in order], [sizes[k] for k in order], size, tuple(centre))
         canvas = 2 * size
     matrix, zoom = draw_affine(rng, config, canvas, size)
-    return Layer(tuple(tiles), flip @ matrix, zoom)
+    matrix = flip @ matrix
+    if is_axis_aligned(matrix):  # the frame begins with a whole pixel of the canvas, so that a mere resize can draw it
+        scale = matrix.diagonal()[:2]
+        matrix[:2, 2] = -scale * np.round(-matrix[:2, 2] / scale)
+    return Layer(tuple(tiles), matrix, zoom)
 
 
 def draw_plan(rng: np.random.Generator, config: AugmentConfig, index: int, partners: Callable[[int], list[int]],

@@ -17,12 +17,13 @@ from data.images import ImageStore
 from data.letterbox import FILL, forward_boxes, place, plan_rect
 from data.order import EpochOrder
 from data.paste import draw_pasted
-from data.pool import DecodedPool
 from data.records import Record, RecordTable
 from data.render import Scratch, plan_labels, render_plan
 from utils.structures import Letterbox
 
 Key = int | tuple[int, int] | tuple[int, int, bool]  # position, (epoch, position), or (epoch, position, mosaic allowed)
+
+ENLARGE = 2.0  # images far smaller than the frame would take too much memory, enlarged
 
 
 class FrameOf(Protocol):
@@ -53,20 +54,19 @@ class DetectionDataset(Dataset):
     augment: an `AugmentConfig` for training, None for evaluation (letterbox only; the position is then the image).
     cache: None, "ram" or "disk". order: which image stands at which position. frames (n, 2): the (height, width) of
     each image's frame where rectangular evaluation wants other frames than the square. frame_of(epoch, position): the
-    same for training. pool: where decoded images stay for their next use. `dataset[epoch, position]` draws all chance
-    from (seed, epoch, position).
+    same for training. enlarge: how much a small training image may be enlarged ahead of all its uses. `dataset[epoch,
+    position]` draws all chance from (seed, epoch, position).
     """
 
     def __init__(self, records: Sequence[Record], imgsz: int, augment: AugmentConfig | None = None, seed: int = 0, *,
                  cache: str | None = None, order: EpochOrder | None = None, frames: np.ndarray | None = None,
-                 frame_of: "FrameOf | None" = None,
-                 pool: DecodedPool | None = None) -> None:
+                 frame_of: "FrameOf | None" = None, enlarge: float = ENLARGE) -> None:
         self.records, self.imgsz, self.augment, self.seed = records, imgsz, augment, seed
         self.frames, self.frame_of = frames, frame_of
         self.order = EpochOrder(len(records), seed) if order is None and augment else order
         self._table = RecordTable.from_records(records)
         self._scratch = Scratch()
-        self.store = ImageStore(records, imgsz, cache, exact=augment is None, pool=pool)
+        self.store = ImageStore(records, imgsz, cache, exact=augment is None, enlarge=enlarge if augment else 1.0)
 
     def __len__(self) -> int:
         return len(self.records)

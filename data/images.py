@@ -1,13 +1,14 @@
 """From a file to pixels: decoding in the labels' frame, and where decoded images are kept.
 
-Training sees one canonical form of each image, with its longest side min(original, S): whether it was decoded now, or
-lies in the pool, in memory or on disk, its bytes are the same.
+Training sees one canonical form of each image, its longest side S (smaller images may stay as they are): whether it was
+decoded now, or lies in the pool, in memory or on disk, its bytes are the same.
 
 Legend: n images, H, W pixels of the original frame, the one labels are in, S the training size; images are (h, w, 3)
 uint8 BGR, OpenCV's order.
 """
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +66,7 @@ def read_whole(record: Record, reduce: int = 1) -> np.ndarray | None:
 
 def read_canonical(record: Record, size: tuple[int, int], exact: bool = False,
                    whole: np.ndarray | None = None) -> np.ndarray | None:
-    """Decode a record's image at `size` (height, width), not larger than its own; None where it is damaged.
+    """Decode a record's image at `size` (height, width); None where it is damaged.
 
     exact: averaged over the pixels of the whole image; otherwise what libjpeg can shrink while decoding, it does.
     whole: the image of the record's file where it was decoded before. A window is cut out of it.
@@ -81,6 +82,8 @@ def read_canonical(record: Record, size: tuple[int, int], exact: bool = False,
     image = whole[y1:y2, x1:x2]
     if image.shape[:2] == size:
         return np.ascontiguousarray(image)
+    if size[0] > image.shape[0] or size[1] > image.shape[1]:
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     if by == 1 or image.shape[:2] == (record.height, record.width):
         return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
     # The last blocks reach out of the image: the scale is that of its own size, and what is too much is cut off.
@@ -105,13 +108,14 @@ def image_sizes(records: Sequence[Record]) -> np.ndarray:
     return np.array([(r.height, r.width) for r in records], np.int64).reshape(-1, 2)
 
 
-def canonical_sizes(sizes: np.ndarray, side: int) -> np.ndarray:
-    """(n, 2) height, width -> those after shrinking each image to longest side `side`; smaller ones stay.
+def canonical_sizes(sizes: np.ndarray, side: int, enlarge: float = 1.0) -> np.ndarray:
+    """(n, 2) height, width -> those after resizing each image to longest side `side`.
 
-    The same rounding as `data.letterbox.fit_side`.
+    An image that this would enlarge more than `enlarge` times stays as it is. The same rounding as
+    `data.letterbox.fit_side`.
     """
-    ratio = np.minimum(side / sizes.max(1, initial=1), 1.0)[:, None]
-    return np.maximum(np.rint(sizes * ratio).astype(np.int64), 1)
+    ratio = side / sizes.max(1, initial=1)[:, None]
+    return np.where(ratio <= enlarge, np.maximum(np.rint(sizes * ratio).astype(np.int64), 1), sizes)
 
 
 class ImageStore:
@@ -119,18 +123,19 @@ class ImageStore:
 
     cache: None decodes each time; "ram" decodes everything once into one block that forked workers share; "disk" into
     one file that all processes and later runs read. exact: for evaluation, where images shrink by averaging alone.
-    pool: where decoded images stay for a while. An image that cannot be decoded is warned of once and counted in
-    `damaged`, whichever worker met it.
+    enlarge: images are brought up to `side` by up to so much, once for all their mosaics. pool: where decoded images
+    stay for a while, None or set later. An image that cannot be decoded is warned of once and counted in `damaged`,
+    whichever worker met it.
     """
 
     def __init__(self, records: Sequence[Record], side: int, cache: str | None = None, *, exact: bool = False,
-                 pool: DecodedPool | None = None) -> None:
+                 enlarge: float = 1.0) -> None:
         if cache not in CACHES:
             raise UserError(f"cache {cache!r} is not known: use 'ram', 'disk' or none")
-        self.records, self.side, self.exact, self.pool = records, side, exact, None if cache else pool
+        self.records, self.side, self.exact = records, side, exact
+        self.pool: DecodedPool | None = None
         self.sizes = image_sizes(records)
-        self.held = canonical_sizes(self.sizes, side)
-        self._scales = (self.held / self.sizes)[:, ::-1].tolist() if len(records) else []
+        self.held = canonical_sizes(self.sizes, side, enlarge)
         self._damaged = torch.zeros(len(records), dtype=torch.bool).share_memory_()
         self._block: np.ndarray | None = None
         if cache and len(records):
@@ -155,7 +160,7 @@ class ImageStore:
             return self.load_own(index)
         image = self.pool.get(index, tuple(self.held[index].tolist()))
         if image is not None:
-            return image, tuple(self._scales[index])
+            return image, self._scale(index)
         loaded = self.load_own(index)
         if loaded is not None:
             self.pool.put(index, loaded[0])
@@ -174,7 +179,7 @@ class ImageStore:
         else:
             height, width = self.held[index].tolist()
             image = self._block[self._starts[index]:self._starts[index + 1]].reshape(height, width, 3)
-        return None if image is None else (image, tuple(self._scales[index]))
+        return None if image is None else (image, self._scale(index))
 
     def load_whole(self, index: int) -> np.ndarray | None:
         """Image `index` at its original size where it is not cached, in canonical form where it is; for evaluation."""
@@ -182,6 +187,10 @@ class ImageStore:
             loaded = self.load_own(index)
             return None if loaded is None else loaded[0]
         return self._read(index, tuple(self.sizes[index].tolist()))
+
+    def _scale(self, index: int) -> Scale:
+        (height, width), (held_height, held_width) = self.sizes[index].tolist(), self.held[index].tolist()
+        return held_width / width, held_height / height
 
     def _read(self, index: int, size: tuple[int, int], whole: np.ndarray | None = None) -> np.ndarray | None:
         image = read_canonical(self.records[index], size, self.exact, whole)
@@ -199,7 +208,7 @@ class ImageStore:
         if cache == "ram":
             self._block = image_cache.in_memory(self._read_each, self._starts, self.side)
             return
-        setting = f"{self.side} {self.exact}"
+        setting = f"{self.side} {self.exact} {self._starts[-1]}"
         self._block, damaged = image_cache.on_disk(self.records, setting, self._read_each, self._starts)
         for index in np.flatnonzero(damaged).tolist():
             self._report(index)
@@ -224,9 +233,23 @@ class ImageStore:
                 pass
 
 
+class _Buffer(threading.local):
+    """Memory of each thread to read files into: fresh memory for every file costs more than reading it."""
+
+    content = np.empty(0, np.uint8)
+
+
+_buffer = _Buffer()
+
+
 def _read_bytes(path: str) -> np.ndarray | None:
-    try:  # np.fromfile, because cv2.imread takes no Unicode path on every system
-        return np.fromfile(path, np.uint8)
+    """The bytes of a file, until this thread reads another one; None where there are none to be had."""
+    try:  # not cv2.imread, which takes no Unicode path on every system and fills up a file that is cut short
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  Path costs 2x here
+            size = os.fstat(file.fileno()).st_size
+            if size > len(_buffer.content):
+                _buffer.content = np.empty(size + size // 2, np.uint8)
+            return _buffer.content[:file.readinto(_buffer.content[:size])]
     except OSError:
         return None
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.augment import AugmentConfig
 from data.dataset import DetectionDataset, Key, Sample
-from data.images import canonical_sizes, image_sizes
+from data.images import image_sizes
 from data.memory import free_memory, processes_here
 from data.order import AspectOrder, EpochOrder
 from data.pool import pool_for
@@ -147,7 +147,8 @@ class Loader:
             generator=torch.Generator().manual_seed(seed))  # its own, so that iterating leaves the global one alone
 
     def _make_ring(self, workers: int) -> BatchRing:
-        most = self.batches.batch_size if isinstance(self.batches, EpochBatches) else max(map(len, self.batches))
+        batches = self.batches
+        most = batches.batch_size if isinstance(batches, EpochBatches) else max(map(len, batches), default=1)
         height, width = self.dataset.largest_frame
         size = 3 * height * width * most
         room = int(RING_SHARE * min(free_memory() / processes_here(), 2**62)) // size
@@ -214,10 +215,11 @@ def train_loader(index: HasRecords, imgsz: int, batch_size: int, augment: Augmen
     if cache == "gpu":
         from data.device_cache import DeviceLoader
 
-        dataset = DetectionDataset(records, imgsz, augment, seed, order=order, frame_of=frame_of)
+        dataset = DetectionDataset(records, imgsz, augment, seed, order=order, frame_of=frame_of, enlarge=1.0)
         return DeviceLoader(dataset, batches, device, workers=workers, seed=seed)
-    pool = None if cache else pool_for(canonical_sizes(image_sizes(records), imgsz), world)
-    dataset = DetectionDataset(records, imgsz, augment, seed, cache=cache, order=order, frame_of=frame_of, pool=pool)
+    dataset = DetectionDataset(records, imgsz, augment, seed, cache=cache, order=order, frame_of=frame_of)
+    if not cache:
+        dataset.store.pool = pool_for(dataset.store.held, world, partners=augment.mosaic > 0)
     return Loader(dataset, batches, workers, seed, pin_memory)
 
 

@@ -54,6 +54,10 @@ class DecodedPool:
         start = place % self.capacity
         return self._pixels[start:start + 3 * size[0] * size[1]].reshape(*size, 3)
 
+    def clear(self) -> None:
+        """Forget all images."""
+        self._where[:] = ABSENT
+
     def settled(self) -> bool:
         """Whether all views that this process got since it last asked have stayed whole."""
         oldest = min(self._lent, default=ABSENT)
@@ -90,18 +94,19 @@ class DecodedPool:
                 self._lock.release()
 
 
-def pool_for(held: np.ndarray, world: int = 1) -> DecodedPool | None:
-    """A pool for images of sizes `held` (n, 2), or None where the memory is too short for one to be of use.
+def pool_for(held: np.ndarray, world: int = 1, partners: bool = True) -> DecodedPool | None:
+    """A pool for images of sizes `held` (n, 2), or None where one would be of no use or the memory is too short.
 
     The whole dataset where it is small beside the free memory, otherwise as many as partners stand back. A miss costs a
     decode and changes nothing, so the size may differ from machine to machine. world: processes that share an epoch.
+    partners: whether samples show other images than their own.
     """
     total = int(3 * held.prod(1).sum())
     free = free_memory() / processes_here()
     window = STEP * REACH // (world if STEP % world == 0 else 1)
-    need = min(total, int(SPARE * window * total / max(len(held), 1)))
+    need = min(total, int(SPARE * window * total / max(len(held), 1))) if partners else 0
     if total * SPARE <= WHOLE_SHARE * free:
         need = total
     largest = int(3 * held.prod(1).max(initial=0))
     capacity = int(min(max(need * 8 / 7 + 2 * largest, LEAST * largest), WINDOW_SHARE * free))
-    return DecodedPool(len(held), capacity) if capacity >= LEAST * largest > 0 else None
+    return DecodedPool(len(held), capacity) if need and capacity >= LEAST * largest else None

@@ -35,7 +35,7 @@ from data.letterbox import FILL
 from data.paste import paste_labels
 
 LoadImage = Callable[[int], "tuple[Array, Scale] | None"]  # index -> image and its own scale
-FLIPS = {(-1, 1): 1, (1, -1): 0, (-1, -1): -1}  # signs of x and y: OpenCV's word for that mirror
+FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}  # mirrored in x, in y: OpenCV's word for it
 EXACT = 1e-6  # pixels of the canvas
 
 
@@ -98,64 +98,69 @@ def render_layer(layer: Layer, size: Size, load: LoadImage, fill: int = FILL, sc
     The frame lies in `scratch` (under `name` and others) where that is given.
     """
     scratch = scratch or Scratch()
-    corner = _first_pixel(layer, size)
+    corner = _first_pixel(layer)
     if corner is None:
         frame, damaged = _warp_layer(layer, size, load, fill, scratch)
         return cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR, dst=scratch.take(name, *frame.shape[:2], 3)), damaged
     canvas, damaged = _lay_out(layer, corner, size, load, fill, scratch)
-    return _cut_out(canvas, layer, size, scratch, name), damaged
+    zoom, (height, width) = abs(layer.matrix[0, 0]), frame_sides(size)
+    frame = scratch.take(name, *(round(side * zoom) for side in canvas.shape[:2]), 3)
+    frame = cv2.resize(canvas, None, dst=frame, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+    return frame[:height, :width], damaged
 
 
-def _first_pixel(layer: Layer, size: Size) -> tuple[int, int] | None:
-    """The pixel (x, y) of the canvas with which an upright layer's frame begins; None where a warp is needed.
+def _first_pixel(layer: Layer) -> tuple[int, int] | None:
+    """The corner of the canvas (x, y) with which an upright layer's frame begins; None where a warp is needed.
 
     That is where the canvas is turned, where the frame does not begin with a whole pixel, or where it shrinks to less
     than half: each source is averaged then.
     """
-    matrix, (height, width) = layer.matrix, frame_sides(size)
-    zoom = abs(matrix[0, 0])
-    if not is_axis_aligned(matrix) or abs(matrix[1, 1]) != zoom or reduction(zoom) > 1:
+    matrix = layer.matrix
+    if not is_axis_aligned(matrix) or abs(matrix[1, 1]) != abs(matrix[0, 0]) or reduction(abs(matrix[0, 0])) > 1:
         return None
-    begin = [(side - matrix[k, 2] if matrix[k, k] < 0 else matrix[k, 2]) / -zoom
-             for k, side in enumerate((width, height))]
-    whole = [round(b) for b in begin]
+    begin = [-matrix[k, 2] / matrix[k, k] for k in range(2)]
     places = [*begin, *(v for tile in layer.tiles for v in (*tile.offset, *tile.region))]
-    return tuple(whole) if all(abs(v - round(v)) < EXACT for v in places) else None
+    return (round(begin[0]), round(begin[1])) if all(abs(v - round(v)) < EXACT for v in places) else None
 
 
 def _lay_out(layer: Layer, corner: tuple[int, int], size: Size, load: LoadImage, fill: int,
              scratch: Scratch) -> tuple[Array, set[int]]:
-    """The part of an upright layer's canvas that the frame shows, from pixel `corner` on, with its tiles."""
-    height, width = frame_sides(size)
+    """The part of an upright layer's canvas that the frame shows, from `corner` on, mirrored as the frame is."""
     zoom = abs(layer.matrix[0, 0])
-    left, top = corner
     # One pixel more feeds the interpolation at the frame's edge.
-    canvas = scratch.take("canvas", math.ceil(height / zoom) + 1, math.ceil(width / zoom) + 1, 3)
-    canvas.fill(fill)
+    height, width = (math.ceil(side / zoom) + 1 for side in frame_sides(size))
+    canvas = scratch.take("canvas", height, width, 3)
+    mirrored = layer.matrix[0, 0] < 0, layer.matrix[1, 1] < 0
+    shown = [(tile, *_seen(tile, 0, corner[0], mirrored[0], width), *_seen(tile, 1, corner[1], mirrored[1], height))
+             for tile in layer.tiles]
+    shown = [(tile, x, y, left, top) for tile, x, left, y, top in shown if x.start < x.stop and y.start < y.stop]
+    if sum((x.stop - x.start) * (y.stop - y.start) for _, x, y, _, _ in shown) < height * width:
+        canvas.fill(fill)
     damaged: set[int] = set()
-    for tile in layer.tiles:
-        x1, y1, x2, y2 = (round(v) for v in tile.region)
-        x1, y1 = max(x1, left), max(y1, top)
-        x2, y2 = min(x2, left + canvas.shape[1]), min(y2, top + canvas.shape[0])
-        if x1 >= x2 or y1 >= y2:
-            continue
+    for tile, x, y, left, top in shown:
         loaded = load(tile.index)
         if loaded is None:
             damaged.add(tile.index)
+            canvas[y, x] = fill
             continue
-        image, x, y = _at_scale(*loaded, tile.scale, scratch), round(tile.offset[0]), round(tile.offset[1])
-        canvas[y1 - top:y2 - top, x1 - left:x2 - left] = image[y1 - y:y2 - y, x1 - x:x2 - x]
+        image = _at_scale(*loaded, tile.scale, scratch)
+        part = image[top:top + y.stop - y.start, left:left + x.stop - x.start]
+        if mirrored in FLIPS:
+            cv2.flip(part, FLIPS[mirrored], dst=canvas[y, x])
+        else:
+            canvas[y, x] = part
     return canvas, damaged
 
 
-def _cut_out(canvas: Array, layer: Layer, size: Size, scratch: Scratch, name: str) -> Array:
-    """The frame from the part of the canvas that it shows: resized and mirrored."""
-    height, width = frame_sides(size)
-    zoom = abs(layer.matrix[0, 0])
-    mirror = FLIPS.get((int(np.sign(layer.matrix[0, 0])), int(np.sign(layer.matrix[1, 1]))))
-    resized = scratch.take(f"{name} resized", *(round(side * zoom) for side in canvas.shape[:2]), 3)
-    frame = cv2.resize(canvas, None, dst=resized, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)[:height, :width]
-    return frame if mirror is None else cv2.flip(frame, mirror, dst=scratch.take(name, height, width, 3))
+def _seen(tile: Tile, axis: int, corner: int, mirrored: bool, length: int) -> tuple[slice, int]:
+    """What is seen of a tile along an axis: its span on the part of the canvas, and the pixel of its image (at the
+    tile's scale) that this begins with, or ends with where it is mirrored; the smaller number of the two."""
+    low, high, offset = (round(v) for v in (tile.region[axis], tile.region[axis + 2], tile.offset[axis]))
+    if not mirrored:
+        low, high = max(low - corner, 0), min(high - corner, length)
+        return slice(low, high), low + corner - offset
+    low, high = max(corner - high, 0), min(corner - low, length)
+    return slice(low, high), corner - high - offset
 
 
 def _at_scale(image: Array, scale: Scale, wanted: Scale, scratch: Scratch) -> Array:

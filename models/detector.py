@@ -76,7 +76,8 @@ class Detector(nn.Module):
         of the loss of the batch that all of them hold together: summed over processes they are that loss.
         """
         device = next(iter(raw.maps.values()))[0].device
-        return self.head.loss(raw, pack_targets(targets).to(device), share)
+        # a head of a plugin need not know of several processes while there is one
+        return self.head.loss(raw, pack_targets(targets).to(device), **({"share": share} if share else {}))
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, C) in [0, 1], both float32."""

@@ -15,21 +15,17 @@ from typing import Any
 TICK = os.sysconf("SC_CLK_TCK")
 
 
-def serve(open_loader: Callable[[], Iterable], images_of: Callable[[Any], int], cold: bool, **facts: Any) -> None:
+def serve(loader: Iterable, images_of: Callable[[Any], int], **facts: Any) -> None:
     """Answer each line with {"images", "wall", "cpu"} of one epoch, until stdin ends.
 
-    open_loader: makes a loader, untimed; cold: a new one for every epoch, so that each begins with nothing decoded;
-    otherwise one loader whose first epoch is not counted. What anybody else prints goes to stderr.
+    A first epoch is not counted: it starts workers and touches memory. What anybody else prints goes to stderr.
     """
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    loader = None if cold else open_loader()
-    if loader is not None:
-        epoch(loader, images_of)
+    epoch(loader, images_of)
     print(json.dumps(facts), file=channel, flush=True)
     for _ in sys.stdin:
-        result = epoch(loader if loader is not None else open_loader(), images_of)
-        print(json.dumps(result), file=channel, flush=True)
+        print(json.dumps(epoch(loader, images_of)), file=channel, flush=True)
     os._exit(0)  # the workers of a loader end with their parent; there is nothing to clean up
 
 

@@ -3,10 +3,10 @@
     python -m benchmarks.loading.ours CONFIG.json
 """
 
-import itertools
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +22,7 @@ from data.colour import adjust_hsv
 from data.images import REDUCED
 from data.loader import Loader, pack_labels, train_loader
 from data.render import Scratch, render_layer
+from utils.structures import Batch
 
 STAGES = ("plan and labels", "decode", "mosaic and affine", "HSV", "to the batch")
 
@@ -34,32 +35,29 @@ def main(path: str) -> None:
     if config.get("profile"):
         print(json.dumps(profile(config)))
         return
-    epochs = itertools.count()
-    opened: list[Loader] = []
-
-    def open_loader() -> "Epochs":
-        opened.clear()  # the one before ends, with its workers
-        opened.append(make_loader(config, config["workers"]))
-        return Epochs(opened[0], epochs)
-
-    serve(open_loader, len, cold=not config["cache"], program="ours", torch=torch.__version__, opencv=cv2.__version__)
+    serve(Epochs(make_loader(config, config["workers"])), len, program="ours", torch=torch.__version__,
+          opencv=cv2.__version__)
 
 
 class Epochs:
-    """A loader of which each pass is the next epoch."""
+    """A loader of which each pass is the next epoch, and begins with nothing decoded unless all is cached."""
 
-    def __init__(self, loader: Loader, numbers: "itertools.count[int]") -> None:
-        self.loader, self.numbers = loader, numbers
+    def __init__(self, loader: Loader) -> None:
+        self.loader, self.epoch = loader, 0
 
-    def __iter__(self):
-        self.loader.set_epoch(next(self.numbers))
+    def __iter__(self) -> Iterator[Batch]:
+        self.loader.set_epoch(self.epoch)
+        self.epoch += 1
+        if self.loader.dataset.store.pool is not None:
+            self.loader.dataset.store.pool.clear()
         return iter(self.loader)
 
 
 def make_loader(config: dict[str, Any], workers: int) -> Loader:
     """The loader of a training, with v8's augmentation."""
     index = load_index(config["data"], "train", cache=False)
-    return train_loader(index, config["imgsz"], config["batch"], AugmentConfig(), workers=workers, cache=config["cache"])
+    return train_loader(index, config["imgsz"], config["batch"], AugmentConfig(), workers=workers,
+                        cache=config["cache"])
 
 
 def profile(config: dict[str, Any]) -> dict[str, Any]:

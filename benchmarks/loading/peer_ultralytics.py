@@ -24,14 +24,11 @@ def main(path: str) -> None:
     cfg = get_cfg(overrides={"imgsz": config["imgsz"], "batch": config["batch"], "cache": config["cache"] or False,
                              "mosaic": 1.0, "workers": config["workers"], "device": "cpu", "task": "detect"})
     data = {"names": dict(enumerate(config["names"])), "nc": len(config["names"]), "channels": 3}
-
-    def open_loader():
-        dataset = build_yolo_dataset(cfg, config["images"], config["batch"], data, mode="train", rect=False, stride=32)
-        return build_dataloader(dataset, config["batch"], config["workers"], shuffle=True, rank=-1, pin_memory=False,
-                                device="cpu")
-
-    serve(open_loader, lambda batch: len(batch["img"]), cold=not config["cache"],
-          program=f"ultralytics {ultralytics.__version__}", torch=torch.__version__, opencv=cv2.__version__)
+    dataset = build_yolo_dataset(cfg, config["images"], config["batch"], data, mode="train", rect=False, stride=32)
+    loader = build_dataloader(dataset, config["batch"], config["workers"], shuffle=True, rank=-1, pin_memory=False,
+                              device="cpu")
+    serve(loader, lambda batch: len(batch["img"]), program=f"ultralytics {ultralytics.__version__}",
+          torch=torch.__version__, opencv=cv2.__version__)
 
 
 if __name__ == "__main__":

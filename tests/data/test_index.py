@@ -211,7 +211,7 @@ def test_unknown_names_are_told():
 
 def test_command_line(tmp_path):
     yaml = makers.yolo(tmp_path, {"a.jpg": GOOD + "7 .5 .5 .2 .2"})
-    command = [sys.executable, "-m", "data", str(yaml), "--no-cache"]
+    command = [sys.executable, "-m", "data", str(yaml), "--no-cache", "--noplots", "--project", str(tmp_path)]
     told = subprocess.run(command, capture_output=True, text=True, cwd=CFG_ROOT.parent)
     assert told.returncode == 0 and "1 labels of an unknown class" in told.stdout and "small" in told.stdout
     failed = subprocess.run([*command, "--strict"], capture_output=True, text=True, cwd=CFG_ROOT.parent)
