@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
     work = Path(args.work).resolve()
     trials = make_trials(args)
     section = Section(work, "resume", args.small, torch.device("cpu"))
-    missing = [trial for trial in trials if trial.key not in section.pieces]
+    missing = [trial for trial in trials if not section.pieces.get(trial.key, {}).get("ok")]
     if missing:
         place = prepare(work, args.small)
         for optimizer in sorted({trial.optimizer for trial in missing}):
@@ -70,7 +70,7 @@ def prepare(work: Path, small: bool) -> Place:
     """Draw the data once, here, and not in each of the trainings at the same time."""
     work.mkdir(parents=True, exist_ok=True)
     data = work / "tiny.yaml"
-    content = {"format": "shapes", "path": str(work / "shapes"), "train": 96, "val": 8, "test": 4,
+    content = {"format": "shapes", "path": str(work / "shapes"), "train": 192, "val": 8, "test": 4,
                "size": 64, "seed": 0}
     data.write_text(yaml.safe_dump(content), encoding="utf-8")
     for split in ("train", "val"):

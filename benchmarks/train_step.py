@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.smoke.results import PROJECT, Piece, Section
 from benchmarks.steps.batches import NAMES, draw_data, save_batch
 from benchmarks.steps.contest import Contender, compete
-from benchmarks.steps.table import write_table
+from benchmarks.steps.table import EQUAL_THREADS, write_table
 from utils.cli import number, positive, worker_count
 from utils.device import describe, select_device
 from utils.errors import UserError, run_script
@@ -31,6 +32,7 @@ PREFETCH = 2  # batches that a worker of either side holds ready
 STEPS = 9000  # of the training that the rounds are part of: so few that both sides choose AdamW, never reached
 EPOCH_BATCHES = 1000  # of a resident batch: in so long a warm-up both sides take a step after every batch
 IMAGES, IMAGES_SMALL = 2048, 16
+COPIES = 4  # of each for loader processes, so that epochs, at whose ends they may run dry, are not all too short
 
 
 def main(args: argparse.Namespace) -> None:
@@ -49,14 +51,20 @@ def main(args: argparse.Namespace) -> None:
         since = time.monotonic()
         section.add(key, measure(key, args, device, work, python), time.monotonic() - since)
         for row in section.pieces[key]["rows"]:
-            print(f"{key}: {row['name']}: {row['images_per_s']:.1f} images/s, {row['cpu_s']:.2f} CPU-s a step, "
-                  f"{row['memory_gb']:.2f} GiB")
+            told = row.get("failed") or (f"{row['images_per_s']:.1f} images/s, {row['cpu_s']:.2f} CPU-s a step, "
+                                         f"{row['memory_gb']:.2f} GiB")
+            print(f"{key}: {row['name']}: {told}")
     table = out / f"train_step_{device.type}.md"
     out.mkdir(parents=True, exist_ok=True)
     table.write_text(write_table(section, plan), encoding="utf-8")
     left = [key for key in plan if key not in section.pieces]
     print(f"{len(left)} pieces are left: run the same command again to go on; so far: {table}" if left
           else f"everything is done; the table is {table}")
+    failed = [f"{key}: {row['failed']}" for key, piece in section.pieces.items() for row in piece["rows"]
+              if "failed" in row]
+    if failed:
+        raise UserError(f"{len(failed)} did not run: {'; '.join(failed[:5])}; to try a piece again, take it out of "
+                        f"{section.path}")
 
 
 def find_peer(args: argparse.Namespace) -> str:
@@ -88,26 +96,36 @@ def contenders(key: str, args: argparse.Namespace, device: torch.device, work: P
     imgsz, cpu = 64 if args.small else args.imgsz, device.type == "cpu"
     base = {"model": model, "batch": int(batch), "imgsz": imgsz, "source": source, "device": str(device),
             "names": NAMES, "threads": args.threads or torch.get_num_threads(), "optimizer": args.optimizer,
-            "batches": EPOCH_BATCHES, "data": "", "workers": 0}
+            "data": "", "workers": 0, "batches": EPOCH_BATCHES, "epochs": STEPS // EPOCH_BATCHES}
     if source == "resident":
         base["batch_file"] = str(work / f"batch{batch}-{imgsz}.npz")
         save_batch(Path(base["batch_file"]), int(batch), imgsz)
     else:
-        images = IMAGES_SMALL if args.small else IMAGES
-        base["data"] = str(draw_data(work / "scenes", images, imgsz))
-        base["workers"], base["batches"] = worker_count(args.workers, device.type), math.ceil(images / int(batch))
-    base["epochs"] = STEPS // base["batches"]
+        base["workers"] = worker_count(args.workers, device.type)
+        base |= with_data(work, imgsz, int(batch), args.small, COPIES)
     ours = {**base, "amp": "auto", "layout": "channels_last", "compile": False}
+    if source == "gpu":
+        ours |= with_data(work, imgsz, int(batch), args.small, 1)
     found = [Contender("ours", ours)]
     if python:
-        theirs = {**base, "source": "workers" if source == "gpu" else source}
+        theirs = {**base, "source": "workers" if source == "gpu" else source, "force_threads": False}
         found.insert(0, Contender(args.peer, theirs, python))
+        if cpu and source == "resident":  # by itself it leaves a core free
+            found.insert(1, Contender(f"{args.peer}, {EQUAL_THREADS}", {**theirs, "force_threads": True}, python))
     if cpu and source == "resident":
         found += [Contender("ours, fp32", {**ours, "amp": "fp32"}),
                   Contender("ours, fp32 contiguous", {**ours, "amp": "fp32", "layout": "contiguous"})]
     if not cpu and source != "workers":
         found.append(Contender("ours, compiled", {**ours, "compile": True}))
     return found
+
+
+def with_data(work: Path, imgsz: int, batch: int, small: bool, copies: int) -> dict[str, Any]:
+    """The part of a configuration that says which images are read from the disk."""
+    images = IMAGES_SMALL if small else IMAGES
+    batches = math.ceil(images * copies / batch)
+    return {"data": str(draw_data(work / "scenes", images, imgsz, copies)), "batches": batches,
+            "epochs": STEPS // batches}
 
 
 def measure(key: str, args: argparse.Namespace, device: torch.device, work: Path, python: str) -> Piece:

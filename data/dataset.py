@@ -4,7 +4,7 @@ Legend: H, W pixels of the input frame, N labels of one image, n images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -72,11 +72,12 @@ class DetectionDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, key: Key) -> Sample:
-        return self._sample(key, np.empty((*self.frame(key), 3), np.uint8))
+        sample = self._sample(key)
+        return replace(sample, image=sample.image.copy())
 
     def draw(self, key: Key, planes: np.ndarray) -> Sample:
         """A sample whose image goes to `planes` (3, H, W) uint8; that of the sample is lost with the next one."""
-        sample = self._sample(key, self._scratch.take("sample", *planes.shape[1:], 3))
+        sample = self._sample(key)
         cv2.split(sample.image, list(planes))  # ten times as fast as a transpose
         return sample
 
@@ -126,31 +127,31 @@ class DetectionDataset(Dataset):
         index = self.order.at(epoch, [position])[0]
 
         def partners(count: int) -> list[int]:
-            return self.order.at(epoch, self.order.partners(rng, position, count))
+            return self.order.partners(rng, epoch, position, count)
 
         return draw_plan(rng, self.augment, index, partners, self._size, size, mosaic), index, size
 
-    def _sample(self, key: Key, out: np.ndarray) -> Sample:
-        """A sample whose image is drawn in `out` (H, W, 3)."""
+    def _sample(self, key: Key) -> Sample:
+        """A sample whose image lies in memory that the next one uses again."""
         epoch, position, mosaic = self._read(key)
-        return self._plain(position, out) if self.augment is None else self._augmented(epoch, position, mosaic, out)
+        return self._plain(position) if self.augment is None else self._augmented(epoch, position, mosaic)
 
-    def _augmented(self, epoch: int, position: int, mosaic: bool, out: np.ndarray) -> Sample:
+    def _augmented(self, epoch: int, position: int, mosaic: bool) -> Sample:
         plan, index, size = self._draw(epoch, position, mosaic)
-        image, damaged = render_plan(plan, self.store.load, size, self.augment, self._scratch, out)
+        image, damaged = render_plan(plan, self.store.load, size, self.augment, self._scratch)
         if not self.store.settled():  # another process wrote over an image while it was drawn
-            image, damaged = render_plan(plan, self.store.load_own, size, self.augment, self._scratch, out)
+            image, damaged = render_plan(plan, self.store.load_own, size, self.augment, self._scratch)
         found = plan_labels(plan, self._labels, self._size, size, self.augment, damaged.__contains__)
         image = draw_pasted(image, found.pasted)
         frame = frame_sides(size)
         itself = Letterbox(frame, frame, (1.0, 1.0), (0, 0))
         return Sample(image, found.boxes, found.labels, found.ignore, self.image_id(index), itself)
 
-    def _plain(self, index: int, out: np.ndarray) -> Sample:
+    def _plain(self, index: int) -> Sample:
         record = self.records[index]
         frame = (self.imgsz, self.imgsz) if self.frames is None else tuple(self.frames[index].tolist())
         inner, transform = plan_rect((record.height, record.width), self.imgsz, frame)
-        loaded = self.store.load_whole(index)
+        loaded, out = self.store.load_whole(index), self._scratch.take("sample", *frame, 3)
         if loaded is None:
             out.fill(FILL)
             found = Labels.unknown(record.height, record.width)

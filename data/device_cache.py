@@ -26,7 +26,7 @@ from data.device_render import draw_layers, jitter_colours, render
 from data.geometry import frame_sides
 from data.images import ImageStore, shrink
 from data.letterbox import FILL
-from data.loader import EpochBatches, Loader, start_worker
+from data.loader import EpochBatches, Loader, end_workers_with, start_worker
 from utils.errors import UserError
 from utils.structures import Batch
 
@@ -124,6 +124,7 @@ class DeviceLoader(Loader):
             self._planned, sampler=batches, batch_size=None, num_workers=workers, worker_init_fn=start_worker,
             persistent_workers=fork, pin_memory=cuda, multiprocessing_context="fork" if fork else None,
             generator=torch.Generator().manual_seed(seed))
+        end_workers_with(self, self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._stream is None:
@@ -143,9 +144,7 @@ class DeviceLoader(Loader):
 
     def batch(self, number: int) -> Batch:
         """Batch `number` of the epoch that was set, once more."""
-        self.batches.start = number
-        plans = self._planned[next(iter(self.batches))]
-        return self._draw(plans)
+        return self._draw(self._planned[self.batches[number]])
 
     def compile(self) -> None:
         """Draw with kernels that torch.compile makes: seconds at first, then one pass over the pixels where plain

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from data.cache import places, writable
-from data.memory import free_memory, processes_here
 from data.records import Record
 from utils.errors import UserError
 from utils.files import replacing
+from utils.memory import free_memory, processes_here
 
 Write = Callable[[int, "np.ndarray | None"], None]
 ReadEach = Callable[[Write], None]  # decodes all images and gives each to a `Write`

@@ -3,11 +3,14 @@
 Legend: B images in a batch, M the most labels of any of them, H, W pixels of the input frame, n images of the dataset.
 """
 
+import atexit
 import multiprocessing
 import signal
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import cv2
@@ -19,12 +22,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.augment import AugmentConfig
 from data.dataset import DetectionDataset, Key, Sample
 from data.images import image_sizes
-from data.memory import free_memory, processes_here
 from data.order import AspectOrder, EpochOrder
 from data.pool import pool_for
 from data.records import Record
 from data.ring import NOWHERE, BatchRing
 from utils.errors import UserError
+from utils.memory import free_memory, processes_here
 from utils.structures import Batch, Letterbox, PackedTargets
 
 PREFETCH = 2  # batches that each worker prepares ahead
@@ -39,11 +42,12 @@ class HasRecords(Protocol):
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """Batches of keys (epoch, position, mosaic): the positions of an epoch from first to last, of batch `start` on.
+    """Batches of keys (epoch, position, mosaic): the positions of an epoch from first to last, from batch `start` on.
 
-    Of `world` processes, process `rank` gets every world-th position, so that batch k of all of them together is batch
-    k of one process with world times the batch size. The last batch is kept; where n is no multiple of `world`, some of
-    its positions are seen twice so that all processes take equally many steps.
+    `batches[k]` is batch k of the whole epoch. Of `world` processes, process `rank` gets every world-th position, so
+    that batch k of all of them together is batch k of one process with world times the batch size. The last batch is
+    kept; where n is no multiple of `world`, some of its positions are seen twice so that all processes take equally
+    many steps.
     """
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
@@ -118,15 +122,10 @@ class Requests(Sampler):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[int, list[Key]]]:
-        batches = iter(self.batches)
-        if self.ring is None:
-            return ((NOWHERE, keys) for keys in batches)
-        return self._with_places(batches)
-
-    def _with_places(self, batches: Iterator[list[Key]]) -> Iterator[tuple[int, list[Key]]]:
-        self.ring.reclaim()  # only now, when the first keys are asked for: workers have ended the pass before
-        for keys in batches:
-            yield self.ring.lend(), keys
+        if self.ring is not None:
+            self.ring.reclaim()  # the first keys are asked for when workers have ended the pass before
+        for keys in self.batches:
+            yield NOWHERE if self.ring is None else self.ring.lend(), keys
 
 
 class Loader:
@@ -145,6 +144,7 @@ class Loader:
             collate_fn=as_it_is, worker_init_fn=start_worker, persistent_workers=fork,
             prefetch_factor=PREFETCH if workers else None, multiprocessing_context="fork" if fork else None,
             generator=torch.Generator().manual_seed(seed))  # its own, so that iterating leaves the global one alone
+        end_workers_with(self, self._loader)
 
     def _make_ring(self, workers: int) -> BatchRing:
         batches = self.batches
@@ -305,6 +305,22 @@ def pack_labels(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def as_it_is(packed: Packed) -> Packed:
     """For a `DataLoader` whose dataset makes whole batches."""
     return packed
+
+
+def end_workers_with(owner: object, loader: DataLoader) -> None:
+    """At Python's exit, end a loader's workers where its owner still lives.
+
+    Python would send them a SIGTERM, which they ignore, and wait for ever; PyTorch ends workers only before the exit.
+    """
+    end = partial(_end_workers, weakref.ref(loader))
+    atexit.register(end)  # the last that is registered runs first: before theirs
+    weakref.finalize(owner, atexit.unregister, end)
+
+
+def _end_workers(loader: "weakref.ref[DataLoader]") -> None:
+    end = getattr(getattr(loader(), "_iterator", None), "_shutdown_workers", None)
+    if end is not None:
+        end()
 
 
 def start_worker(_: int) -> None:

@@ -23,7 +23,7 @@ class EpochOrder:
     def __init__(self, n: int, seed: int, weights: np.ndarray | None = None) -> None:
         self.n, self.seed = n, seed
         self._pending: tuple[np.ndarray | None] | None = None
-        self._own: tuple[tuple[int, int], np.ndarray] | None = None
+        self._own: dict[tuple[int, int], np.ndarray] = {}
         self._share(mmap.mmap(-1, 24 + 16 * n))
         self.set_weights(weights)
         self.set_epoch(0)
@@ -45,14 +45,15 @@ class EpochOrder:
         """The weights (n,) of the epoch that was set last, None where all images weigh the same."""
         return self._weights.copy() if self._state[1] else None
 
-    def at(self, epoch: int, positions: Sequence[int]) -> list[int]:
+    def at(self, epoch: int, positions: Sequence[int] | np.ndarray) -> list[int]:
         """The images at some positions of any epoch, drawn with the present weights."""
         if epoch == self._state[0]:
             return self._images[positions].tolist()
         key = (epoch, int(self._state[2]))
-        if self._own is None or self._own[0] != key:
-            self._own = key, self._arrange(epoch, self.weights)
-        return self._own[1][positions].tolist()
+        if key not in self._own:
+            self._own = dict(list(self._own.items())[-1:])  # an epoch and the one before are asked for in turn
+            self._own[key] = self._arrange(epoch, self.weights)
+        return self._own[key][positions].tolist()
 
     def set_weights(self, weights: np.ndarray | None) -> None:
         """How often images stand relative to each other, (n,) of 0 or more; from the next `set_epoch` on."""
@@ -73,11 +74,17 @@ class EpochOrder:
         self._images[:] = self._arrange(epoch, self.weights)
         self._state[0] = epoch
 
-    def partners(self, rng: np.random.Generator, position: int, count: int) -> list[int]:
-        """`count` positions to go with this one: from all of a small dataset, otherwise of those lately seen."""
+    def partners(self, rng: np.random.Generator, epoch: int, position: int, count: int) -> list[int]:
+        """`count` images to go with that at a position: any of a small dataset, otherwise of those lately seen.
+
+        Before the start of an epoch lies the end of the one before; before the first, its own.
+        """
         if self.n <= STEP * REACH:
-            return rng.integers(0, self.n, count).tolist()
-        return ((position - STEP * rng.integers(1, REACH + 1, count)) % self.n).tolist()
+            return self.at(epoch, rng.integers(0, self.n, count))
+        positions = position - STEP * rng.integers(1, REACH + 1, count)
+        if position >= STEP * REACH or epoch == 0:
+            return self.at(epoch, positions % self.n)
+        return [self.at(epoch if p >= 0 else epoch - 1, [p])[0] for p in positions.tolist()]  # -1 is the last one
 
     def _arrange(self, epoch: int, weights: np.ndarray | None) -> np.ndarray:
         """(n,) the images of an epoch in their order."""

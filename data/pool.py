@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from data.memory import free_memory, processes_here
 from data.order import REACH, STEP
+from utils.memory import free_memory, processes_here
 
 ABSENT = -1
 LEAST = 16  # images that a pool must have room for

@@ -59,17 +59,23 @@ class Scratch:
         return Scratch, ()
 
 
-def render_plan(plan: Plan, load: LoadImage, size: Size, config: AugmentConfig, scratch: Scratch | None = None,
-                out: Array | None = None) -> tuple[Array, set[int]]:
-    """Draw a plan: the frame (S, S, 3) RGB uint8 (in `out` where given), and the images that `load` could not give."""
+def render_plan(plan: Plan, load: LoadImage, size: Size, config: AugmentConfig,
+                scratch: Scratch | None = None) -> tuple[Array, set[int]]:
+    """Draw a plan: the frame (S, S, 3) RGB uint8, and the indices of images that `load` could not give.
+
+    The frame lies in `scratch` where that is given: until the next plan is drawn with it.
+    """
     scratch = scratch or Scratch()
-    frames, damaged = [], set()
-    for number, layer in enumerate(plan.layers):
-        frame, missing = render_layer(layer, size, load, config.fill, scratch, f"layer {number}")
-        frames.append(frame)
-        damaged |= missing
-    frame = frames[0] if len(frames) == 1 else mixup(*frames, plan.blend)
-    return adjust_hsv(frame, plan.hsv, out), damaged
+
+    def coloured(image: Array) -> Array:
+        return adjust_hsv(image, plan.hsv, scratch.take("coloured", *image.shape))
+
+    drawn = [_draw(layer, size, load, config.fill, scratch, str(k)) for k, layer in enumerate(plan.layers)]
+    damaged = set().union(*(missing for _, _, missing in drawn))
+    if len(drawn) == 1 and drawn[0][1] > 1:  # colours act on each pixel alone: change them while there are fewer
+        return _enlarged(coloured(drawn[0][0]), drawn[0][1], size, scratch, "frame"), damaged
+    frames = [_enlarged(image, zoom, size, scratch, f"frame {k}") for k, (image, zoom, _) in enumerate(drawn)]
+    return coloured(frames[0] if len(frames) == 1 else mixup(*frames, plan.blend)), damaged
 
 
 def plan_labels(plan: Plan, labels_of: Callable[[int], Labels], size_of: Callable[[int], tuple[int, int]], size: Size,
@@ -93,20 +99,30 @@ def mixup(first: Array, second: Array, weight: float) -> Array:
 
 def render_layer(layer: Layer, size: Size, load: LoadImage, fill: int = FILL, scratch: Scratch | None = None,
                  name: str = "") -> tuple[Array, set[int]]:
-    """Draw a layer's tiles on an (S, S, 3) BGR frame; also the indices of images that could not be loaded.
-
-    The frame lies in `scratch` (under `name` and others) where that is given.
-    """
+    """Draw a layer's tiles on an (S, S, 3) BGR frame; also the indices of images that could not be loaded."""
     scratch = scratch or Scratch()
+    image, zoom, damaged = _draw(layer, size, load, fill, scratch, name)
+    return _enlarged(image, zoom, size, scratch, f"frame {name}"), damaged
+
+
+def _draw(layer: Layer, size: Size, load: LoadImage, fill: int, scratch: Scratch,
+          name: str) -> tuple[Array, float, set[int]]:
+    """A layer as BGR, how much it must still be enlarged to be the frame, and the images that could not be loaded."""
     corner = _first_pixel(layer)
-    if corner is None:
-        frame, damaged = _warp_layer(layer, size, load, fill, scratch)
-        return cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR, dst=scratch.take(name, *frame.shape[:2], 3)), damaged
-    canvas, damaged = _lay_out(layer, corner, size, load, fill, scratch)
-    zoom, (height, width) = abs(layer.matrix[0, 0]), frame_sides(size)
-    frame = scratch.take(name, *(round(side * zoom) for side in canvas.shape[:2]), 3)
-    frame = cv2.resize(canvas, None, dst=frame, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
-    return frame[:height, :width], damaged
+    if corner is not None:
+        canvas, damaged = _lay_out(layer, corner, size, load, fill, scratch, name)
+        return canvas, float(abs(layer.matrix[0, 0])), damaged
+    frame, damaged = _warp_layer(layer, size, load, fill, scratch)
+    return cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR, dst=scratch.take(f"drawn {name}", *frame.shape[:2], 3)), 1.0, damaged
+
+
+def _enlarged(image: Array, zoom: float, size: Size, scratch: Scratch, name: str) -> Array:
+    """The frame of what `_draw` gave: its first pixel is the frame's first, and it reaches past the frame's end."""
+    height, width = frame_sides(size)
+    if zoom != 1:
+        room = scratch.take(name, *(round(side * zoom) for side in image.shape[:2]), 3)
+        image = cv2.resize(image, None, dst=room, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+    return image[:height, :width]
 
 
 def _first_pixel(layer: Layer) -> tuple[int, int] | None:
@@ -123,19 +139,19 @@ def _first_pixel(layer: Layer) -> tuple[int, int] | None:
     return (round(begin[0]), round(begin[1])) if all(abs(v - round(v)) < EXACT for v in places) else None
 
 
-def _lay_out(layer: Layer, corner: tuple[int, int], size: Size, load: LoadImage, fill: int,
-             scratch: Scratch) -> tuple[Array, set[int]]:
+def _lay_out(layer: Layer, corner: tuple[int, int], size: Size, load: LoadImage, fill: int, scratch: Scratch,
+             name: str) -> tuple[Array, set[int]]:
     """The part of an upright layer's canvas that the frame shows, from `corner` on, mirrored as the frame is."""
     zoom = abs(layer.matrix[0, 0])
     # One pixel more feeds the interpolation at the frame's edge.
     height, width = (math.ceil(side / zoom) + 1 for side in frame_sides(size))
-    canvas = scratch.take("canvas", height, width, 3)
+    canvas = scratch.take(f"drawn {name}", height, width, 3)
     mirrored = layer.matrix[0, 0] < 0, layer.matrix[1, 1] < 0
     shown = [(tile, *_seen(tile, 0, corner[0], mirrored[0], width), *_seen(tile, 1, corner[1], mirrored[1], height))
              for tile in layer.tiles]
     shown = [(tile, x, y, left, top) for tile, x, left, y, top in shown if x.start < x.stop and y.start < y.stop]
     if sum((x.stop - x.start) * (y.stop - y.start) for _, x, y, _, _ in shown) < height * width:
-        canvas.fill(fill)
+        canvas.fill(fill)  # tiles of a layer share no pixel: fewer pixels than the canvas has leave some uncovered
     damaged: set[int] = set()
     for tile, x, y, left, top in shown:
         loaded = load(tile.index)

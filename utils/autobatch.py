@@ -5,6 +5,7 @@ answer proves it.
 """
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from utils.errors import UserError
+from utils.memory import free_memory
 from utils.structures import Targets, pack_targets
 
 FRACTION = 0.75  # of the free memory; the rest is for the validation, larger frames and fragments
@@ -172,8 +174,8 @@ def meter_of(device: torch.device) -> Meter | None:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
         return Meter(free, lambda step: _cuda_peak(step, device))
-    free = _free_memory()
-    return Meter(free + _status("VmRSS"), _process_peak) if free and _status("VmRSS") else None
+    free, held = free_memory(), _status("VmRSS")
+    return Meter(int(free) + held, _process_peak) if held and free < math.inf else None
 
 
 def _cuda_peak(step: Callable[[], None], device: torch.device) -> int:
@@ -201,18 +203,3 @@ def _status(word: str) -> int:
         return 0
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{word}:")), 0)
-
-
-def _free_memory() -> int:
-    """Bytes that this process may yet take, of what the machine has and its control group allows; 0 = unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return 0
-    for allowed, used in (("memory.max", "memory.current"),
-                          ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
-        with contextlib.suppress(OSError, ValueError):  # "max", and no such file: no limit
-            group = Path("/sys/fs/cgroup")
-            free = min(free, int((group / allowed).read_text()) - int((group / used).read_text()))
-    return max(free, 0)

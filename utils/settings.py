@@ -12,9 +12,8 @@ from utils.optim import OPTIMIZERS
 from utils.recipe import Recipe
 
 DEFAULTS = {"epochs": 100, "imgsz": 640, "batch_size": 16, "val_interval": 1}
-# These may differ when a run is resumed.
-OF_THE_MACHINE = ("plugin", "device", "workers", "cache", "resume", "debug", "save_every_minutes", "skip_bad_batches",
-                  "logger", "compile")
+OF_THE_MACHINE = ("plugin", "device", "workers", "resume", "debug")  # when a run is resumed, these are asked for anew
+CHANGEABLE = ("cache", "save_every_minutes", "skip_bad_batches", "logger", "compile")  # these go on, or are changed
 BEST_BY = ("fitness", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "F1")
 LOGGERS = ("wandb", "mlflow", "clearml")
 
@@ -117,7 +116,8 @@ def batch_size(text: str) -> int:
 
 
 def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path) -> argparse.Namespace:
-    """The settings of the run that wrote `checkpoint`; only what belongs to the machine is taken from `args`."""
+    """The settings of the run that wrote `checkpoint`; from `args` comes what belongs to the machine, and what may
+    change and was given."""
     if "train" not in checkpoint:
         last = path.with_name("last.pt")
         if path.name != last.name and last.is_file():
@@ -125,14 +125,19 @@ def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path
         raise UserError(f"{path}: this run has ended, there is nothing to resume; to train on: --weights {path}")
     stored = checkpoint["train"]["args"]
     defaults = vars(make_parser("").parse_args([]))
-    free = (*OF_THE_MACHINE, "project", "exist_ok")
+    free = (*OF_THE_MACHINE, *CHANGEABLE, "project", "exist_ok")
     other = [word for word, value in vars(args).items() if word in stored and word not in free
              and value not in (defaults.get(word, value), stored[word])]
     if other:
         flags = " ".join(f"--{word.replace('_', '-')}" for word in other)
         raise UserError(f"--resume: {flags} cannot change, a run goes on as {path} has it; drop it, or start a new run "
                         f"with --weights {path}")
-    return argparse.Namespace(**{**vars(args), **stored, **{k: getattr(args, k) for k in OF_THE_MACHINE if k in args}})
+    changed = {k: v for k in CHANGEABLE if k in args and (v := getattr(args, k)) != defaults[k]}
+    given = changed.get("cache", stored["cache"])
+    if given != stored["cache"] and "gpu" in (given, stored["cache"]):
+        raise UserError(f"--resume: --cache {given} draws other pixels than {path} has with {stored['cache']}; drop it")
+    kept = {k: getattr(args, k) for k in OF_THE_MACHINE if k in args}
+    return argparse.Namespace(**{**vars(args), **stored, **changed, **kept})
 
 
 def settle(args: argparse.Namespace, recipe: Recipe) -> None:

@@ -40,8 +40,11 @@ def load_batch(path: Path, imgsz: int) -> tuple[Tensor, PackedTargets]:
     return images, pack_targets([Targets(boxes[mine], classes[mine]) for mine in of])
 
 
-def draw_data(folder: Path, images: int, side: int) -> Path:
-    """Scenes of the built-in data, once as they are and with labels in YOLO's format; the YAML that names them."""
+def draw_data(folder: Path, images: int, side: int, copies: int = 1) -> Path:
+    """Scenes of the built-in data, once as they are and with labels in YOLO's format; the YAML that names them.
+
+    copies: how often each image is in the data, under other names.
+    """
     scenes = {"format": "shapes", "path": str(folder.resolve()), "size": [side * 3 // 4, side], "train": images,
               "val": 8, "test": 8, "scene": {"objects": [BOXES // 2, BOXES]}}
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,8 +56,17 @@ def draw_data(folder: Path, images: int, side: int) -> Path:
             labels = path.parents[1] / "labels"
             labels.mkdir(exist_ok=True)
             (labels / f"{path.stem}.txt").write_text(_rows(record), encoding="utf-8")
-    yolo = folder / "yolo.yaml"
-    content = {"path": str(folder.resolve()), "train": "train/images", "val": "val/images", "names": NAMES}
+    place = "train"
+    if copies > 1:
+        place = f"train-x{copies}"
+        for path in [*folder.glob("train/images/*"), *folder.glob("train/labels/*.txt")]:
+            (folder / place / path.parent.name).mkdir(parents=True, exist_ok=True)
+            for number in range(copies):
+                link = folder / place / path.parent.name / f"{path.stem}-{number}{path.suffix}"
+                if not link.exists():
+                    link.hardlink_to(path)
+    yolo = folder / f"{place}.yaml"
+    content = {"path": str(folder.resolve()), "train": f"{place}/images", "val": "val/images", "names": NAMES}
     yolo.write_text(yaml.safe_dump(content), encoding="utf-8")
     return yolo
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -95,22 +95,36 @@ class Contender:
 
 
 def compete(contenders: Sequence[Contender], folder: Path, rounds: int, steps: int, skip: int) -> list[Row]:
-    """Rounds in turn, each of `steps` steps after `skip` untimed ones; a row of medians for each contender."""
+    """Rounds in turn, each of `steps` steps after `skip` untimed ones; a row of medians for each contender.
+
+    One that fails has the row {"name", "failed"}; the others go on. Raises `UserError` where none is left.
+    """
+    failed: dict[str, str] = {}
+
+    def each(act: Callable[[Contender], object]) -> None:
+        for one in contenders:
+            if one.name in failed:
+                continue
+            try:
+                act(one)
+            except UserError as error:
+                failed[one.name] = str(error)
+                one.stop()
+
     try:
-        for one in contenders:
-            one.start(folder)
-        for one in contenders:
-            one.wait_ready()
-        first = {one.name: one.run(0, 1)["wall"] for one in contenders}  # compiles, tunes, allocates
-        for one in contenders:
-            one.run(skip, min(steps, 3))
+        each(lambda one: one.start(folder))
+        each(Contender.wait_ready)
+        each(lambda one: one.facts.update(first_step_s=one.run(0, 1)["wall"]))  # compiles, tunes, allocates
+        each(lambda one: one.run(skip, min(steps, 3)))
         for _ in range(rounds):
-            for one in contenders:
-                one.rounds.append(one.run(skip, steps))
+            each(lambda one: one.rounds.append(one.run(skip, steps)))
     finally:
         for one in contenders:
             one.stop()
-    return [{**summary(one), "first_step_s": first[one.name]} for one in contenders]
+    if len(failed) == len(contenders):
+        raise UserError("; ".join(failed.values()))
+    return [{"name": one.name, "failed": failed[one.name]} if one.name in failed else summary(one)
+            for one in contenders]
 
 
 def summary(one: Contender) -> Row:

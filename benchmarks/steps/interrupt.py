@@ -20,9 +20,8 @@ from utils.errors import UserError
 from utils.report import read_csv
 
 UNEQUAL_COLUMNS = ("time", "images_per_s", "memory_gb")  # of the machine, not of the training
-LIMIT, POLL, TRIES = 600.0, 0.02, 6  # seconds that a training may take; seconds between looks; of a moment too late
+LIMIT, POLL, TRIES = 240.0, 0.02, 6  # seconds that a training may take; between looks; tries of a moment too late
 DISK_MB = 400
-RESUMES = 5  # more than that and something is wrong
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,13 @@ class Place:
 
     def words(self, optimizer: str, folder: Path, *more: str) -> list[str]:
         """The words of train.py for a training into `folder`."""
-        return ["--cfg", "yolov8n", "--data", str(self.data), "--imgsz", "64", "--batch-size", "16", "--epochs",
+        return ["--cfg", "yolov8n", "--data", str(self.data), "--imgsz", "64", "--batch-size", "32", "--epochs",
                 str(self.epochs), "--close-mosaic", "1", "--optimizer", optimizer, "--noplots", "--device", "cpu",
                 "--project", str(folder.parent), "--name", folder.name, "--exist-ok", *more]
+
+    def log(self, trial: "Trial", name: str) -> Path:
+        """Where the output of a training goes: outside its folder, which may lie on a full disk."""
+        return self.work / "logs" / f"{trial.key.replace(' ', '-')}-{name}.log"
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def resume(trial: Trial, place: Place, folder: Path) -> str:
 
     A training that was killed before its first checkpoint is started anew, as a user would.
     """
-    last, log = folder / "weights" / "last.pt", folder.parent / "resumed.log"
+    last, log = folder / "weights" / "last.pt", place.log(trial, "resumed")
     words = ["--resume", str(folder), "--device", "cpu"]
     if trial.case == "workers":
         words += ["--workers", str(2 - _workers(trial))]
@@ -197,7 +200,7 @@ def _at(trial: Trial, place: Place, folder: Path, act: Callable[[Training], str]
     span = whole.seconds - whole.began
     for tries in range(TRIES):
         _clear(folder)
-        training = Training(place.words(trial.optimizer, folder, *more), folder.parent / "interrupted.log")
+        training = Training(place.words(trial.optimizer, folder, *more), place.log(trial, "interrupted"))
         if training.wait_begun():
             if epoch_first:
                 training.wait_for(lambda: _rows(folder) >= 1)

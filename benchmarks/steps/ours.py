@@ -1,5 +1,6 @@
 """The loop of train.py, timed from outside: `python -m benchmarks.steps.ours CONFIG.json` (see `rounds.py`)."""
 
+import argparse
 import json
 import sys
 import tempfile
@@ -14,9 +15,9 @@ import torch
 import train
 from benchmarks.steps.batches import load_batch
 from benchmarks.steps.rounds import Rounds
-from data import load_index
 from data.augment import AugmentConfig
-from data.loader import train_loader
+from data.loader import Loader
+from data.opening import open_loaders, open_splits
 from models.starting import make_training, start_model
 from utils.device import seed_everything
 from utils.distributed import Group
@@ -60,21 +61,20 @@ def words_of(config: dict[str, Any]) -> list[str]:
     """The words of train.py for a configuration."""
     words = ["--cfg", config["model"], "--data", config["data"] or "-", "--imgsz", config["imgsz"], "--batch-size",
              config["batch"], "--epochs", config["epochs"], "--optimizer", config["optimizer"], "--amp", config["amp"],
-             "--workers", config["workers"], "--close-mosaic", 0, "--noplots", *["--compile"] * config["compile"]]
+             "--workers", config["workers"], "--close-mosaic", 0, "--noplots", *["--compile"] * config["compile"],
+             *["--cache", "gpu"] * (config["source"] == "gpu")]
     return [str(word) for word in words]
 
 
-def make_loader(config: dict[str, Any], recipe_augment: dict[str, Any], device: torch.device,
-                layout: torch.memory_format):
+def make_loader(config: dict[str, Any], args: argparse.Namespace, augment: dict[str, Any], stride: int,
+                device: torch.device, layout: torch.memory_format) -> Resident | Loader:
     """Batches from where the configuration says: `resident`, `workers`, or `gpu`, all images on the device."""
     if config["source"] == "resident":
         images, targets = load_batch(Path(config["batch_file"]), config["imgsz"])
         batch = Batch(images.to(device, memory_format=layout), targets.to(device), list(range(len(images))), [])
         return Resident(batch, config["batches"])
-    index = load_index(config["data"], "train")
-    return train_loader(index, config["imgsz"], config["batch"], AugmentConfig(**recipe_augment),
-                        workers=config["workers"], cache="gpu" if config["source"] == "gpu" else None,
-                        pin_memory=device.type == "cuda", device=device)
+    loader, _ = open_loaders(args, AugmentConfig(**augment), *open_splits(args, Group()), None, stride, Group(), device)
+    return loader
 
 
 def facts_of(run: Training, layout: torch.memory_format, compiled: bool) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def main(path: str) -> None:
     names = config["names"]
     model, recipe = start_model(args, names, train.AUGMENT_WORDS, lambda imgsz: np.zeros((0, 2)))
     model = model.to(device, memory_format=layout)
-    loader = make_loader(config, recipe.augment, device, layout)
+    loader = make_loader(config, args, recipe.augment, max(model.strides), device, layout)
     run = make_training(args, recipe, model, Group(), device, len(loader))
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
         timed = Timed(loader, rounds)

@@ -95,6 +95,13 @@ def facts_of(trainer: DetectionTrainer) -> dict:
             "parameters": sum(p.numel() for p in trainer.model.parameters())}
 
 
+def begin(trainer: DetectionTrainer, config: dict, rounds: Rounds) -> None:
+    """Called when the first epoch is about to begin: by now the trainer has chosen its number of threads itself."""
+    if config["force_threads"]:
+        torch.set_num_threads(config["threads"])
+    rounds.ready(**facts_of(trainer))
+
+
 def main(path: str) -> None:
     config = json.loads(Path(path).read_text(encoding="utf-8"))
     settings.update({name: False for name, value in settings.items() if value is True})  # no telemetry, no loggers
@@ -111,7 +118,7 @@ def main(path: str) -> None:
             "batch": config["batch"], "epochs": config["epochs"], "device": config["device"].replace("cuda:", ""),
             "workers": config["workers"], "optimizer": config["optimizer"], "close_mosaic": 0, "pretrained": False,
             "plots": False, "val": False, "save": False, "verbose": False, "project": folder})
-        trainer.add_callback("on_train_start", lambda it: rounds.ready(**facts_of(it)))
+        trainer.add_callback("on_train_start", lambda it: begin(it, config, rounds))
         trainer.add_callback("on_train_batch_start", lambda it: rounds.before_step())
         trainer.train()
     raise SystemExit("the training ended before it was told to")

@@ -5,8 +5,9 @@ from typing import Any
 
 from benchmarks.smoke.results import Piece, Section, table
 
-HEAD = ["program", "batches from", "computes in", "optimiser", "images/s", "ms a step", "span over rounds",
-        "CPU-s a step", "peak GiB", "first step, s", "speed", "by CPU time", "memory"]
+EQUAL_THREADS = "as many threads as ours"
+HEAD = ["program", "batches from", "computes in", "threads", "optimiser", "images/s", "ms a step", "span over rounds",
+        "CPU-s a step", "peak GiB", "first step, s", "speed", "at equal threads", "by CPU time", "memory"]
 SOURCES = {"resident": "one batch, resident", "gpu": "--cache gpu", "workers": "loader processes"}
 
 
@@ -16,8 +17,9 @@ def write_table(section: Section, planned: Sequence[str]) -> str:
             f"Made by `python -m benchmarks.train_step` from `{section.path.name}` beside it, which holds the exact "
             "commands and every number. Forward, loss, backward, optimiser and averaged weights, by the very loop of "
             "train.py and by the peer's own trainer, each as it is by default on this device; medians over rounds in "
-            "turn. `speed` and `by CPU time` tell how many times faster than the peer, `memory` which share of the "
-            "peer's peak (of the allocator on a GPU, of the process on a CPU).", ""]
+            "turn. `speed` and `by CPU time`: how many times faster than the peer as it is; `at equal threads`: than "
+            "the peer with as many threads as ours (on a CPU its trainer leaves one core free); `memory`: which share "
+            "of the peer's peak (of the allocator on a GPU, of the process on a CPU).", ""]
     if section.small:
         text += ["**Made with `--small`: tiny sizes that only show that the program runs.**", ""]
     text += [f"{len(section.pieces)} of {len(planned)} pieces.", ""]
@@ -34,20 +36,22 @@ def write_table(section: Section, planned: Sequence[str]) -> str:
 
 def rows_of(piece: Piece) -> list[list[str]]:
     """A line for each program, with its ratios to the peer where there is one."""
-    peer = next((row for row in piece["rows"] if row["program"].startswith("ultralytics")), None)
-    lines = []
-    for row in piece["rows"]:
-        name = row["program"] if row is peer else row["name"]
-        lines.append([name, SOURCES[row["source"]], f"{row['precision']}, {row['layout']}", row["optimizer"],
-                      f"{row['images_per_s']:.1f}", f"{row['ms']:.0f}", f"{row['fastest_ms']:.0f} to "
-                      f"{row['slowest_ms']:.0f}", f"{row['cpu_s']:.2f}", f"{row['memory_gb']:.2f}",
-                      f"{row['first_step_s']:.1f}", *ratios(row, peer)])
+    done = [row for row in piece["rows"] if "failed" not in row]
+    peers = [row for row in done if row["program"].startswith("ultralytics")]
+    lines = [[f"{row['name']}: did not run", *[""] * (len(HEAD) - 1)] for row in piece["rows"] if row not in done]
+    for row in done:
+        name = row["name"].replace("ultralytics", row["program"]) if row in peers else row["name"]
+        lines.append([name, SOURCES[row["source"]], f"{row['precision']}, {row['layout']}", str(row["threads"]),
+                      row["optimizer"], f"{row['images_per_s']:.1f}", f"{row['ms']:.0f}",
+                      f"{row['fastest_ms']:.0f} to {row['slowest_ms']:.0f}", f"{row['cpu_s']:.2f}",
+                      f"{row['memory_gb']:.2f}", f"{row['first_step_s']:.1f}", *ratios(row, peers)])
     return lines
 
 
-def ratios(row: dict[str, Any], peer: dict[str, Any] | None) -> list[str]:
-    """Times faster by wall clock, times faster by CPU time, share of the memory."""
-    if peer is None or row is peer:
-        return ["", "", ""]
-    return [f"{peer['ms'] / row['ms']:.2f}x", f"{peer['cpu_s'] / row['cpu_s']:.2f}x",
-            f"{row['memory_gb'] / peer['memory_gb']:.2f}x"]
+def ratios(row: dict[str, Any], peers: Sequence[dict[str, Any]]) -> list[str]:
+    """Times faster than the peer as it is, than the peer with as many threads, by CPU time; share of its memory."""
+    if not peers or row in peers:
+        return [""] * 4
+    peer, equal = peers[0], next((p for p in peers if p["threads"] == row["threads"]), None)
+    return [f"{peer['ms'] / row['ms']:.2f}x", f"{equal['ms'] / row['ms']:.2f}x" if equal else "",
+            f"{peer['cpu_s'] / row['cpu_s']:.2f}x", f"{row['memory_gb'] / peer['memory_gb']:.2f}x"]

@@ -26,10 +26,10 @@ def arguments(*words: str):
     return train_step.make_parser().parse_args(list(words))
 
 
-def row(name: str, program: str, ms: float, cpu: float, memory: float) -> dict:
+def row(name: str, program: str, ms: float, cpu: float, memory: float, threads: int = 2) -> dict:
     return {"name": name, "program": program, "source": "resident", "precision": "float32", "layout": "contiguous",
             "optimizer": "AdamW", "images_per_s": 8e3 / ms, "ms": ms, "fastest_ms": ms, "slowest_ms": ms, "cpu_s": cpu,
-            "memory_gb": memory, "first_step_s": 1.0}
+            "memory_gb": memory, "first_step_s": 1.0, "threads": threads}
 
 
 def test_both_sides_read_the_same_batch(tmp_path):
@@ -98,20 +98,38 @@ def test_the_plan_of_a_gpu_has_every_source_with_and_without_compile(tmp_path):
 
 def test_ratios_are_to_the_peer_of_the_same_piece(tmp_path):
     section = Section(tmp_path, "train_step_cpu", False, CPU)
-    rows = [row("ultralytics", "ultralytics 8", 300, 2.0, 2.0), row("ours", "ours", 100, 1.0, 1.0)]
+    rows = [row("ultralytics", "ultralytics 8", 300, 2.0, 2.0, threads=1), row("ours", "ours", 100, 1.0, 1.0),
+            row("ultralytics, more", "ultralytics 8", 150, 2.0, 2.0)]
     section.add("yolov8n batch 8 resident", {"model": "yolov8n", "batch": 8, "imgsz": 640, "source": "resident",
                                              "threads": 2, "workers": 0, "rows": rows}, 1.0)
     lines = table.write_table(section, ["yolov8n batch 8 resident", "yolov8s batch 8 resident"]).splitlines()
-    assert next(line for line in lines if line.startswith("| ours")).endswith("| 3.00x | 2.00x | 0.50x |")
+    assert next(line for line in lines if line.startswith("| ours")).endswith("| 3.00x | 1.50x | 2.00x | 0.50x |")
     assert "1 of 2 pieces." in lines
 
 
-def test_a_program_that_fails_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(contest, "PEER_SCRIPT", tmp_path / "broken.py")
-    (tmp_path / "broken.py").write_text("raise SystemExit('no such model')")
+ANSWERS = """
+import json, sys
+if json.load(open(sys.argv[1]))["batch"] == 1:
+    sys.exit("no such model")
+print("a library says hello")
+print(json.dumps({"program": "ultralytics 8"}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"steps": int(line.split()[1]), "wall": 2.0, "cpu": 1.0, "memory_gb": 3.0}), flush=True)
+"""
+
+
+def test_a_program_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(contest, "PEER_SCRIPT", tmp_path / "peer.py")
+    (tmp_path / "peer.py").write_text(ANSWERS)
     config = {"threads": 1, "batch": 1, "source": "resident"}
     with pytest.raises(UserError, match="them: ended: no such model"):
         contest.compete([contest.Contender("them", config, sys.executable)], tmp_path, 1, 1, 0)
+    both = [contest.Contender("them", config, sys.executable),
+            contest.Contender("others", {**config, "batch": 8}, sys.executable)]
+    broken, fine = contest.compete(both, tmp_path, 2, 4, 0)
+    assert "no such model" in broken["failed"]
+    assert fine["images_per_s"] == 16 and fine["cpu_s"] == 0.25 and fine["rounds"] == 2
+    assert any("did not run" in line[0] for line in table.rows_of({"rows": [broken]}))
 
 
 @pytest.mark.parametrize("code, peer", [("print('x')", "nowhere/python"), ("", sys.executable)])

@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("utils", "data", "models", "benchmarks")
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 FILES = sorted([*ROOT.glob("*.py"), *(f for p in PACKAGES for f in (ROOT / p).rglob("*.py"))])
+# Run by the Python of another project, beside which they measure us; nothing here imports them.
+PEERS = [path for path in FILES if path.name.startswith("peer_")]
+OURS = [path for path in FILES if path not in PEERS]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 GROUND = {"utils", "data", "models"}
 FLOORS = {"utils": {"utils"}, "data": {"utils", "data"}, "models": {"utils", "models"}, "train": GROUND | {"val"}}
@@ -57,8 +60,13 @@ def test_third_party_imports_are_required():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = {re.split(r"[<>=!~\[ ;#]", line.lstrip("# "), maxsplit=1)[0].lower() for line in lines}
     known = listed | HOUSE | set(sys.stdlib_module_names)
-    assert not {f"{name} ({where})" for where, _, name in imports(FILES + TESTS)
+    assert not {f"{name} ({where})" for where, _, name in imports(OURS + TESTS)
                 if DISTRIBUTIONS.get(name, name).lower() not in known}
+
+
+def test_peers_are_imported_by_nobody():
+    assert all(path.parent.parent.name == "benchmarks" for path in PEERS)
+    assert not [where for where, _, name in imports(OURS + TESTS) if name == "ultralytics" or name.startswith("peer_")]
 
 
 def unsafe(call: ast.Call) -> bool:
@@ -133,9 +141,9 @@ for name in modules:
 def test_imports_have_no_side_effects():
     import json
 
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in OURS
                if path.name != "__main__.py"]
-    foreign = sorted({name for _, _, name in imports(FILES)} - HOUSE - {"__future__"})
+    foreign = sorted({name for _, _, name in imports(OURS)} - HOUSE - {"__future__"})
     run = subprocess.run([sys.executable, "-B", "-c", PROBE, json.dumps([modules, foreign])], cwd=ROOT, text=True,
                          capture_output=True)
     assert run.returncode == 0, run.stderr[-2000:]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import data.render
 from data.augment import AugmentConfig, Plan, draw_layer, draw_plan
 from data.colour import adjust_hsv
 from data.geometry import (
@@ -126,6 +127,34 @@ def test_a_flip_in_the_matrix_is_a_flip_of_pixels():
     assert np.array_equal(mirrored, plain[:, ::-1])
 
 
+@pytest.mark.parametrize("zoom", [0.55, 1.0, 1.4])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (True, True)])
+def test_laying_out_and_warping_draw_the_same(zoom, flips, monkeypatch):
+    """Laid out and resized once, or each source warped onto the frame: an upright layer is the same but at seams."""
+    rng = np.random.default_rng(3)
+    sizes = [fit_side(s, S) for s in SIZES[:4]]
+    images = [cv2.resize(image, (w, h)) for image, (h, w) in zip(IMAGES, sizes)]
+    layer = draw_layer(rng, AugmentConfig(scale=0), [0, 1, 2, 3], sizes, S, flip_matrix(S, *flips))
+    layer.matrix[:2] *= zoom  # a whole pixel of the canvas stays the frame's first
+    assert data.render._first_pixel(layer) is not None
+    laid_out, _ = render_layer(layer, S, lambda i: (images[i], (1.0, 1.0)))
+    monkeypatch.setattr(data.render, "_first_pixel", lambda layer: None)
+    warped, _ = render_layer(layer, S, lambda i: (images[i], (1.0, 1.0)))
+    error = np.abs(laid_out.astype(int) - warped).max(2)
+    assert np.median(error) == 0 and (error <= 1).mean() > 0.95
+
+
+def test_colours_may_change_before_or_after_the_enlargement():
+    layer = Layer((single_tile(3, SIZES[3], S),), affine_matrix(S, S, zoom=1.5), 1.5)
+    corner = -layer.matrix[0, 2] / 1.5
+    layer.matrix[:2, 2] = -1.5 * round(corner)
+    gains = (1.01, 1.5, 0.8)
+    image, _ = render_plan(Plan((layer,), 1.0, gains), _load, S, AugmentConfig())
+    want = adjust_hsv(render_layer(layer, S, _load)[0], gains)
+    error = np.abs(image.astype(int) - want)
+    assert error.mean() < 1 and image.shape == (S, S, 3)
+
+
 def test_unseen_sources_are_not_loaded_and_damaged_ones_are_ignored():
     tiles = mosaic_tiles([0, 1, 2, 3], SIZES[:4], S, (S // 2, S // 2))
     matrix = affine_matrix(2 * S, S, zoom=2.0, shift=(-0.2, -0.2))  # looks at the bottom right quarter only
@@ -167,7 +196,8 @@ def _yolo_hsv(rgb: np.ndarray, gains: tuple[float, float, float]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-@pytest.mark.parametrize("gains", [(1.01, 1.6, 0.7), (0.99, 0.4, 1.4), (1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("gains", [(1.01, 1.6, 0.7), (0.99, 0.4, 1.4), (1.0, 1.0, 1.0), (1.4, 1.0, 1.0),
+                                   (1.9, 0.9, 1.1)])
 def test_hsv_follows_the_published_rule(gains, channels):
     bgr = IMAGES[0] if channels == 3 else cv2.cvtColor(IMAGES[0], cv2.COLOR_BGR2BGRA)
     before = bgr.copy()

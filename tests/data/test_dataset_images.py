@@ -1,4 +1,4 @@
-"""Decoding: reduced sizes, orientation, damaged files, the RAM cache."""
+"""Decoding: canonical sizes, windows, orientation, damaged files."""
 
 import struct
 from pathlib import Path
@@ -7,11 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-import data.images
-from data.images import ImageStore, read_for, read_image, reduction
+from data.images import ImageStore, canonical_sizes, read_canonical, read_image, read_whole, reduction
+from data.letterbox import fit_side
 from data.records import Record
 from tests.data.pictures import make_records, smooth
-from utils.errors import UserError
 
 
 def _record(path: Path, height: int, width: int) -> Record:
@@ -34,20 +33,39 @@ def test_only_detail_that_would_be_lost_anyway_is_left_out(scale, reduce):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize("reduce", [2, 4, 8, 16])
-def test_reduced_decoding_keeps_the_geometry(tmp_path, suffix, reduce):
+@pytest.mark.parametrize("side", [120, 95, 50, 25, 13])
+def test_canonical_images_keep_the_geometry(tmp_path, suffix, side):
+    """Whatever libjpeg shrinks while decoding, the image lies where averaging the whole one puts it."""
     record = make_records(tmp_path, [(123, 201)], suffix=suffix)[0]
-    full, one = read_for(record)
-    small, (sx, sy) = read_for(record, reduce)
-    assert full.shape == (123, 201, 3) and one == (1.0, 1.0)
-    assert small.shape[0] == pytest.approx(123 / reduce, abs=1) and sx == pytest.approx(1 / reduce, rel=0.05)
-    # Pixel (x, y) of the small image shows the point ((x + .5) / sx, (y + .5) / sy) of the full one.
-    back = np.array([[1 / sx, 0, (0.5 / sx) - 0.5], [0, 1 / sy, (0.5 / sy) - 0.5]])
-    averaged = cv2.blur(full, (reduce, reduce), borderType=cv2.BORDER_REPLICATE) if reduce > 2 else full
-    want = cv2.warpAffine(averaged, back, (small.shape[1] - 1, small.shape[0] - 1),
-                          flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    error = np.abs(small[1:-2, 1:-2].astype(int) - want[1:-1, 1:-1])
-    assert error.mean() < 3
+    size = tuple(canonical_sizes(np.array([[123, 201]]), side)[0].tolist())
+    assert size == fit_side((123, 201), side)
+    whole = read_whole(record)
+    assert whole.shape == (123, 201, 3)
+    want = cv2.resize(whole, size[::-1], interpolation=cv2.INTER_AREA)
+    assert np.array_equal(read_canonical(record, size, exact=True), want)
+    error = np.abs(read_canonical(record, size).astype(int) - want)
+    assert error.mean() < 3 and error[-3:].mean() < 4 and error[:, -3:].mean() < 4
+
+
+def test_canonical_sizes():
+    sizes = np.array([[480, 640], [1000, 3000], [100, 60], [400, 333]])
+    assert canonical_sizes(sizes, 640).tolist() == [[480, 640], [213, 640], [100, 60], [400, 333]]
+    assert canonical_sizes(sizes, 640, enlarge=2).tolist() == [[480, 640], [213, 640], [100, 60], [640, 533]]
+    assert canonical_sizes(np.zeros((0, 2), int), 640).shape == (0, 2)
+
+
+def test_a_window_is_cut_out_of_its_file(tmp_path):
+    record = make_records(tmp_path, [(123, 201)], suffix=".png")[0]
+    whole = read_whole(record)
+    part = Record(record.path, 1, 60, 80, np.zeros((0, 4), np.float32), np.zeros(0, np.int64),
+                  window=(100, 50, 180, 110), full=(123, 201))
+    assert np.array_equal(read_canonical(part, (60, 80)), whole[50:110, 100:180])
+    assert read_canonical(part, (30, 40)).shape == (30, 40, 3)
+    stores = [ImageStore([part, part, record], 40, cache) for cache in (None, "ram", "disk")]
+    for i in range(3):
+        images = [store.load(i)[0] for store in stores]
+        assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
+        assert images[0].shape == ((30, 40, 3) if i < 2 else (24, 40, 3))
 
 
 def test_orientation_follows_the_frame_of_the_labels(tmp_path):
@@ -55,11 +73,10 @@ def test_orientation_follows_the_frame_of_the_labels(tmp_path):
     path = tmp_path / "turned.jpg"
     path.write_bytes(_jpeg(image, orientation=6))
     assert read_image(str(path)).shape == (100, 60, 3)
-    turned, _ = read_for(_record(path, 100, 60))
-    stored, _ = read_for(_record(path, 60, 100))
+    turned, stored = read_whole(_record(path, 100, 60)), read_whole(_record(path, 60, 100))
     assert turned.shape == (100, 60, 3) and stored.shape == (60, 100, 3)
     assert np.abs(turned.astype(int) - cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)).mean() < 2
-    assert read_for(_record(path, 60, 100), 2)[0].shape == (30, 50, 3)
+    assert read_whole(_record(path, 60, 100), 2).shape == (30, 50, 3)
 
 
 def test_grey_and_deep_pngs_come_as_three_bytes(tmp_path):
@@ -71,7 +88,7 @@ def test_grey_and_deep_pngs_come_as_three_bytes(tmp_path):
         assert loaded.shape == (5, 7, 3) and loaded.dtype == np.uint8 and (loaded == 9).all()
 
 
-@pytest.mark.parametrize("cache", [None, "ram"])
+@pytest.mark.parametrize("cache", [None, "ram", "disk"])
 def test_damaged_files_are_told_once_and_counted(tmp_path, cache):
     records = make_records(tmp_path, [(40, 60)] * 5)
     whole = Path(records[1].path).read_bytes()
@@ -85,27 +102,3 @@ def test_damaged_files_are_told_once_and_counted(tmp_path, cache):
     assert [x is None for x in loaded] == [False] * 2 + [True] * 8
     assert sorted(str(w.message).split(":")[0] for w in told) == [r.path for r in records[1:]]
     assert store.damaged == [r.path for r in records[1:]]
-
-
-def test_ram_cache_holds_the_resized_images(tmp_path):
-    records = make_records(tmp_path, [(40, 60), (300, 200), (64, 64)])
-    store = ImageStore(records, 64, "ram")
-    for record in records:
-        Path(record.path).unlink()  # from now on only memory can answer
-    for i, (h, w) in enumerate([(43, 64), (64, 43), (64, 64)]):
-        image, scale = store.load(i)
-        assert image.shape == (h, w, 3)
-        assert scale == pytest.approx((w / records[i].width, h / records[i].height))
-        want = cv2.resize(smooth(records[i].height, records[i].width, i), (w, h), interpolation=cv2.INTER_AREA)
-        assert np.abs(image.astype(int) - want).mean() < 3
-    small, scale = store.load(2, 0.25)
-    assert small.shape == (16, 16, 3) and scale == (0.25, 0.25)
-
-
-def test_a_cache_that_does_not_fit_is_refused(tmp_path, monkeypatch):
-    records = make_records(tmp_path, [(40, 60)])
-    monkeypatch.setattr(data.images, "_free_memory", lambda: 100.0)
-    with pytest.raises(UserError, match="leave the cache off"):
-        ImageStore(records, 64, "ram")
-    with pytest.raises(UserError, match="'tape'"):
-        ImageStore(records, 64, "tape")

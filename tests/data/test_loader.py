@@ -7,7 +7,7 @@ import torch
 
 from data.augment import AugmentConfig
 from data.letterbox import plan_letterbox
-from data.loader import EpochBatches, eval_loader, rect_frame, train_loader
+from data.loader import EpochBatches, eval_loader, page_locked, rect_frame, train_loader
 from tests.data.pictures import make_records
 from utils.boxes import clip_boxes
 from utils.errors import UserError
@@ -172,3 +172,18 @@ def test_no_images_is_told():
     for make in (lambda: train_loader(Index([]), 64, 2, CONFIG), lambda: eval_loader(Index([]), 64, 2)):
         with pytest.raises(UserError, match="no images"):
             make()
+
+
+def test_page_locked_batches_keep_their_order():
+    class Locked:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def pin_memory(self) -> "Locked":
+            return Locked(self.number + 100)
+
+    assert [b.number for b in page_locked(Locked(k) for k in range(5))] == list(range(100, 105))
+    assert list(page_locked(iter(()))) == []
+    broken = page_locked(Locked(k) for k in range(5))
+    assert next(broken).number == 100
+    broken.close()

@@ -80,11 +80,25 @@ def test_forked_workers_and_copies_see_what_was_set():
 
 def test_partners_of_large_data_stand_where_the_same_process_was():
     rng = np.random.default_rng(0)
-    near = EpochOrder(STEP * REACH + 1, 0)
-    steps = np.array([(500 - p) % near.n for p in near.partners(rng, 500, 2000)])
-    assert set(steps) == set(range(STEP, STEP * REACH + 1, STEP))
+    order = EpochOrder(3000, 0)
+    steps = range(STEP, STEP * REACH + 1, STEP)
+    before, now = (_all(order, e) for e in (4, 5))
+    for position in (2000, 500):
+        tape = (before + now)[:3000 + position]
+        want = {tape[-step] for step in steps}
+        assert set(order.partners(rng, 5, position, 2000)) == want
+    assert {_all(order, 0).index(i) for i in order.partners(rng, 0, 500, 2000)} == {(500 - s) % 3000 for s in steps}
     small = EpochOrder(20, 0)
-    assert set(small.partners(rng, 3, 500)) == set(range(20))
+    assert set(small.partners(rng, 1, 3, 500)) == set(range(20))
+
+
+def test_decoding_once_is_enough_from_the_second_epoch_on():
+    """Images within reach are those that were decoded for the samples before, across the border of epochs too."""
+    order, rng = EpochOrder(1500, 0), np.random.default_rng(0)
+    lately = _all(order, 1)[-STEP * REACH:]
+    for position in range(0, 1500, 7):
+        window = (lately + _all(order, 2)[:position])[-STEP * REACH:]
+        assert set(order.partners(rng, 2, position, 8)) <= set(window)
 
 
 @pytest.mark.parametrize("n", [8, 29, 64])

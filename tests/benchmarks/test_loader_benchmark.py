@@ -1,0 +1,70 @@
+"""benchmarks/loader.py from its command line, in small, without a peer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import loader
+from benchmarks.loading.clock import cpu_seconds
+from tests.data.pictures import make_records
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_command_writes_both_tables(tmp_path):
+    make_records(tmp_path / "images", [(40, 60), (64, 48), (50, 50)])
+    run = subprocess.run([sys.executable, "-m", "benchmarks.loader", "--small", "--images", str(tmp_path / "images"),
+                          "--out", str(tmp_path / "out")], cwd=ROOT, text=True, capture_output=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    result = json.loads((tmp_path / "out" / "loader_cpu.json").read_text())
+    assert list(result["pieces"]) == ["uncached, 1 workers", "RAM-cached, 1 workers"] and result["versions"]
+    for (row,) in result["pieces"].values():
+        assert row["images"] == 8 and row["per_cpu_second"] > 0 < row["per_second"]
+    found = result["profile"]
+    assert found["sample"] == pytest.approx(sum(found["stages"].values()), rel=0.05) and found["floor"] > 0
+    page = (tmp_path / "out" / "loader_cpu.md").read_text()
+    assert "--small" in page and page.count("| uncached") == 1 and "RAM-cached, 1 workers" in page
+
+
+def _row(rate: float) -> dict:
+    return {"name": "x", "program": "x", "torch": "2", "opencv": "5", "per_cpu_second": rate, "slowest": rate,
+            "fastest": rate, "per_second": rate, "rounds": 1, "images": 8}
+
+
+def test_the_ratio_is_ours_over_the_peers():
+    result = {"command": "c", "date": "2026-01-01T", "device": "cpu", "cores": 2, "versions": {}, "batch": 4,
+              "imgsz": 64, "images": 8, "source": "s", "small": False, "pieces": {"uncached, 1 workers": [
+                  _row(100.0), _row(250.0)]},
+              "profile": {"stages": {"decode": 1.0}, "medians": {"decode": 1.0}, "sample": 1.0, "median_sample": 1.0,
+                          "floor": 0.5, "median_floor": 0.5, "samples": 8}}
+    assert "| 100 (100 to 100) | 250 (250 to 250) | **2.50** |" in loader.write_page(result)
+
+
+def test_a_missing_peer_is_told(tmp_path):
+    args = loader.make_parser().parse_args(["--peer", "ultralytics", "--peer-python", str(tmp_path / "none")])
+    with pytest.raises(UserError, match="--peer-python .*README"):
+        loader.find_peer(args)
+
+
+def test_labels_are_written_as_fractions(tmp_path):
+    (record,) = make_records(tmp_path, [(40, 60)])
+    rows = np.array([line.split() for line in loader.yolo_rows(record).splitlines()], float)
+    assert len(rows) == 4  # the crowd has no row
+    size = np.array([60, 40])
+    low, high = (rows[:, 1:3] - rows[:, 3:] / 2) * size, (rows[:, 1:3] + rows[:, 3:] / 2) * size
+    assert np.allclose(np.concatenate((low, high), 1), record.boxes[:4], atol=1e-3)
+
+
+def test_cpu_time_counts_children_that_live_and_that_have_ended():
+    since = cpu_seconds()
+    code = "sum(range(3_000_000)); print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        alive = cpu_seconds() - since
+        child.communicate(b"\n")
+    assert alive > 0.01 and cpu_seconds() - since >= alive - 0.02
