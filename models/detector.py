@@ -65,7 +65,11 @@ class Detector(nn.Module):
             if height % step or width % step:
                 raise ValueError(f"images of {height} x {width} pixels: both must be multiples of {step}")
         if images.dtype == torch.uint8:
-            images = images.to(next(self.parameters()).dtype) / 255
+            # At once in the type of the first convolution: whole numbers up to 255 are exact in 16 bits too, so the
+            # quotient is rounded once either way, and no copy in float32 is made.
+            kind = images.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else next(self.parameters()).dtype
+            images = images.to(dtype).div_(255)
         return Raw(self.model(images), (height, width))
 
     def loss(self, raw: Raw, targets: Sequence[Targets] | PackedTargets,

@@ -28,7 +28,8 @@ def save_checkpoint(content: dict[str, Any], path: Path | str, keep: Path | str 
             torch.save({"format": FORMAT, **content}, file)
     except (OSError, RuntimeError) as error:
         full = shutil.disk_usage(path.parent).free < 1 << 20  # torch tells of a full disk in words of its own
-        reason = "the disk is full" if full else getattr(error, "strerror", None) or error
+        stopped = "writing stopped midway; is a quota or a limit of the file size reached?"
+        reason = "the disk is full" if full else getattr(error, "strerror", None) or stopped
         raise UserError(f"{path}: could not be written ({reason}); the previous file is untouched") from error
 
 

@@ -47,11 +47,11 @@ python train.py --resume                   # the newest run that has not ended
 - **`--save-every-minutes M`** saves within long epochs too; without it, runs that are killed go on after their last
   whole epoch.
 - A checkpoint is written beside the old one and takes its place only when it is whole and on the disk; the one before
-  stays as `weights/previous.pt` until the run has ended. **A full disk, a kill while saving or a power cut** leave one
+  stays as `weights/previous.pt` until the run has ended. **A full disk or a kill while saving** leaves one
   of the two; where `last.pt` is damaged, `--resume` says so and takes `previous.pt`.
-- Device, `--workers`, `--cache`, `--save-every-minutes`, `--skip-bad-batches`, `--logger` and `--compile` may be others
-  when a run goes on; everything else is as the run had it. Bit-exactness holds for the same device and number of
-  threads.
+- Device, `--workers`, `--cache` (but not from or to `gpu`, which draws other pixels), `--save-every-minutes`,
+  `--skip-bad-batches`, `--logger` and `--compile` may be others when a run goes on; everything else is as the run had
+  it. Bit-exactness holds for the same device and number of threads.
 
 ## The matrix
 
