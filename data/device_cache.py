@@ -26,7 +26,7 @@ from data.device_render import draw_layers, jitter_colours, render
 from data.geometry import frame_sides
 from data.images import ImageStore, shrink
 from data.letterbox import FILL
-from data.loader import EpochBatches, Loader, end_workers_with, start_worker
+from data.loader import EpochBatches, Loader, end_workers_with, start_worker, started
 from utils.errors import UserError
 from utils.structures import Batch
 
@@ -128,11 +128,11 @@ class DeviceLoader(Loader):
 
     def __iter__(self) -> Iterator[Batch]:
         if self._stream is None:
-            yield from map(self._draw, self._loader)
+            yield from map(self._draw, started(self._loader))
             return
         waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()
         try:
-            for plans in self._loader:
+            for plans in started(self._loader):
                 waiting.append(self._start(plans))
                 if len(waiting) > 1:
                     yield self._finish(*waiting.popleft())

@@ -33,6 +33,7 @@ from utils.structures import Batch, Letterbox, PackedTargets
 PREFETCH = 2  # batches that each worker prepares ahead
 SPARE = 3  # places for batches beside those: with the training, with the page-locking thread, being looked at
 RING_SHARE = 0.125  # of the free memory
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class HasRecords(Protocol):
@@ -163,7 +164,7 @@ class Loader:
 
     def _packed(self) -> Iterator[Packed]:
         try:
-            yield from self._loader
+            yield from started(self._loader)
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise
@@ -307,6 +308,18 @@ def as_it_is(packed: Packed) -> Packed:
     return packed
 
 
+def started(loader: DataLoader) -> Iterator:
+    """`iter(loader)`, with signals held back meanwhile: none may reach a worker before it has learned to ignore them.
+    What comes for this process is delivered afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return iter(loader)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def end_workers_with(owner: object, loader: DataLoader) -> None:
     """At Python's exit, end a loader's workers where its owner still lives.
 
@@ -325,8 +338,10 @@ def _end_workers(loader: "weakref.ref[DataLoader]") -> None:
 
 def start_worker(_: int) -> None:
     """One thread per worker: more would fight over the cores. To stop is for the main process to decide."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # `started` held them back
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
