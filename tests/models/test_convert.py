@@ -87,7 +87,7 @@ def test_wrong_inputs_are_told_in_a_sentence(theirs, tmp_path):
     with pytest.raises(UserError, match="is the original itself"):
         run(theirs, theirs)
     with pytest.raises(UserError, match="could not be written"):
-        run(theirs, tmp_path / "nowhere" / "new.pt")
+        run(theirs, theirs / "new.pt")  # below a file, where no folder can be made
     with pytest.raises(UserError, match="absent: no such model"):
         run(theirs, tmp_path / "new.pt", "--cfg", "absent.yaml")
     run(theirs, tmp_path / "new.pt")
