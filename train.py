@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,15 +37,15 @@ from utils.device import describe, memory_gb, seed_everything
 from utils.distributed import Group, join
 from utils.errors import UserError, run_script
 from utils.loggers import Logger, make_loggers
-from utils.multiscale import draw_size, resize_batch
+from utils.multiscale import to_device
 from utils.nonfinite import BufferGuard, meet_bad_batch, read_losses
 from utils.optim import freeze
 from utils.recipe import Recipe
 from utils.settings import make_parser, save_args, settings_of
 from utils.signals import Stopped, StopRequest
-from utils.state import Training, epoch_row, find_run, is_tired, judge, restore_run, save_run, weights_of
-from utils.structures import Batch, PackedTargets
-from utils.tuning import evolve, stop_if_hopeless
+from utils.state import Training, end_run, epoch_row, find_run, is_tired, judge, restore_run, save_run, weights_of
+from utils.structures import PackedTargets
+from utils.tuning import search
 
 AUGMENT_WORDS = [f.name for f in fields(AugmentConfig)]
 PICTURED_BATCHES = 3
@@ -78,26 +77,9 @@ def main(args: argparse.Namespace) -> Path:
     group, device = join(args.device)
     with group.session():
         if args.evolve:
-            return search(args, group, device)
+            return search(args, group, recipe_to_evolve(args, AUGMENT_WORDS),
+                          lambda own, recipe, told: train(own, group, device, recipe, told)[1].best)
         return train(args, group, device)[0]
-
-
-def search(args: argparse.Namespace, group: Group, device: torch.device) -> Path:
-    """`--evolve`: one training after the other, each with other hyper-parameters; the same command goes on."""
-    if args.resume or not group.alone:
-        raise UserError("--evolve goes on by itself, and one process trains at a time: drop --resume and torchrun; "
-                        "several GPUs or machines share a search by the same --storage and --study")
-    folder = Path(args.project) / (args.study or "evolve")
-
-    def objective(recipe: Recipe, trial: Any) -> float:
-        own = {"evolve": None, "project": str(folder), "name": f"trial{trial.number}", "exist_ok": True,
-               "noplots": True}
-        return train(argparse.Namespace(**{**vars(args), **own}), group, device, recipe,
-                     lambda fitness, epoch: stop_if_hopeless(trial, fitness, epoch))[1].best
-
-    evolve(objective, recipe_to_evolve(args, AUGMENT_WORDS), folder=folder, trials=args.evolve, storage=args.storage,
-           study=args.study, seed=args.seed)
-    return folder
 
 
 def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: Recipe | None = None,
@@ -254,17 +236,6 @@ def train_epoch(job: Job, run: Training) -> dict[str, float]:
     return epoch_row(run)
 
 
-def to_device(args: argparse.Namespace, run: Training, batch: Batch) -> tuple[Tensor, PackedTargets, int]:
-    """Images and targets where the model is, at this batch's own size with `--multi-scale` (else 0 is returned)."""
-    images = batch.images.to(run.device, non_blocking=True, memory_format=torch.channels_last)
-    targets = batch.targets.to(run.device, non_blocking=True)
-    if not args.multi_scale:
-        return images, targets, 0
-    stride = max(run.model.strides)
-    size = draw_size(args.seed, run.epoch, run.batch, args.imgsz[0], stride)
-    return *resize_batch(images, targets, size, stride), size
-
-
 def learn(run: Training, images: Tensor, targets: PackedTargets, due: bool) -> tuple[list[str], Tensor]:
     """Forward, loss and backward of a batch, in more parts where memory runs out; the names and sums (K,) of its
     losses. due: a step follows, so processes exchange their gradients."""
@@ -362,7 +333,7 @@ def save(job: Job, run: Training, best: bool) -> None:
 
 
 def finish(job: Job, run: Training) -> None:
-    """Evaluate best.pt as val.py does, draw the curves, and reduce last.pt to its weights."""
+    """Evaluate best.pt as val.py does, draw the curves, and leave weights alone in last.pt."""
     args, weights, group = job.args, job.folder / "weights", run.group
     stored = group.broadcast(load_checkpoint(weights / "best.pt") if group.main else None)
     model = build_model(stored["config"], names=stored["names"])
@@ -375,10 +346,7 @@ def finish(job: Job, run: Training) -> None:
     table = val.write_results(result, job.held, job.folder, picture=not args.noplots)
     if not args.noplots:
         plots.plot_results(job.folder / "results.csv", job.folder / "results.png")
-    last = load_checkpoint(weights / "last.pt")  # only now: a run that is killed before can still be resumed
-    last.pop("train", None)
-    save_checkpoint(last, weights / "last.pt")
-    (weights / "previous.pt").unlink(missing_ok=True)
+    end_run(job.folder)  # only now: a run that is killed before can still be resumed
     for logger in job.loggers:
         for path in (weights / "best.pt", job.folder / "results.png"):
             if path.is_file():

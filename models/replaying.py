@@ -44,12 +44,9 @@ def replay(model: nn.Module, stored: dict[str, Any]) -> list[str]:
         lines.append(f"{word or 'float32'}: " + ", ".join(f"{k} {v:g}" for k, v in terms.items())
                      + (f"; the first layer to give a value that is not finite: {first}" if first else ""))
     for place, image_id in enumerate(stored["image_ids"]):
-        one = PackedTargets(*(t[place:place + 1] for t in (targets.boxes, targets.labels, targets.ignore,
-                                                           targets.valid)))
-        twice = PackedTargets(*(torch.cat((t, t)) for t in (one.boxes, one.labels, one.ignore, one.valid)))
-        # twice the same image, since batch norm wants more than one value
-        terms, _ = _run(model, images[place:place + 1].repeat(2, 1, 1, 1), twice, None)
-        lines.append(f"image {image_id}: {int(one.valid.sum())} boxes, "
+        twice = [place, place]  # since batch norm wants more than one value
+        terms, _ = _run(model, images[twice], targets[twice], None)
+        lines.append(f"image {image_id}: {int(targets.valid[place].sum())} boxes, "
                      + ", ".join(f"{k} {v / 2:g}" for k, v in terms.items()))
     return lines
 

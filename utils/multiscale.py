@@ -3,6 +3,7 @@
 Legend: B images, M boxes of the fullest image, H, W pixels of the frame.
 """
 
+import argparse
 import math
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.structures import PackedTargets
+from utils.state import Training
+from utils.structures import Batch, PackedTargets
 
 
 def draw_size(seed: int, epoch: int, batch: int, imgsz: int, stride: int) -> int:
@@ -35,3 +37,14 @@ def resize_batch(images: Tensor, targets: PackedTargets, size: int, stride: int)
     images = F.interpolate(images, size=new, mode="bilinear", align_corners=False)
     scale = targets.boxes.new_tensor([new[1] / width, new[0] / height] * 2)
     return images, PackedTargets(targets.boxes * scale, targets.labels, targets.ignore, targets.valid)
+
+
+def to_device(args: argparse.Namespace, run: Training, batch: Batch) -> tuple[Tensor, PackedTargets, int]:
+    """Images and targets where the model is, at this batch's own size with `--multi-scale` (else 0 is returned)."""
+    images = batch.images.to(run.device, non_blocking=True, memory_format=torch.channels_last)
+    targets = batch.targets.to(run.device, non_blocking=True)
+    if not args.multi_scale:
+        return images, targets, 0
+    stride = max(run.model.strides)
+    size = draw_size(args.seed, run.epoch, run.batch, args.imgsz[0], stride)
+    return *resize_batch(images, targets, size, stride), size

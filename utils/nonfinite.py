@@ -23,10 +23,8 @@ def save_bad_batch(path: Path, model: nn.Module, batch: Batch, amp: torch.dtype 
 
     size: the side that the images were resized to, 0 where they were not; amp: of the forward pass.
     """
-    targets = batch.targets
     content = {"config": model.config, "names": model.names, "model": model.state_dict(), "replay": {
-        "images": batch.images.cpu(), "targets": [t.cpu() for t in (targets.boxes, targets.labels, targets.ignore,
-                                                                   targets.valid)],
+        "images": batch.images.cpu(), "targets": [t.cpu() for t in batch.targets.tensors()],
         "image_ids": list(batch.image_ids), "amp": str(amp).removeprefix("torch.") if amp else "", "size": size,
         "terms": terms}}
     save_checkpoint(content, path)

@@ -74,6 +74,15 @@ def save_run(run: Training, settings: dict[str, Any], folder: Path) -> None:
     save_checkpoint({**weights_of(run), "train": state}, weights / "last.pt", keep=weights / "previous.pt")
 
 
+def end_run(folder: Path) -> None:
+    """Reduce weights/last.pt of a run that has ended to its weights; there is nothing to go on from any more."""
+    weights = folder / "weights"
+    last = load_checkpoint(weights / "last.pt")
+    last.pop("train", None)
+    save_checkpoint(last, weights / "last.pt")
+    (weights / "previous.pt").unlink(missing_ok=True)
+
+
 def restore_run(run: Training, stored: dict[str, Any]) -> None:
     """Put a run back to where its checkpoint was written."""
     state = stored["train"]

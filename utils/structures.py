@@ -81,16 +81,19 @@ class PackedTargets:
     ignore: Tensor
     valid: Tensor
 
-    def __getitem__(self, images: slice) -> "PackedTargets":
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """In the order in which a `PackedTargets` is made of them."""
+        return self.boxes, self.labels, self.ignore, self.valid
+
+    def __getitem__(self, images: slice | list[int]) -> "PackedTargets":
         """The targets of some images."""
-        return PackedTargets(self.boxes[images], self.labels[images], self.ignore[images], self.valid[images])
+        return PackedTargets(*(t[images] for t in self.tensors()))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedTargets":
-        return PackedTargets(*(t.to(device, non_blocking=non_blocking) for t in
-                               (self.boxes, self.labels, self.ignore, self.valid)))
+        return PackedTargets(*(t.to(device, non_blocking=non_blocking) for t in self.tensors()))
 
     def pin_memory(self) -> "PackedTargets":
-        return PackedTargets(*(t.pin_memory() for t in (self.boxes, self.labels, self.ignore, self.valid)))
+        return PackedTargets(*(t.pin_memory() for t in self.tensors()))
 
     def unpack(self) -> list[Targets]:
         """The same as a list of `Targets`, crowds kept, padding dropped."""

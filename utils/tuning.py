@@ -4,6 +4,7 @@ Several machines that name the same storage and study share one search; a search
 optional and imported only here, when it is asked for.
 """
 
+import argparse
 import csv
 import importlib
 import io
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from utils.autobatch import is_out_of_memory
+from utils.distributed import Group
 from utils.errors import UserError
 from utils.files import write_bytes
 from utils.recipe import GAINS, Recipe
@@ -39,6 +41,29 @@ ANSWERED = ("COMPLETE", "PRUNED")
 STARTUP = 10  # random trials before the search learns from them
 
 Space = dict[str, tuple[float, float]]
+TrainOnce = Callable[[argparse.Namespace, Recipe, Callable[[float, int], None]], float]
+
+
+def search(args: argparse.Namespace, group: Group, recipe: Recipe, train_once: TrainOnce) -> Path:
+    """`--evolve`: one training after the other, each with other hyper-parameters; the same command goes on. Returns the
+    folder of results.
+
+    recipe: the first to be tried; train_once(args, recipe, told) trains with a recipe, tells told(fitness, epoch) of
+    each validation, and returns the fitness.
+    """
+    if args.resume or not group.alone:
+        raise UserError("--evolve goes on by itself, and one process trains at a time: drop --resume and torchrun; "
+                        "several GPUs or machines share a search by the same --storage and --study")
+    folder = Path(args.project) / (args.study or "evolve")
+
+    def objective(changed: Recipe, trial: Trial) -> float:
+        own = {"evolve": None, "project": str(folder), "name": f"trial{trial.number}", "exist_ok": True,
+               "noplots": True}
+        return train_once(argparse.Namespace(**{**vars(args), **own}), changed,
+                          lambda fitness, epoch: stop_if_hopeless(trial, fitness, epoch))
+
+    evolve(objective, recipe, folder=folder, trials=args.evolve, storage=args.storage, study=args.study, seed=args.seed)
+    return folder
 
 
 def search_space(recipe: Recipe) -> Space:
@@ -78,14 +103,15 @@ def evolve(objective: Callable[[Recipe, Trial], float], recipe: Recipe, *, folde
             _try_once(optuna, found, objective, recipe, space, seed)
             write_results(found.get_trials(deepcopy=False), recipe, folder)
     finally:
-        plot_trials(found.get_trials(deepcopy=False), folder / "evolve.png")
-    best = best_trial(found.get_trials(deepcopy=False))
+        tried = found.get_trials(deepcopy=False)
+        plot_trials(tried, folder / "evolve.png")
+    best = best_trial(tried)
     if best is None:
-        errors = [t.user_attrs["error"] for t in found.get_trials(deepcopy=False) if "error" in t.user_attrs]
-        raise UserError(f"--evolve: none of {len(found.get_trials(deepcopy=False))} trials gave a result; the first "
-                        f"one failed with: {errors[0] if errors else 'it was stopped'}")
-    print(f"--evolve: best of {len(found.get_trials(deepcopy=False))} trials is number {best.number}, fitness "
-          f"{best.value:.4f}; use it: --hyp {folder / 'hyp_evolve.yaml'}")
+        errors = [t.user_attrs["error"] for t in tried if "error" in t.user_attrs]
+        raise UserError(f"--evolve: none of {len(tried)} trials gave a result; the first one failed with: "
+                        f"{errors[0] if errors else 'it was stopped'}")
+    print(f"--evolve: best of {len(tried)} trials is number {best.number}, fitness {best.value:.4f}; use it: "
+          f"--hyp {folder / 'hyp_evolve.yaml'}")
     return recipe.with_values(_known(best.params, recipe))
 
 
