@@ -43,7 +43,18 @@ from utils.optim import freeze
 from utils.recipe import Recipe
 from utils.settings import make_parser, save_args, settings_of
 from utils.signals import Stopped, StopRequest
-from utils.state import Training, end_run, epoch_row, find_run, is_tired, judge, restore_run, save_run, weights_of
+from utils.state import (
+    Training,
+    end_run,
+    epoch_row,
+    find_run,
+    has_ended,
+    is_tired,
+    judge,
+    restore_run,
+    save_run,
+    weights_of,
+)
 from utils.structures import PackedTargets
 from utils.tuning import search
 
@@ -89,6 +100,10 @@ def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: 
     recipe: instead of the family's; told(fitness, epoch) hears of each validation.
     """
     path, stored = group.broadcast(find_run(args.resume, args.project) if group.main else None)
+    if has_ended(stored) and not args.resume:
+        print(f"started anew, but the run in {path.parent.parent} had ended: nothing is left to do")
+        group.leave()
+        sys.exit()
     if stored:
         args = settings_of(stored, args, path)
     load_plugins(args)  # of the flag alone, in a resumed run too: a checkpoint never names code to run

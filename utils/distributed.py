@@ -7,6 +7,8 @@ through gloo from the CPU's memory, so that asking the others never waits for a 
 import contextlib
 import inspect
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from utils.device import select_device
 from utils.errors import UserError
 from utils.sync_bn import synchronise
 
+POLL_S = 0.02  # between two looks for processes that are starting
 TIMEOUT_S = 1800.0  # the longest that one process may work alone while others wait: reading a new dataset, a last table
 
 
@@ -191,8 +194,42 @@ def join(device_name: str = "", timeout_s: float = TIMEOUT_S) -> tuple[Group, to
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, rank=group.rank, world_size=world, timeout=timedelta(seconds=timeout_s))
+    timeout = timedelta(seconds=timeout_s)
+    store = next(dist.rendezvous("env://", group.rank, world, timeout=timeout))[0]
+    store.set_timeout(timeout)
+    store = dist.PrefixStore(_name_of_this_start(store, group, timeout_s), store)
+    dist.init_process_group(backend, store=store, rank=group.rank, world_size=world, timeout=timeout)
     return group, device
+
+
+def _name_of_this_start(store: dist.Store, group: Group, timeout_s: float) -> str:
+    """A name that main draws and every process of this start of the job learns.
+
+    torchrun keeps its store when it starts a job anew: without keys of their own the new processes would find the
+    addresses of the dead ones there, and wait for them. How often it has started is no such name: each machine counts
+    for itself. So a process asks with a word that only it knows, main answers whatever word it finds, and is done when
+    all have heard its own name; what the dead had asked and heard does not matter.
+    """
+    own, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
+    if not group.main:
+        store.set(f"asks/{group.rank}", own)
+        try:
+            name = store.get(f"answer/{own}").decode()
+        except dist.DistStoreError:
+            raise UserError(f"process {group.rank} of {group.world}: the main process did not come within "
+                            f"{timeout_s:g} s; its own message tells why") from None
+        store.set(f"heard/{name}/{group.rank}", "")
+        return name
+    missing = list(range(1, group.world))
+    while missing := [rank for rank in missing if not store.check([f"heard/{own}/{rank}"])]:
+        if time.monotonic() > deadline:
+            raise UserError(f"process 0 of {group.world}: the processes {missing} did not come within {timeout_s:g} s; "
+                            "their own messages tell why")
+        for rank in missing:
+            if store.check([f"asks/{rank}"]):
+                store.set(f"answer/{store.get(f'asks/{rank}').decode()}", own)
+        time.sleep(POLL_S)
+    return own
 
 
 def own_device(device_name: str, local_rank: int, local_world: int) -> torch.device:

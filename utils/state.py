@@ -1,7 +1,6 @@
 """Everything that changes while a run goes, and so everything that a checkpoint must hold."""
 
 import argparse
-import contextlib
 import os
 import random
 import socket
@@ -78,7 +77,7 @@ def end_run(folder: Path) -> None:
     """Reduce weights/last.pt of a run that has ended to its weights; there is nothing to go on from any more."""
     weights = folder / "weights"
     last = load_checkpoint(weights / "last.pt")
-    last.pop("train", None)
+    last["job"] = last.pop("train")["job"]  # should another process fail now, the restart finds nothing left to do
     save_checkpoint(last, weights / "last.pt")
     (weights / "previous.pt").unlink(missing_ok=True)
 
@@ -115,32 +114,49 @@ def job_id() -> str:
 
 def find_run(resume: str | bool, project: str) -> tuple[Path | None, dict[str, Any] | None]:
     """What to go on from, (None, None) for a new run: what `--resume` names, and after an elastic restart the run of
-    this job, where it had come to a checkpoint."""
+    this job, where it had come to a checkpoint; that may be the last one, of a run that has ended (`has_ended`)."""
     if resume:
         return open_run(resume, project)
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0):
-        with contextlib.suppress(UserError):
-            return open_run(True, project, job_id())
+        for path in _newest_first(project):
+            try:
+                path, content = _open_one(path)
+            except UserError as error:  # of another run perhaps: no reason not to look for ours
+                print(error)
+                continue
+            if content.get("train", content).get("job") == job_id():
+                return path, content
     return None, None
 
 
-def open_run(resume: str | bool, project: str, job: str = "") -> tuple[Path, dict[str, Any]]:
+def has_ended(stored: dict[str, Any] | None) -> bool:
+    """Whether a checkpoint is the last one of its run, which nothing can be resumed from."""
+    return stored is not None and "train" not in stored
+
+
+def open_run(resume: str | bool, project: str) -> tuple[Path, dict[str, Any]]:
     """(path, content) of the checkpoint to go on from: the one named, that of the folder named, or under `project` that
-    of the newest run that has not ended, of `job` where it is given.
+    of the newest run that has not ended.
 
     Where last.pt is damaged, the one before it is taken, and that is told.
     """
     if isinstance(resume, str):
         path = Path(resume)
         return _open_one(path / "weights" / "last.pt" if path.is_dir() else path)
-    found = {path.with_name("last.pt") for name in ("last", "previous")
-             for path in Path(project).glob(f"*/weights/{name}.pt")}
-    for path in sorted(found, key=_age, reverse=True):
+    found = _newest_first(project)
+    for path in found:
         path, content = _open_one(path)
-        if "train" in content and (not job or content["train"].get("job") == job):
+        if not has_ended(content):
             return path, content
     what = "every run there has ended" if found else "there is no */weights/last.pt"
     raise UserError(f"--resume: nothing to resume under {project}, {what}; name one: --resume path/to/last.pt")
+
+
+def _newest_first(project: str) -> list[Path]:
+    """last.pt of every run under `project`, be it there or only the one before it."""
+    found = {path.with_name("last.pt") for name in ("last", "previous")
+             for path in Path(project).glob(f"*/weights/{name}.pt")}
+    return sorted(found, key=_age, reverse=True)
 
 
 def _age(path: Path) -> float:
