@@ -5,9 +5,7 @@ processes of its own that take turns epoch by epoch. Uncached, each of our round
 epoch of a large dataset does (the peer may keep what its own buffer holds); RAM-cached, all images are in memory. What
 counts is images per CPU-second, of the process and its workers together: a training's own cores are not idle.
 
-The peer is never a dependency of this project; it is installed beside it:
-
-    python3 -m venv runs/peer && runs/peer/bin/pip install ultralytics==8.4.190
+The peer is never a dependency of this project; benchmarks/README.md tells how to install it beside it.
 """
 
 import argparse
@@ -18,15 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.smoke.results import PROJECT, stamp, table
+from benchmarks.peers import add_peer_flags, find_peer, yolo_row, yolo_rows
+from benchmarks.smoke.results import PROJECT, last_line, stamp, table
+from benchmarks.turns import Program, Row
 from data import load_index
 from data.headers import read_header
 from data.streams import is_image
@@ -38,57 +36,7 @@ WORKERS, SMALL_WORKERS = (0, 1, 2), (1,)
 ROUNDS, SMALL_ROUNDS = 5, 1
 IMAGES, SMALL_IMAGES = 1600, 8  # of an epoch: images are copied until there are so many
 BOXES = 7  # drawn for an image that comes without labels
-Row = dict[str, Any]
-
-
-@dataclass
-class Side:
-    """One program in one configuration: a process that runs an epoch when its turn comes."""
-
-    name: str
-    command: list[str]
-    config: Row
-    facts: Row = field(default_factory=dict)
-    rounds: list[Row] = field(default_factory=list)
-    _process: subprocess.Popen | None = None
-
-    def start(self, folder: Path) -> None:
-        """Start the process and wait until its data are ready."""
-        config = folder / f"{self.name}-{self.config['cache']}-{self.config['workers']}.json"
-        config.write_text(json.dumps(self.config), encoding="utf-8")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "1"}
-        self._log = config.with_suffix(".log")
-        with self._log.open("w", encoding="utf-8") as log:
-            self._process = subprocess.Popen([*self.command, str(config)], cwd=PROJECT, env=environment, text=True,
-                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-        self.facts = self._answer()
-
-    def run(self) -> None:
-        """One epoch."""
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        self.rounds.append(self._answer())
-
-    def stop(self) -> None:
-        """End the process and its workers."""
-        if self._process is not None:
-            self._process.stdin.close()
-            self._process.wait(30)
-            self._process.stdout.close()
-
-    def _answer(self) -> Row:
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        text = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise UserError(f"{self.name} has ended: {(text or ['without a word'])[-1][-300:]}")
-
-    def row(self) -> Row:
-        """Medians over rounds."""
-        per_cpu = [r["images"] / r["cpu"] for r in self.rounds]
-        return {"name": self.name, **self.facts, "per_cpu_second": median(per_cpu), "slowest": min(per_cpu),
-                "fastest": max(per_cpu), "per_second": median(r["images"] / r["wall"] for r in self.rounds),
-                "rounds": len(self.rounds), "images": self.rounds[0]["images"]}
+PATIENCE = 1800.0  # seconds for an answer: epochs may be long
 
 
 def main(args: argparse.Namespace) -> None:
@@ -112,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
                     continue
                 key = f"{kind}, {workers} workers"
                 sides = make_sides({**base, "cache": cache, "workers": workers}, python, args.peer)
-                result["pieces"][key] = measure(sides, work, rounds)
+                result["pieces"][key] = measure(sides, work / f"{kind}-{workers}", rounds)
                 for row in result["pieces"][key]:
                     print(f"{key}: {row['name']}: {row['per_cpu_second']:.0f} images per CPU-second, "
                           f"{row['per_second']:.0f} per second")
@@ -122,27 +70,36 @@ def main(args: argparse.Namespace) -> None:
     print(f"the tables are in {out / 'loader_cpu.md'}")
 
 
-def make_sides(config: Row, python: str, peer: str) -> list[Side]:
+def make_sides(config: Row, python: str, peer: str) -> list[Program]:
     """Who takes part, the peer first."""
-    sides = [Side("ours", [sys.executable, "-m", "benchmarks.loading.ours"], config)]
+    sides = [Program("ours", [sys.executable, "-m", "benchmarks.loading.ours"], config)]
     if python:
         script = PROJECT / "benchmarks" / "loading" / f"peer_{peer}.py"
-        sides.insert(0, Side(peer, [python, str(script)], config))
+        sides.insert(0, Program(peer, [python, str(script)], config))
     return sides
 
 
-def measure(sides: list[Side], work: Path, rounds: int) -> list[Row]:
+def measure(sides: list[Program], work: Path, rounds: int) -> list[Row]:
     """Epochs in turn; everybody's medians."""
     try:
         for side in sides:
             side.start(work)
+            side.wait_ready(PATIENCE)  # one by one: each with the whole machine to itself
         for _ in range(rounds):
             for side in sides:
-                side.run()
+                side.rounds.append(side.ask("go", PATIENCE))
     finally:
         for side in sides:
             side.stop()
-    return [side.row() for side in sides]
+    return [summary(side) for side in sides]
+
+
+def summary(side: Program) -> Row:
+    """Medians over rounds."""
+    per_cpu = [r["images"] / r["cpu"] for r in side.rounds]
+    return {"name": side.name, **side.facts, "per_cpu_second": median(per_cpu), "slowest": min(per_cpu),
+            "fastest": max(per_cpu), "per_second": median(r["images"] / r["wall"] for r in side.rounds),
+            "rounds": len(side.rounds), "images": side.rounds[0]["images"]}
 
 
 def profile(work: Path, base: Row) -> Row:
@@ -152,7 +109,7 @@ def profile(work: Path, base: Row) -> Row:
     run = subprocess.run([sys.executable, "-m", "benchmarks.loading.ours", str(path)], cwd=PROJECT, text=True,
                          capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if run.returncode:
-        raise UserError(f"the profile failed: {run.stderr.strip().splitlines()[-1]}")
+        raise UserError(f"the profile failed: {last_line(run.stderr)}")
     return json.loads(run.stdout)
 
 
@@ -173,25 +130,14 @@ def lay_out(work: Path, args: argparse.Namespace, count: int) -> Row:
     else:
         index = load_index(args.data, "train", cache=False)
         sources, names = [(Path(r.path), yolo_rows(r)) for r in index.records], index.names
-    for number_ in range(count):
-        path, rows = sources[number_ % len(sources)]
-        shutil.copyfile(path, images / f"{number_:05d}{path.suffix}")
-        (labels / f"{number_:05d}.txt").write_text(rows, encoding="utf-8")
+    for k in range(count):
+        path, rows = sources[k % len(sources)]
+        shutil.copyfile(path, images / f"{k:05d}{path.suffix}")
+        (labels / f"{k:05d}.txt").write_text(rows, encoding="utf-8")
     data = work / "data.yaml"
     data.write_text(json.dumps({"path": str(work), "train": "images/train", "val": "images/train", "names": names}),
                     encoding="utf-8")
     return {"data": str(data), "images": str(images), "names": names}
-
-
-def yolo_rows(record) -> str:
-    """The objects of a record as rows `class x y width height`, fractions of the image; crowds have no such row."""
-    size = np.array([record.width, record.height], np.float64)
-    rows = []
-    for box, label, crowd in zip(record.boxes.astype(np.float64), record.labels, record.ignore, strict=True):
-        low, high = box[:2] / size, box[2:] / size
-        if not crowd:
-            rows.append(" ".join([str(int(label)), *(f"{v:.6f}" for v in (*(low + high) / 2, *(high - low)))]))
-    return "\n".join(rows) + "\n"
 
 
 def random_labels(folder: Path) -> list[tuple[Path, str]]:
@@ -201,23 +147,14 @@ def random_labels(folder: Path) -> list[tuple[Path, str]]:
         raise UserError(f"--images {folder}: no image there; give a folder of images")
     found = []
     for seed, path in enumerate(paths):
-        read_header(str(path))
+        try:
+            read_header(str(path))
+        except ValueError as error:  # told here, before both sides stumble over it
+            raise UserError(f"{path}: {error}; remove it") from None
         low, high = np.sort(np.random.default_rng(seed).uniform(0.05, 0.95, (2, BOXES, 2)), 0)
         rows = np.concatenate(((low + high) / 2, np.maximum(high - low, 0.01)), 1)
-        found.append((path, "".join(f"{k} {' '.join(f'{v:.6f}' for v in row)}\n" for k, row in enumerate(rows))))
+        found.append((path, "".join(yolo_row(k, row) for k, row in enumerate(rows))))
     return found
-
-
-def find_peer(args: argparse.Namespace) -> str:
-    """The peer's python, '' where no peer is asked for."""
-    if args.peer == "none":
-        return ""
-    python = shutil.which(args.peer_python)
-    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ultralytics') is None)"
-    if python is None or subprocess.run([python, "-c", code], cwd=PROJECT).returncode:
-        raise UserError(f"--peer-python {args.peer_python}: no python with the package ultralytics; "
-                        "benchmarks/README.md tells how to install it")
-    return str(Path(python).absolute())
 
 
 def write_page(result: Row) -> str:
@@ -246,8 +183,9 @@ def write_page(result: Row) -> str:
                     for word, stages, whole, floor in (("mean", "stages", "sample", "floor"),
                                                        ("median", "medians", "median_sample", "median_floor"))]
     text += ["", *table(head, rows), "", "## Where the time of one sample goes", "",
-             f"Milliseconds of CPU over {found['samples']} samples, uncached, in one process. A sample decodes about "
-             "one image, some none and some two; a mean that is far above its median tells of a busy machine.", "",
+             f"Milliseconds of CPU a sample, over the batches of an epoch of {found['samples']} samples, uncached, in "
+             "one process; decoding alone over the files. A mean that is far above its median tells of a busy machine.",
+             "",
              *table(["", *found["stages"], "whole sample", "decoding one file alone"], profile_rows)]
     return "\n".join(text) + "\n"
 
@@ -261,8 +199,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags; the module's text is the help."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--peer", choices=("ultralytics", "none"), default="none", help="whom to compare with; none: ours alone")
-    add("--peer-python", default="runs/peer/bin/python", metavar="PATH", help="the python that has the peer")
+    add_peer_flags(add)
     add("--data", default="coco-tiny", help="whose images: a name in cfg/data or a YAML")
     add("--images", default="", metavar="FOLDER", help="a folder of images instead, with boxes drawn by chance")
     add("--imgsz", type=positive, default=640, help="side of the frames in pixels")

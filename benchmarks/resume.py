@@ -55,14 +55,12 @@ def make_trials(args: argparse.Namespace) -> list[Trial]:
     trials = []
     for case in args.cases or CASES:
         count = args.moments or (1 if args.small else MOMENTS.get(case, FEW))
+        count = max(count, len(OPTIMIZERS)) if case == "optimizers" else count  # each of them at least once
         for moment in range(count):
             rng = np.random.default_rng([args.seed, list(CASES).index(case), moment])
             # the case that is about optimisers has each in turn; others are about something else, so one will do
             optimizer = OPTIMIZERS[moment % len(OPTIMIZERS)] if case == "optimizers" else "SGD"
             trials.append(Trial(case, moment, optimizer, tuple(rng.random(8).tolist())))
-        if case == "optimizers":
-            trials += [Trial(case, k, OPTIMIZERS[k], tuple(np.random.default_rng([args.seed, k]).random(8).tolist()))
-                       for k in range(count, len(OPTIMIZERS))]
     return trials
 
 

@@ -6,8 +6,6 @@ processes of their own that take turns round by round. benchmarks/README.md tell
 
 import argparse
 import math
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,10 +13,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.peers import add_peer_flags, find_peer
 from benchmarks.smoke.results import PROJECT, Piece, Section
 from benchmarks.steps.batches import NAMES, draw_data, save_batch
-from benchmarks.steps.contest import Contender, compete
+from benchmarks.steps.contest import compete, contender
 from benchmarks.steps.table import EQUAL_THREADS, write_table
+from benchmarks.turns import Program
 from utils.cli import number, positive, worker_count
 from utils.device import describe, select_device
 from utils.errors import UserError, run_script
@@ -28,7 +28,7 @@ SOURCES = {"cpu": ("resident",), "cuda": ("resident", "gpu", "workers")}
 BATCHES = {"cpu": (8, 4), "cuda": (64, 128)}
 ROUNDS = {"cpu": (5, 1), "cuda": (5, 40)}  # rounds, steps in each
 NEEDED = {"cpu": 60.0, "cuda": 150.0}  # seconds without which no piece is begun
-PREFETCH = 2  # batches that a worker of either side holds ready
+PREFETCH = 4  # batches that a worker holds ready, the peer's; ours holds 2
 STEPS = 9000  # of the training that the rounds are part of: so few that both sides choose AdamW, never reached
 EPOCH_BATCHES = 1000  # of a resident batch: in so long a warm-up both sides take a step after every batch
 IMAGES, IMAGES_SMALL = 2048, 16
@@ -67,20 +67,6 @@ def main(args: argparse.Namespace) -> None:
                         f"{section.path}")
 
 
-def find_peer(args: argparse.Namespace) -> str:
-    """The peer's python, '' where no peer is asked for; checked, so that a run does not fail in its middle."""
-    if args.peer == "none":
-        return ""
-    python = shutil.which(args.peer_python)
-    how = "benchmarks/README.md tells how to install it; or measure ours alone with --peer none"
-    if python is None:
-        raise UserError(f"--peer-python {args.peer_python}: no such program; {how}")
-    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ultralytics') is None)"
-    if subprocess.run([python, "-c", code], cwd=PROJECT).returncode:
-        raise UserError(f"--peer-python {python}: it has no package ultralytics; {how}")
-    return str(Path(python).absolute())
-
-
 def make_plan(args: argparse.Namespace, device: torch.device) -> list[str]:
     """Keys of all pieces, `model batch N source`, those first that say most."""
     models, batches = args.models or MODELS, args.batches or BATCHES[device.type]
@@ -90,7 +76,7 @@ def make_plan(args: argparse.Namespace, device: torch.device) -> list[str]:
     return [f"{model} batch {batch} {source}" for source in sources for batch in batches for model in models]
 
 
-def contenders(key: str, args: argparse.Namespace, device: torch.device, work: Path, python: str) -> list[Contender]:
+def contenders(key: str, args: argparse.Namespace, device: torch.device, work: Path, python: str) -> list[Program]:
     """Who takes part in a piece, the peer first. Where all images lie on our device, it loads with its workers."""
     model, _, batch, source = key.split()
     imgsz, cpu = 64 if args.small else args.imgsz, device.type == "cpu"
@@ -106,17 +92,17 @@ def contenders(key: str, args: argparse.Namespace, device: torch.device, work: P
     ours = {**base, "amp": "auto", "layout": "channels_last", "compile": False}
     if source == "gpu":
         ours |= with_data(work, imgsz, int(batch), args.small, 1)
-    found = [Contender("ours", ours)]
+    found = [contender("ours", ours)]
     if python:
         theirs = {**base, "source": "workers" if source == "gpu" else source, "force_threads": False}
-        found.insert(0, Contender(args.peer, theirs, python))
+        found.insert(0, contender(args.peer, theirs, python))
         if cpu and source == "resident":  # by itself it leaves a core free
-            found.insert(1, Contender(f"{args.peer}, {EQUAL_THREADS}", {**theirs, "force_threads": True}, python))
+            found.insert(1, contender(f"{args.peer}, {EQUAL_THREADS}", {**theirs, "force_threads": True}, python))
     if cpu and source == "resident":
-        found += [Contender("ours, fp32", {**ours, "amp": "fp32"}),
-                  Contender("ours, fp32 contiguous", {**ours, "amp": "fp32", "layout": "contiguous"})]
+        found += [contender("ours, fp32", {**ours, "amp": "fp32"}),
+                  contender("ours, fp32 contiguous", {**ours, "amp": "fp32", "layout": "contiguous"})]
     if not cpu and source != "workers":
-        found.append(Contender("ours, compiled", {**ours, "compile": True}))
+        found.append(contender("ours, compiled", {**ours, "compile": True}))
     return found
 
 
@@ -144,8 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags; the module's text is the help."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--peer", choices=("ultralytics", "none"), default="none", help="whom to compare with; none: ours alone")
-    add("--peer-python", default="runs/peer/bin/python", metavar="PATH", help="the python that has the peer")
+    add_peer_flags(add)
     add("--device", default="", help="'' takes the first GPU or else the CPU; cpu; 0, 1, ...")
     add("--minutes", type=number(float, 0), default=9.0, help="begin nothing that may not end within so many minutes")
     add("--small", action="store_true", help="tiny sizes, to see that the program runs")

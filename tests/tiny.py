@@ -1,10 +1,11 @@
-"""A checkpoint, pictures and a video small enough to make in every test run."""
+"""A checkpoint, pictures, a video and a data set small enough to make in every test run."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+import yaml
 
 from data.shapes import Scene, render
 from models import build_model
@@ -61,3 +62,11 @@ def video(path: Path, frames: int = 4, size: tuple[int, int] = (64, 96)) -> Path
         writer.write(np.roll(scene, number * 8, axis=1))
     writer.release()
     return path
+
+
+def tiny_data(folder: Path, train: int, val: int, test: int = 2, size: int | list[int] = 64) -> Path:
+    """Write tiny.yaml, of so many built-in scenes that are drawn when they are first asked for; returns the folder."""
+    content = {"format": "shapes", "path": str(folder / "shapes"), "train": train, "val": val, "test": test,
+               "size": size, "seed": 0}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return folder

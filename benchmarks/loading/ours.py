@@ -14,17 +14,14 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.loading.clock import serve
+import data.dataset
+import data.render
+from benchmarks.loading.clock import UNCOUNTED, serve
 from data import load_index
 from data.augment import AugmentConfig
-from data.colour import adjust_hsv
-from data.images import REDUCED
-from data.loader import Loader, pack_labels, train_loader
-from data.pool import LEAST, DecodedPool
-from data.render import Scratch, render_layer
+from data.loader import Loader, train_loader
+from data.records import Record
 from utils.structures import Batch
-
-STAGES = ("plan and labels", "decode", "mosaic and affine", "HSV", "to the batch")
 
 
 def main(path: str) -> None:
@@ -56,62 +53,79 @@ class Epochs:
 def make_loader(config: dict[str, Any], workers: int) -> Loader:
     """The loader of a training, with v8's augmentation."""
     index = load_index(config["data"], "train", cache=False)
-    loader = train_loader(index, config["imgsz"], config["batch"], AugmentConfig(), workers=workers,
-                          cache=config["cache"])
-    store = loader.dataset.store
-    if store.pool is not None:  # with room for the epoch, each of its images is decoded once: as in a large dataset
-        store.pool = DecodedPool(len(store.records), int(4 * store.held.prod(1).sum()) + LEAST * 3 * config["imgsz"]**2)
-    return loader
+    return train_loader(index, config["imgsz"], config["batch"], AugmentConfig(), workers=workers,
+                        cache=config["cache"])
 
 
 def profile(config: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of CPU per sample, stage by stage, of an epoch that begins with nothing decoded, and of
-    decoding one file alone. The stages are those of `DetectionDataset.draw`, one by one."""
+    """Milliseconds of CPU per sample, stage by stage, in the batches of an epoch that begins with nothing decoded, and
+    of decoding one file alone."""
     loader = make_loader({**config, "cache": None}, 0)
-    dataset, scratch, size = loader.dataset, Scratch(), config["imgsz"]
-    room = np.empty((config["batch"], 3, size, size), np.uint8)
-    stages: dict[str, list[float]] = {name: [] for name in STAGES}
-    whole, floor, waiting = [], [], []
-    loading = 0.0
-    for index in range(len(dataset)):  # the pool's memory is touched once, when a training begins
-        dataset.store.load(index)
-    if dataset.store.pool is not None:
-        dataset.store.pool.clear()
-
-    def load(index: int):
-        nonlocal loading
-        since = time.process_time()
-        loaded = dataset.store.load(index)
-        loading += time.process_time() - since
-        return loaded
-
-    for position in range(len(dataset)):
-        loading, marks = 0.0, [time.process_time()]
-        plan, found, image_id = dataset.plan((0, position))
-        marks.append(time.process_time())
-        frame, _ = render_layer(plan.layers[0], size, load, scratch=scratch, name="frame")
-        marks.append(time.process_time())
-        image = adjust_hsv(frame, plan.hsv, scratch.take("image", size, size, 3))
-        marks.append(time.process_time())
-        cv2.split(image, list(room[position % config["batch"]]))
-        waiting.append(found)
-        if len(waiting) == config["batch"]:
-            pack_labels(waiting)
-            waiting.clear()
-        marks.append(time.process_time())
-        dataset.store.settled()
-        steps = np.diff(marks)
-        for name, value in zip(STAGES, (steps[0], loading, steps[1] - loading, steps[2], steps[3]), strict=True):
-            stages[name].append(1e3 * value)
-        whole.append(1e3 * (marks[-1] - marks[0]))
-        data = np.fromfile(dataset.records[dataset.order[position]].path, np.uint8)
-        since = time.process_time()
-        cv2.imdecode(data, REDUCED[1])
-        floor.append(1e3 * (time.process_time() - since))
+    epochs, watch = Epochs(loader), Stopwatch()
+    for _ in range(UNCOUNTED):
+        for _ in epochs:
+            pass
+    store = loader.dataset.store
+    for name, owner, word in (("plan", data.dataset, "draw_plan"), ("labels", data.dataset, "plan_labels"),
+                              ("pixels", data.dataset, "render_plan"), ("decode", store, "load"),
+                              ("HSV", data.render, "adjust_hsv")):
+        watch.listen(name, owner, word)
+    rows = []
+    watch.start()
+    for batch in epochs:
+        spent = watch.read()
+        inside = spent["decode"] + spent["HSV"]  # while pixels are drawn
+        numbers = spent["plan"] + spent["labels"]
+        row = {"plan and labels": numbers, "decode": spent["decode"], "mosaic and affine": spent["pixels"] - inside,
+               "HSV": spent["HSV"], "to the batch": spent["whole"] - numbers - spent["pixels"]}
+        rows.append({name: 1e3 * seconds / len(batch) for name, seconds in row.items()})
+        watch.start()
+    stages = {name: [row[name] for row in rows] for name in rows[0]}
+    whole = [sum(row.values()) for row in rows]
+    floor = [1e3 * decode_alone(record) for record in loader.dataset.records]
     return {"stages": {name: float(np.mean(values)) for name, values in stages.items()},
             "medians": {name: float(np.median(values)) for name, values in stages.items()},
             "sample": float(np.mean(whole)), "median_sample": float(np.median(whole)),
-            "floor": float(np.mean(floor)), "median_floor": float(np.median(floor)), "samples": len(whole)}
+            "floor": float(np.mean(floor)), "median_floor": float(np.median(floor)), "samples": len(floor)}
+
+
+class Stopwatch:
+    """CPU seconds spent in functions, looked at from outside: the loader's own code runs as it is."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self.since = 0.0
+
+    def listen(self, name: str, owner: Any, word: str) -> None:
+        """Add the time of each call of `owner.word` to `name`, as long as this process lives."""
+        function = getattr(owner, word)
+
+        def timed(*args: Any, **words: Any) -> Any:
+            since = time.process_time()
+            try:
+                return function(*args, **words)
+            finally:
+                self.spent[name] += time.process_time() - since
+
+        self.spent[name] = 0.0
+        setattr(owner, word, timed)
+
+    def start(self) -> None:
+        """From here on."""
+        self.spent = dict.fromkeys(self.spent, 0.0)
+        self.since = time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """What was spent since the start, in all under `whole`."""
+        return {**self.spent, "whole": time.process_time() - self.since}
+
+
+def decode_alone(record: Record) -> float:
+    """CPU seconds of decoding an image's file that was read before."""
+    content = np.fromfile(record.path, np.uint8)
+    since = time.process_time()
+    cv2.imdecode(content, cv2.IMREAD_COLOR)
+    return time.process_time() - since
 
 
 if __name__ == "__main__":

@@ -98,6 +98,11 @@ def write_table(sections: Mapping[str, Section], planned: Mapping[str, int]) -> 
     return "\n".join(text) + "\n"
 
 
+def last_line(text: str) -> str:
+    """The end of the last line that is not blank, '' where there is none: why a program ended, by its log."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")[-300:]
+
+
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
     """The lines of a table in Markdown."""
     return ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import val
-from benchmarks.smoke.results import PROJECT, Piece, Section
+from benchmarks.smoke.results import PROJECT, Piece, Section, last_line
 from data import load_index
 from data.loader import eval_loader
 from models import load_model
@@ -129,7 +129,8 @@ def measure(runs: Sequence[Run], section: Section, device: torch.device, deadlin
                     continue
                 del going[run]
                 if code:
-                    failed.append(f"{run.key}: train.py ended with code {code}: {_last_line(run.log)} ({run.log})")
+                    why = last_line(run.log.read_text(encoding="utf-8", errors="replace"))
+                    failed.append(f"{run.key}: train.py ended with code {code}: {why} ({run.log})")
                     print(failed[-1])
                 else:
                     piece = _evaluated(run, device, workers, jobs)
@@ -170,11 +171,6 @@ def stop(processes: Sequence[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")[-300:]
 
 
 def _evaluated(run: Run, device: torch.device, workers: int, jobs: int) -> Piece:

@@ -7,6 +7,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from benchmarks.peers import yolo_rows
 from data import load_index
 from utils.structures import PackedTargets, Targets, pack_targets
 
@@ -55,7 +56,7 @@ def draw_data(folder: Path, images: int, side: int, copies: int = 1) -> Path:
             path = Path(record.path)
             labels = path.parents[1] / "labels"
             labels.mkdir(exist_ok=True)
-            (labels / f"{path.stem}.txt").write_text(_rows(record), encoding="utf-8")
+            (labels / f"{path.stem}.txt").write_text(yolo_rows(record), encoding="utf-8")
     place = "train"
     if copies > 1:
         place = f"train-x{copies}"
@@ -69,13 +70,3 @@ def draw_data(folder: Path, images: int, side: int, copies: int = 1) -> Path:
     content = {"path": str(folder.resolve()), "train": f"{place}/images", "val": "val/images", "names": NAMES}
     yolo.write_text(yaml.safe_dump(content), encoding="utf-8")
     return yolo
-
-
-def _rows(record) -> str:
-    """Lines of `class x y w h`; crowd regions have no such form and stay out."""
-    size = np.array([record.width, record.height] * 2)
-    keep = ~np.asarray(record.ignore, bool)
-    x1, y1, x2, y2 = np.asarray(record.boxes, np.float64).reshape(-1, 4)[keep].T
-    rows = np.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), 1) / size
-    return "".join(f"{int(label)} {' '.join(f'{value:.6f}' for value in row)}\n"
-                   for label, row in zip(np.asarray(record.labels)[keep], rows, strict=True))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.smoke.results import PROJECT, Piece
+from benchmarks.smoke.results import PROJECT, Piece, last_line
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.report import read_csv
@@ -109,13 +109,13 @@ class Training:
 
 
 def train_whole(place: Place, optimizer: str) -> Whole:
-    """The uninterrupted training of an optimiser, made once; trained anew where its data or length changed."""
+    """Train with an optimiser, uninterrupted; anew in every call, since code or data may have changed."""
     folder = place.work / f"whole-{optimizer}"
     training = Training(place.words(optimizer, folder), folder.with_suffix(".log"))
     begun = training.wait_begun()
     began = time.monotonic() - training.since
     if not begun or training.end():
-        raise UserError(f"the uninterrupted training failed: {_last_line(training.said)}; see {training.log}")
+        raise UserError(f"the uninterrupted training failed: {last_line(training.said)}; see {training.log}")
     return Whole(folder, began, time.monotonic() - training.since)
 
 
@@ -158,7 +158,7 @@ def resume(trial: Trial, place: Place, folder: Path) -> str:
     training = Training(words, log)
     code = training.end()
     if code:
-        raise UserError(f"resuming failed with code {code}: {_last_line(training.said)}; see {log}")
+        raise UserError(f"resuming failed with code {code}: {last_line(training.said)}; see {log}")
     if words[0] != "--resume":
         return "no checkpoint yet: started anew"
     told = re.search(r"resuming (after .*)", training.said)
@@ -182,10 +182,6 @@ def compare(folder: Path, whole: Path) -> dict[str, bool]:
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and bool(torch.equal(a, b))
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")[-300:]
 
 
 # The cases. Each begins a training, interrupts it, and says how.
@@ -217,7 +213,7 @@ def _at(trial: Trial, place: Place, folder: Path, act: Callable[[Training], str]
         code = training.process.wait()
         if code:
             raise UserError(f"the training failed with code {code} before it was interrupted: "
-                            f"{_last_line(training.said)}; see {training.log}")
+                            f"{last_line(training.said)}; see {training.log}")
     raise UserError(f"{trial.key}: the training was over {TRIES} times before it was interrupted")
 
 
@@ -235,7 +231,7 @@ def _signalled(number: int) -> Callable[[Training], str]:
             return ""
         if code != 128 + number:
             raise UserError(f"{signal.Signals(number).name} ended it with code {code}, not {128 + number}: "
-                            f"{_last_line(training.said)}; see {training.log}")
+                            f"{last_line(training.said)}; see {training.log}")
         if "to go on: python train.py --resume" not in training.said:
             raise UserError(f"it did not say how to go on; see {training.log}")
         told = re.search(r"after \d+ of \d+ batches", training.said)
@@ -310,7 +306,7 @@ def _starve(training: Training, folder: Path,
         code = training.end()
     if code == 0:
         return ""
-    said = _last_line(training.said)
+    said = last_line(training.said)
     if code != 1 or not said.startswith("error:"):
         raise UserError(f"without space it ended with code {code}: {said}; see {training.log}")
     leftovers = [path.name for path in (folder / "weights").glob(".*")]

@@ -1,8 +1,5 @@
 """The resume matrix: its moments, its comparison, its page, and (slow) a few interrupted trainings."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,10 +9,10 @@ import torch
 from benchmarks import resume
 from benchmarks.steps import interrupt
 from benchmarks.steps.resume_page import write_page
+from tests.running import run
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 STAMP = {"command": "python -m benchmarks.resume", "versions": {"torch": "2"}, "date": "2026-01-01T00:00:00"}
 
 
@@ -92,9 +89,8 @@ def test_a_folder_without_a_checkpoint_is_started_anew(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_interrupted_trainings_end_as_the_uninterrupted_one(tmp_path):
-    words = ["--small", "--cases", "kill", "term", "torn", "limit", "--work", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.resume", *words], cwd=ROOT, capture_output=True, text=True,
-                          timeout=900, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    done = run("-m", "benchmarks.resume", "--small", "--cases", "kill", "term", "torn", "limit", "--work", tmp_path,
+               limit=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 interrupted trainings ended as the uninterrupted one" in done.stdout
     assert "| `torn` |" in (tmp_path / "resume.md").read_text()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,15 +10,16 @@ import pytest
 import torch
 
 from benchmarks import train_step
+from benchmarks.peers import find_peer
 from benchmarks.smoke.results import Section
 from benchmarks.steps import contest, ours, table
 from benchmarks.steps.batches import BOXES, NAMES, draw_data, load_batch, save_batch
 from benchmarks.steps.rounds import Rounds
 from data import load_index
+from tests.running import run
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def arguments(*words: str):
@@ -79,21 +79,20 @@ def iter_lines(*lines: str):
 
 
 def test_the_plan_of_a_gpu_has_every_source_with_and_without_compile(tmp_path):
-    args = arguments("--peer", "ultralytics", "--work", str(tmp_path))
-    cuda = torch.device("cuda", 0)
-    plan = train_step.make_plan(args, cuda)
+    words, cuda = ("--peer", "ultralytics", "--work", str(tmp_path)), torch.device("cuda", 0)
+    plan = train_step.make_plan(arguments(*words), cuda)
     assert len(plan) == 2 * 2 * 3 and plan[0] == "yolov8n batch 64 resident"
-    monkey = {key: train_step.contenders(key.replace("64", "2").replace("128", "2"),
-                                         arguments("--small", "--work", str(tmp_path), "--peer", "ultralytics"), cuda,
-                                         tmp_path, "python") for key in plan[:1] + plan[-1:] + plan[4:5]}
-    names = {key.split()[-1]: [(c.name, c.config["source"], c.config.get("compile")) for c in found]
-             for key, found in monkey.items()}
-    assert names["resident"] == [("ultralytics", "resident", None), ("ours", "resident", False),
-                                 ("ours, compiled", "resident", True)]
-    assert names["gpu"] == [("ultralytics", "workers", None), ("ours", "gpu", False), ("ours, compiled", "gpu", True)]
-    assert names["workers"] == [("ultralytics", "workers", None), ("ours", "workers", False)]
-    compiled = next(c for c in monkey[plan[0]] if c.config.get("compile"))
-    assert "--compile" in ours.words_of(compiled.config)
+    sources = {key.split()[-1] for key in plan}
+    found = {source: train_step.contenders(f"yolov8n batch 2 {source}", arguments("--small", *words), cuda, tmp_path,
+                                           "python") for source in sources}
+    names = {source: [(c.name, c.config["source"], c.config.get("compile")) for c in those]
+             for source, those in found.items()}
+    assert names == {
+        "resident": [("ultralytics", "resident", None), ("ours", "resident", False),
+                     ("ours, compiled", "resident", True)],
+        "gpu": [("ultralytics", "workers", None), ("ours", "gpu", False), ("ours, compiled", "gpu", True)],
+        "workers": [("ultralytics", "workers", None), ("ours", "workers", False)]}
+    assert "--compile" in ours.words_of(found["resident"][-1].config)
 
 
 def test_ratios_are_to_the_peer_of_the_same_piece(tmp_path):
@@ -123,30 +122,28 @@ def test_a_program_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch
     (tmp_path / "peer.py").write_text(ANSWERS)
     config = {"threads": 1, "batch": 1, "source": "resident"}
     with pytest.raises(UserError, match="them: ended: no such model"):
-        contest.compete([contest.Contender("them", config, sys.executable)], tmp_path, 1, 1, 0)
-    both = [contest.Contender("them", config, sys.executable),
-            contest.Contender("others", {**config, "batch": 8}, sys.executable)]
+        contest.compete([contest.contender("them", config, sys.executable)], tmp_path, 1, 1, 0)
+    both = [contest.contender("them", config, sys.executable),
+            contest.contender("others", {**config, "batch": 8}, sys.executable)]
     broken, fine = contest.compete(both, tmp_path, 2, 4, 0)
     assert "no such model" in broken["failed"]
     assert fine["images_per_s"] == 16 and fine["cpu_s"] == 0.25 and fine["rounds"] == 2
     assert any("did not run" in line[0] for line in table.rows_of({"rows": [broken]}))
 
 
-@pytest.mark.parametrize("code, peer", [("print('x')", "nowhere/python"), ("", sys.executable)])
-def test_a_missing_peer_is_told_before_anything_is_measured(code, peer):
+@pytest.mark.parametrize("peer", ["nowhere/python", sys.executable])
+def test_a_missing_peer_is_told_before_anything_is_measured(peer):
     args = arguments("--peer", "ultralytics", "--peer-python", peer)
     with pytest.raises(UserError, match="README"):
-        train_step.find_peer(args)
-    assert train_step.find_peer(arguments("--peer", "none", "--peer-python", peer)) == ""
+        find_peer(args)
+    assert find_peer(arguments("--peer", "none", "--peer-python", peer)) == ""
 
 
 @pytest.mark.slow
 def test_the_small_form_runs_from_end_to_end(tmp_path):
-    words = ["--small", "--device", "cpu", "--work", str(tmp_path), "--sources", "resident", "gpu"]
-    command = [sys.executable, "-m", "benchmarks.train_step", *words]
     for _ in range(2):  # the second call finds everything done
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300,
-                              env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+        done = run("-m", "benchmarks.train_step", "--small", "--device", "cpu", "--work", tmp_path, "--sources",
+                   "resident", "gpu")
         assert done.returncode == 0, done.stderr
         assert "everything is done" in done.stdout
     pieces = json.loads((tmp_path / "small/train_step_cpu.json").read_text())["pieces"]

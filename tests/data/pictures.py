@@ -1,11 +1,21 @@
-"""Small images on disk with records written by hand."""
+"""Small images on disk with records written by hand, and whether batches of them are equal."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from data.records import Record
+from utils.structures import Batch
+
+
+@dataclass
+class Index:
+    """As much of a `data.index.Index` as loaders need."""
+
+    records: list[Record]
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -35,3 +45,9 @@ def make_records(folder: Path, sizes: list[tuple[int, int]], labels: int = 5, su
         records.append(Record(str(path), 100 + i, height, width, random_boxes(rng, labels, height, width),
                               rng.integers(0, 7, labels), ignore))
     return records
+
+
+def equal_batches(a: Batch, b: Batch) -> bool:
+    """Whether two batches are the same, bit for bit."""
+    arrays = [(x.images, x.targets.boxes, x.targets.labels, x.targets.ignore, x.targets.valid) for x in (a, b)]
+    return a.image_ids == b.image_ids and a.letterboxes == b.letterboxes and all(map(torch.equal, *arrays))

@@ -17,6 +17,7 @@ from data.geometry import (
     flip_matrix,
     layer_labels,
     mosaic_tiles,
+    project,
     single_tile,
 )
 from data.images import shrink
@@ -112,6 +113,18 @@ def test_tiles_meet_without_a_gap(seed, angle):
     matrix = affine_matrix(2 * S, S, zoom=rng.uniform(2.5, 3.5), angle=angle, shift=tuple(rng.uniform(0.4, 0.6, 2)))
     frame, _ = render_layer(Layer(tuple(tiles), matrix, 3.0), S, lambda i: (white, (1.0, 1.0)))
     assert (frame[..., :3] == 255).all()
+
+
+@pytest.mark.parametrize("perspective", [0.0, 0.001])
+def test_a_turned_tile_covers_the_pixels_whose_centres_lie_on_it(perspective):
+    tiles = mosaic_tiles([0, 1, 2, 4], [SIZES[i] for i in (0, 1, 2, 4)], S, (100, 140))
+    matrix = affine_matrix(2 * S, S, zoom=0.6, angle=25, shear=(3, -2), perspective=(perspective, -perspective))
+    frame, _ = render_layer(Layer(tuple(tiles), matrix, 0.6), S, lambda i: (np.full((*SIZES[i], 3), 255, np.uint8),
+                                                                            (1.0, 1.0)), fill=0)
+    centres = np.stack(np.meshgrid(np.arange(S) + 0.5, np.arange(S) + 0.5), -1)
+    x, y = np.moveaxis(project(np.linalg.inv(matrix), centres).astype(np.float32), -1, 0)  # (S, S)
+    on_tile = [(x >= x1) & (x < x2) & (y >= y1) & (y < y2) for x1, y1, x2, y2 in (t.region for t in tiles)]
+    assert np.array_equal(frame[..., 0] == 255, np.any(on_tile, 0)) and 0.2 < np.any(on_tile, 0).mean() < 0.9
 
 
 def test_still_settings_give_the_letterbox():

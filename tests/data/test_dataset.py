@@ -100,6 +100,20 @@ def test_a_damaged_image_teaches_nothing(tmp_path, augment):
     assert dataset.damaged == [records[0].path]
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot be decoded")
+@pytest.mark.parametrize("augment", [None, AugmentConfig(mixup=0.5, copy_paste=0.5), AugmentConfig(mosaic=0)])
+def test_a_batch_is_its_samples_one_by_one(tmp_path, augment):
+    records = make_records(tmp_path, SIZES)
+    Path(records[2].path).write_bytes(b"\xff\xd8 not a picture")
+    dataset, keys = DetectionDataset(records, 64, augment), [(1, k) for k in range(len(SIZES))]
+    room = np.empty((len(keys), 3, 64, 64), np.uint8)
+    drawn = dataset.draw(keys, room)
+    assert any(sample.ignore.any() for sample in drawn)  # of the damaged image, which nothing knew before
+    for key, planes, sample in zip(keys, room, drawn, strict=True):
+        assert np.array_equal(sample.image, planes.transpose(1, 2, 0)) and np.shares_memory(sample.image, planes)
+        assert _same(sample, dataset[key])
+
+
 def test_images_without_labels_and_bad_indices(tmp_path):
     records = make_records(tmp_path, SIZES[:1], labels=0)
     for augment in (None, AugmentConfig(mixup=1.0)):

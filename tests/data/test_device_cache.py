@@ -1,7 +1,6 @@
 """`--cache gpu`, with its images in a CPU's memory: the same batches as from the loader that draws with OpenCV."""
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from data.device_cache import DeviceImages, DeviceLoader, check_room
 from data.device_plans import Layout
 from data.images import ImageStore
 from data.loader import train_loader
-from data.records import Record
-from tests.data.pictures import make_records
+from tests.data.pictures import Index, make_records
 from utils.errors import UserError
 
 S = 64
@@ -23,14 +21,9 @@ SIZES = [(60, 80), (100, 50), (40, 40), (64, 64), (30, 120), (128, 100), (64, 48
 CONFIG = AugmentConfig(mixup=0.5, degrees=4, scale=0.7)
 
 
-@dataclass
-class Found:
-    records: list[Record]
-
-
 @pytest.fixture
 def index(tmp_path):
-    return Found(make_records(tmp_path, SIZES))
+    return Index(make_records(tmp_path, SIZES))
 
 
 def _loader(index, cache="gpu", config=CONFIG, batch=3, **options):

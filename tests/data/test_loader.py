@@ -1,4 +1,3 @@
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +7,12 @@ import torch
 from data.augment import AugmentConfig
 from data.letterbox import plan_letterbox
 from data.loader import EpochBatches, eval_loader, page_locked, rect_frame, train_loader
-from tests.data.pictures import make_records
+from tests.data.pictures import Index, equal_batches, make_records
 from utils.boxes import clip_boxes
 from utils.errors import UserError
 
 SIZES = [(40, 60), (60, 40), (64, 64), (100, 30), (30, 100), (48, 52), (64, 64), (33, 77), (90, 50)]
 CONFIG = AugmentConfig(mixup=0.3)
-
-
-@dataclass
-class Index:
-    records: list
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +28,12 @@ def _passes(loader, epochs=(0, 1)) -> list:
     return batches
 
 
-def _equal(a, b) -> bool:
-    arrays = [(x.images, x.targets.boxes, x.targets.labels, x.targets.ignore, x.targets.valid) for x in (a, b)]
-    return a.image_ids == b.image_ids and a.letterboxes == b.letterboxes and all(map(torch.equal, *arrays))
-
-
 def test_the_number_of_workers_changes_nothing(index):
     want = _passes(train_loader(index, 64, 4, CONFIG, workers=0, seed=5))
     for workers in (1, 2):
         loader = train_loader(index, 64, 4, CONFIG, workers=workers, seed=5)
         got = _passes(loader)
-        assert len(got) == len(want) == 2 * len(loader) and all(map(_equal, got, want))
+        assert len(got) == len(want) == 2 * len(loader) and all(map(equal_batches, got, want))
 
 
 def test_a_resumed_run_sees_what_an_unbroken_one_saw(index):
@@ -54,8 +43,8 @@ def test_a_resumed_run_sees_what_an_unbroken_one_saw(index):
     later = _passes(whole, (0, 1, 2))[-3:]
     assert torch.equal(state, torch.get_rng_state())  # loading takes nothing from the global generator
     resumed = _passes(train_loader(index, 64, 4, CONFIG, seed=5), (2,))
-    assert all(map(_equal, later, resumed))
-    assert not _equal(_passes(whole, (0,))[0], _passes(whole, (1,))[0])
+    assert all(map(equal_batches, later, resumed))
+    assert not equal_batches(_passes(whole, (0,))[0], _passes(whole, (1,))[0])
 
 
 def test_batches_have_the_promised_form(index):

@@ -2,10 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,8 @@ import torch
 
 from data.augment import AugmentConfig
 from data.loader import EpochBatches, train_loader
-from tests.data.pictures import make_records
+from tests.data.pictures import Index, equal_batches, make_records
+from tests.running import run
 from utils.errors import UserError
 
 SIZES = [(40, 60), (60, 40), (64, 64), (100, 30), (30, 100), (48, 52), (64, 64), (33, 77), (90, 50), (20, 20), (70, 64)]
@@ -22,19 +20,9 @@ CONFIG = AugmentConfig(mixup=0.3)
 WEIGHTS = np.arange(len(SIZES)) ** 2
 
 
-@dataclass
-class Index:
-    records: list
-
-
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     return Index(make_records(tmp_path_factory.mktemp("images"), SIZES))
-
-
-def _equal(a, b) -> bool:
-    arrays = [(x.images, x.targets.boxes, x.targets.labels, x.targets.ignore, x.targets.valid) for x in (a, b)]
-    return a.image_ids == b.image_ids and a.letterboxes == b.letterboxes and all(map(torch.equal, *arrays))
 
 
 def _pass(loader, epoch: int, start: int = 0) -> list:
@@ -51,9 +39,9 @@ def test_an_epoch_can_begin_in_its_middle(index, workers, rect):
     whole = _pass(make(0), 4)
     loader = make(workers)
     later = _pass(loader, 4, start=3)
-    assert len(later) == len(whole) - 3 == len(loader) - 3 and all(map(_equal, later, whole[3:]))
-    assert all(map(_equal, _pass(loader, 4), whole))  # only the next pass begins there
-    assert _equal(loader.batch(2), whole[2])
+    assert len(later) == len(whole) - 3 == len(loader) - 3 and all(map(equal_batches, later, whole[3:]))
+    assert all(map(equal_batches, _pass(loader, 4), whole))  # only the next pass begins there
+    assert equal_batches(loader.batch(2), whole[2])
 
 
 @pytest.mark.parametrize("rect", [False, True])
@@ -80,14 +68,14 @@ def test_caches_and_workers_change_no_bit(index, tmp_path, monkeypatch, workers)
     for cache in (None, "ram", "disk"):
         loader = train_loader(index, 64, 4, config, seed=5, cache=cache, workers=workers)
         for _ in range(2):  # a second time from a pool that is full
-            assert all(map(_equal, _pass(loader, 1), want))
+            assert all(map(equal_batches, _pass(loader, 1), want))
 
 
 def test_batches_that_are_kept_stay_as_they_are(index):
     loader = train_loader(index, 64, 2, CONFIG, workers=2, seed=5)
     kept = _pass(loader, 0) + _pass(loader, 1)  # more than there are places for
     again = train_loader(index, 64, 2, CONFIG, seed=5)
-    assert all(map(_equal, kept, _pass(again, 0) + _pass(again, 1)))
+    assert all(map(equal_batches, kept, _pass(again, 0) + _pass(again, 1)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -99,7 +87,7 @@ def test_a_pass_that_was_broken_off_is_forgotten(index, workers):
         for batch in loader:
             assert len(batch) == 2
             break
-    assert all(map(_equal, _pass(loader, 1), want))
+    assert all(map(equal_batches, _pass(loader, 1), want))
 
 
 def test_weights_decide_what_is_seen(index):
@@ -181,8 +169,7 @@ EXIT = """
 import sys
 from data.augment import AugmentConfig
 from data.loader import train_loader
-from tests.data.test_loader_processes import Index
-from tests.data.pictures import make_records
+from tests.data.pictures import Index, make_records
 from pathlib import Path
 loader = train_loader(Index(make_records(Path(sys.argv[1]), [(40, 60)] * 8)), 64, 2, AugmentConfig(), workers=2)
 loader.set_epoch(0)
@@ -195,10 +182,8 @@ if sys.argv[2] == "error":
 
 @pytest.mark.parametrize("how", ["end", "error"])
 def test_a_script_can_end_with_a_living_loader(tmp_path, how):
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run([sys.executable, "-c", EXIT, str(tmp_path), how], cwd=root, timeout=60, text=True,
-                         capture_output=True)
-    assert run.stdout == "2\n" and ("an error" in run.stderr) == (how == "error") == bool(run.returncode)
+    done = run("-c", EXIT, tmp_path, how, limit=60)
+    assert done.stdout == "2\n" and ("an error" in done.stderr) == (how == "error") == bool(done.returncode)
 
 
 def _resident(pid: int | str) -> int:

@@ -5,16 +5,13 @@ process that started this one; `own` is what would come back if a process ended 
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.data import makers
+from tests.running import run
 
-ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 300.0  # MiB for an index of COCO's size in a process, imports included: the issue's own number
 # MiB while the JSON itself is read for the first time. NOT under LIMIT: 303 to 324 were measured for a moment, in
 # which the columns of the file and their checked copies stand side by side; json.loads alone took 2,630.
@@ -48,11 +45,9 @@ def big_table(n=118287, m=860001, path=b"train2017/%012d.jpg"):
 """
 
 
-def run(code: str, *words: object, timeout: int = 240) -> dict:
+def measure(code: str, *words: object, limit: float = 240) -> dict:
     """What a process that ran the code printed last, as JSON."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", TOOLS + code, *map(str, words)], cwd=ROOT, env=environment, text=True,
-                          capture_output=True, timeout=timeout)
+    done = run("-c", TOOLS + code, *words, limit=limit)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -77,8 +72,8 @@ print(json.dumps({"peak": peak(), "boxes": total, "ignored": int(table.ignore.su
 
 def test_an_index_of_cocos_size_from_its_cache(tmp_path):
     file = tmp_path / "big.cache.npz"
-    run(SAVE, file, "/some/where/")
-    got = run(LOAD, file, "/else/where/")
+    measure(SAVE, file, "/some/where/")
+    got = measure(LOAD, file, "/else/where/")
     assert got["boxes"] + got["ignored"] == 860001 and got["last"] == "/else/where/train2017/000000118286.jpg"
     print(got)
     assert got["arrays"] < 60
@@ -87,7 +82,7 @@ def test_an_index_of_cocos_size_from_its_cache(tmp_path):
 
 def test_the_doctor_of_cocos_size(tmp_path):
     """All checks of labels, with no image read."""
-    got = run("""
+    got = measure("""
 from data import doctor
 from data.index import Index
 from data.report import ScanReport
@@ -123,7 +118,7 @@ del loader  # how a process with living workers ends is not the question here
 @pytest.mark.parametrize("workers", [0, 2])
 def test_memory_does_not_grow_over_epochs(tmp_path, workers):
     yaml = makers.yolo(tmp_path, {f"{k}.jpg": "0 .5 .5 .2 .2\n1 .3 .3 .2 .2\n" for k in range(64)})
-    got = run(EPOCHS, yaml, workers)
+    got = measure(EPOCHS, yaml, workers)
     assert got["first"].keys() == got["last"].keys() and len(got["last"]) >= 1 + workers
     growth = {name: got["last"][name] - size for name, size in got["first"].items()}
     print(f"after 4 and 8 epochs: {got}")
@@ -147,7 +142,7 @@ os._exit(0)  # not the rest of the epoch
 
 def test_a_worker_holds_no_copy_of_the_index(tmp_path):
     path = makers.image(tmp_path / "a.jpg", 400, 400)
-    small, large = run(WORKERS, path, 64, 465), run(WORKERS, path, 118287, 860001)
+    small, large = measure(WORKERS, path, 64, 465), measure(WORKERS, path, 118287, 860001)
     assert len(small["own"]) >= 2 and len(large["own"]) >= 2
     print(f"64 images {small}, 118,287 images {large}")
     assert max(large["own"]) - max(small["own"]) < COPY, (small, large)
@@ -189,9 +184,9 @@ print(json.dumps({"peak": peak(), "held": own(), "cpu": time.process_time(), "bo
 def test_reading_a_coco_file_of_full_size(tmp_path):
     """The first reading parses the 360 MB of JSON; from then on the cache answers."""
     makers.image(tmp_path / "0.jpg")
-    run(BIG_JSON, tmp_path, timeout=600)
+    measure(BIG_JSON, tmp_path, limit=600)
     yaml = makers.config(tmp_path, train={"images": "images", "annotations": "annotations/instances_train2017.json"})
-    first, second = run(READ, yaml, timeout=600), run(READ, yaml)
+    first, second = measure(READ, yaml, limit=600), measure(READ, yaml)
     print(f"first reading {first}, from the cache {second}")
     assert first["images"] == second["images"] == 118287 and first["boxes"] == second["boxes"] > 850000
     assert max(second["peak"], second["held"], first["held"]) < LIMIT, (first, second)

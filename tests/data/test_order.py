@@ -1,3 +1,5 @@
+"""Which image stands where in an epoch: permutations, weights, partners within reach, groups of like aspect."""
+
 import pickle
 
 import numpy as np

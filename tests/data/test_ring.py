@@ -1,3 +1,5 @@
+"""Places for batches: lent once, free again when nobody looks at them."""
+
 import gc
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""How often images are seen: the weights of small objects, rare classes and images that are not learned yet."""
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,10 +1,13 @@
 """Raw maps and targets that the tests of losses and assignment share."""
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.assign import slots
+from models.losses import anchor_head_loss, dfl_head_loss
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import PackedTargets, Targets, pack_targets
 
@@ -13,6 +16,7 @@ V7_ANCHORS = torch.tensor([[12, 16, 19, 36, 40, 28], [36, 75, 76, 55, 72, 146], 
                           dtype=torch.float32).view(3, 3, 2)
 V8_GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 V7_GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}
+HEADS = ["dfl", "anchor", "ota", "ota aux"]  # whose losses are tested
 
 
 def targets_from_rows(rows: np.ndarray, batch: int, size: int) -> PackedTargets:
@@ -53,6 +57,24 @@ def anchor_maps(batch: int, classes: int, size: int, strides: list[int] | None =
     """(B, 3, h, w, 5+nc) logits by the rule of the anchor goldens."""
     return [torch.from_numpy(np.random.RandomState(100 + first + k).standard_normal(
         (batch, 3, size // s, size // s, 5 + classes)).astype(np.float32)) for k, s in enumerate(strides or STRIDES)]
+
+
+def head_maps(head: str, batch: int, classes: int, size: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """The maps of one of `HEADS`, leaves with gradients."""
+    if head == "dfl":
+        maps = list(itertools.chain(*dfl_maps(batch, classes, size)))
+    else:
+        maps = anchor_maps(batch, classes, size) + (anchor_maps(batch, classes, size, first=3) if "aux" in head else [])
+    return [m.to(dtype).requires_grad_() for m in maps]
+
+
+def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, **options) -> dict[str, Tensor]:
+    """The loss of one of `HEADS` on maps by `head_maps` of square images."""
+    if head == "dfl":
+        return dfl_head_loss(maps[:3], maps[3:], STRIDES, targets, (size, size), gains=V8_GAINS, **options)
+    anchors = V7_ANCHORS.to(maps[0].device)
+    return anchor_head_loss(maps[:3], anchors, STRIDES, targets, (size, size), gains=V7_GAINS, assign=head.split()[0],
+                            aux_maps=maps[3:] or None, **options)
 
 
 def pad_as_on_cuda(monkeypatch) -> None:

@@ -1,21 +1,21 @@
 """Losses: bounds and symmetry of similarities, crowds, empty batches, precision, options; nothing stops a GPU."""
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.assign.similarity import KINDS
-from models.losses import anchor_head_loss, box_similarity, dfl_head_loss, scale_gains
+from models.losses import anchor_head_loss, box_similarity, scale_gains
 from tests.models.loss_cases import (
+    HEADS,
     STRIDES,
     V7_ANCHORS,
     V7_GAINS,
     V8_GAINS,
     anchor_maps,
-    dfl_maps,
+    head_loss,
+    head_maps,
     pad_as_on_cuda,
     random_targets,
 )
@@ -24,23 +24,14 @@ from utils.structures import PackedTargets, Targets, pack_targets
 
 BOUNDS = {"iou": (0, 1), "giou": (-1, 1), "diou": (-1, 1), "ciou": (-2, 1), "sca": (-5, 1)}
 SIZE = 256
-HEADS = ["dfl", "anchor", "ota", "ota aux"]
 
 
-def _maps(head, batch=2, classes=3, size=SIZE, dtype=torch.float32):
-    if head == "dfl":
-        maps = list(itertools.chain(*dfl_maps(batch, classes, size)))
-    else:
-        maps = anchor_maps(batch, classes, size) + (anchor_maps(batch, classes, size, first=3) if "aux" in head else [])
-    return [m.to(dtype).requires_grad_() for m in maps]
+def _maps(head, batch=2, classes=3, dtype=torch.float32):
+    return head_maps(head, batch, classes, SIZE, dtype)
 
 
 def _loss(head, maps, targets, size=SIZE, **options):
-    if head == "dfl":
-        return dfl_head_loss(maps[:3], maps[3:], STRIDES, targets, (size, size), gains=V8_GAINS, **options)
-    anchors = V7_ANCHORS.to(maps[0].device)
-    return anchor_head_loss(maps[:3], anchors, STRIDES, targets, (size, size), gains=V7_GAINS, assign=head.split()[0],
-                            aux_maps=maps[3:] or None, **options)
+    return head_loss(head, maps, targets, size, **options)
 
 
 def _run(head, targets, **options):

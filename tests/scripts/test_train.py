@@ -1,9 +1,6 @@
 """train.py and val.py as users run them, on a handful of tiny scenes."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,37 +9,18 @@ import torch
 import yaml
 
 import train
+from tests.running import script, start, wait_for
+from tests.scripts.trainings import words
+from tests.tiny import tiny_data
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.report import read_csv
 
-ROOT = Path(__file__).resolve().parents[2]
-# One thread: the tests run beside others, and a sum split over another number of threads rounds differently.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def script(name: str, *words: object, ok: bool = True) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, cwd=ROOT)
-    assert (done.returncode == 0) == ok, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr or ok
-    return done
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a tiny data set of 24 + 8 scenes and the words that train on it."""
-    folder = tmp_path_factory.mktemp("train")
-    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 24, "val": 8, "test": 4, "size": 64,
-               "seed": 0}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
-    return folder
-
-
-def words(place: Path, name: str, **changes: object) -> list[object]:
-    flags = {"--data": place / "tiny.yaml", "--cfg": "yolov8n", "--imgsz": 64, "--epochs": 3, "--batch": 8,
-             "--workers": 0, "--project": place, "--name": name, "--close-mosaic": 1, **changes}
-    return [part for flag, value in flags.items() for part in ((flag, value) if value != "" else (flag,))]
+    """A folder with a tiny data set of 24 + 8 scenes."""
+    return tiny_data(tmp_path_factory.mktemp("train"), train=24, val=8, test=4)
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +51,9 @@ def test_val_gives_the_same_numbers_as_the_end_of_training(run, place):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_a_killed_run_resumes_to_the_same_weights(run, place):
-    flags = words(place, "killed", **{"--workers": 1, "--noplots": ""})
-    command = [sys.executable, str(ROOT / "train.py"), *map(str, flags)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd=ROOT)
+    process = start("train.py", *words(place, "killed", **{"--workers": 1, "--noplots": ""}))
     last = place / "killed/weights/last.pt"
-    deadline = time.monotonic() + 120
-    while not last.is_file() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(last, process)
     time.sleep(0.1)  # into the next epoch
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -120,7 +94,7 @@ WRONG = {
 def test_wrong_words_are_told_in_one_sentence(place, case, capsys):
     extra, message = WRONG[case]
     with pytest.raises((UserError, SystemExit)) as told:
-        train.main(train.build_parser().parse_args([*map(str, words(place, "wrong")), *extra]))
+        train.main(train.build_parser().parse_args([*words(place, "wrong"), *extra]))
     assert message in f"{told.value} {capsys.readouterr().err}"
     assert not (place / "wrong").exists()
 

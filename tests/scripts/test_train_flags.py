@@ -9,7 +9,8 @@ import yaml
 
 import train
 import val
-from tests.tiny import NAMES, tiny_checkpoint
+from tests.scripts.trainings import parsed
+from tests.tiny import NAMES, tiny_checkpoint, tiny_data
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import select_device
 from utils.errors import UserError, run_script
@@ -21,21 +22,11 @@ from utils.settings import settings_of
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ein Ordner mit Ümlaut")
-    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 5, "val": 3, "test": 2, "size": 64,
-               "seed": 0}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
-    return folder
-
-
-def parse(place, name, *extra):
-    words = ["--data", place / "tiny.yaml", "--cfg", "yolov8n", "--imgsz", 64, "--epochs", 1, "--batch", 4, "--workers",
-             0, "--project", place, "--name", name, "--noplots", "--device", "cpu", "--amp", "fp32", *extra]
-    return train.build_parser().parse_args([str(word) for word in words])
+    return tiny_data(tmp_path_factory.mktemp("ein Ordner mit Ümlaut"), train=5, val=3)
 
 
 def test_a_size_that_is_no_multiple_of_the_stride_is_rounded_up_and_told(place, capsys):
-    folder = train.main(parse(place, "odd", "--imgsz", 50, 70))
+    folder = train.main(parsed(place, "odd", "--imgsz", 50, 70))
     assert "rounded up to 64 96" in capsys.readouterr().out
     assert yaml.safe_load((folder / "args.yaml").read_text())["imgsz"] == [64, 96]
     assert load_checkpoint(folder / "weights/best.pt")["config"]["trained"]["imgsz"] == [64, 96]
@@ -59,7 +50,7 @@ def fake_epochs(monkeypatch, scores):
     ([], [-1.0] * 5, [(1, False), (2, False), (3, False), (4, False), (5, True)]),
 ])
 def test_patience_noval_and_nosave_together(place, tmp_path, monkeypatch, flags, scores, saved):
-    args = parse(place, "x", "--epochs", 5, "--close-mosaic", 0, *flags)
+    args = parsed(place, "x", "--epochs", 5, "--close-mosaic", 0, *flags)
     args.val_interval = args.val_interval or 1
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     ema = argparse.Namespace(model=None)
@@ -80,7 +71,7 @@ def test_ctrl_c_tells_how_to_go_on(place, monkeypatch, capsys):
 
     monkeypatch.setattr(train, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train.main(parse(place, "stopped", "--epochs", 3))
+        train.main(parsed(place, "stopped", "--epochs", 3))
     assert f"train.py --resume '{place / 'stopped'}'" in capsys.readouterr().out
     monkeypatch.undo()
     words = ["--resume", str(place / "stopped"), "--workers", "0", "--device", "cpu"]
@@ -94,7 +85,7 @@ def test_ctrl_c_tells_how_to_go_on(place, monkeypatch, capsys):
 
 
 def test_a_run_is_not_resumed_with_other_classes(tmp_path, place):
-    args = vars(parse(place, "other"))
+    args = vars(parsed(place, "other"))
     last = tmp_path / "run/weights/last.pt"
     last.parent.mkdir(parents=True)
     save_checkpoint({"names": ["a", "b"], "train": {"args": {**args, "resume": False}}}, last)
@@ -139,7 +130,7 @@ def test_devices_that_are_not_here_are_told(monkeypatch):
     (["--freeze", "99"], "this model has rows 0 to 22")])
 def test_flags_that_cannot_work_are_told_before_anything_is_written(place, flags, told):
     with pytest.raises(UserError, match=told):
-        train.main(parse(place, "wrong", *flags))
+        train.main(parsed(place, "wrong", *flags))
     assert not (place / "wrong").exists()
 
 

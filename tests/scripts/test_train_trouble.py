@@ -5,10 +5,17 @@ import torch
 import yaml
 
 import train
-from tests.scripts.test_train_flags import parse, place  # noqa: F401
+from tests.scripts.trainings import parsed
+from tests.tiny import tiny_data, tiny_model
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.report import read_csv
+from utils.structures import Targets, pack_targets
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tiny_data(tmp_path_factory.mktemp("trouble"), train=5, val=3)
 
 
 def spoil(monkeypatch, *numbers):
@@ -28,10 +35,10 @@ def spoil(monkeypatch, *numbers):
     monkeypatch.setattr(train, "learn_in_parts", learn)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_replayed(place, monkeypatch, capsys):  # noqa: F811
+def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_replayed(place, monkeypatch, capsys):
     spoil(monkeypatch, 1)
     with pytest.raises(UserError, match=r"not finite \(box nan, .*on images \[\d.*--replay .*bad_batch0.pt"):
-        train.main(parse(place, "nan"))
+        train.main(parsed(place, "nan"))
     monkeypatch.undo()
     saved = place / "nan/bad_batch0.pt"
     stored = load_checkpoint(saved)
@@ -46,19 +53,19 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_replayed(place, monke
         train.main(train.build_parser().parse_args(["--replay", str(place / "none.pt")]))
 
 
-def test_bad_batches_are_skipped_as_often_as_allowed(place, monkeypatch, capsys):  # noqa: F811
+def test_bad_batches_are_skipped_as_often_as_allowed(place, monkeypatch, capsys):
     spoil(monkeypatch, 0)
-    folder = train.main(parse(place, "skip", "--skip-bad-batches", 1))
+    folder = train.main(parsed(place, "skip", "--skip-bad-batches", 1))
     assert "skipped a batch (1 of 1)" in capsys.readouterr().out and (folder / "bad_batch0.pt").is_file()
     model = load_checkpoint(folder / "weights/best.pt")["model"]
     assert all(value.isfinite().all() for value in model.values())
     monkeypatch.undo()
     spoil(monkeypatch, 0, 1)
     with pytest.raises(UserError, match="not finite"):
-        train.main(parse(place, "skips", "--skip-bad-batches", 1))
+        train.main(parsed(place, "skips", "--skip-bad-batches", 1))
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_parts(place, monkeypatch, capsys):  # noqa: F811
+def test_a_batch_that_does_not_fit_is_computed_in_parts(place, monkeypatch, capsys):
     whole, sizes = train.learn_in_parts, []
 
     def learn(run, images, targets, due):
@@ -69,16 +76,13 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(place, monkeypatch, caps
         return whole(run, images, targets, due)
 
     monkeypatch.setattr(train, "learn_in_parts", learn)
-    folder = train.main(parse(place, "parts"))
+    folder = train.main(parsed(place, "parts"))
     assert "computed in 2 parts" in capsys.readouterr().out and sizes[:2] == [4, 2]
     assert float(read_csv(folder / "results.csv")[0]["train/box"]) > 0
 
 
-def test_parts_add_up_to_the_batch(place):  # noqa: F811
+def test_parts_add_up_to_the_batch(place):
     """Of images that are alike, in evaluation mode: elsewhere means over a part's boxes differ from the batch's."""
-    from tests.tiny import tiny_model
-    from utils.structures import Targets, pack_targets
-
     model = tiny_model("yolov7-tiny").eval().double()
     images = torch.rand(1, 3, 64, 64, dtype=torch.float64).repeat(4, 1, 1, 1)
     targets = pack_targets([Targets(torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([1]))] * 4)
@@ -93,16 +97,16 @@ def test_parts_add_up_to_the_batch(place):  # noqa: F811
     assert torch.allclose(grads[1][1], grads[2][1], rtol=1e-5, atol=1e-9)
 
 
-def test_no_memory_at_all_is_one_sentence(place, monkeypatch):  # noqa: F811
+def test_no_memory_at_all_is_one_sentence(place, monkeypatch):
     def learn(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(train, "learn_in_parts", learn)
     with pytest.raises(UserError, match="--batch-size 4 at --imgsz 64 does not fit"):
-        train.main(parse(place, "nothing"))
+        train.main(parsed(place, "nothing"))
 
 
-def test_settings_are_written_as_they_were_settled(place):  # noqa: F811
-    folder = train.main(parse(place, "batch", "--batch", -1, "--save-best-by", "AP50", "--clip-grad", 3))
+def test_settings_are_written_as_they_were_settled(place):
+    folder = train.main(parsed(place, "batch", "--batch", -1, "--save-best-by", "AP50", "--clip-grad", 3))
     args = yaml.safe_load((folder / "args.yaml").read_text())
     assert args["batch_size"] == 5 and args["recipe"]["clip_grad"] == 3

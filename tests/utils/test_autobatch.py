@@ -1,11 +1,16 @@
 """The batch that fits: on devices made of numbers, and on this one."""
 
+import contextlib
+import json
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from models import build_model
-from utils.autobatch import Meter, find_batch, is_out_of_memory, meter_of, optimizer_bytes, probe_step, untouched
+from tests.running import run
+from utils.autobatch import Meter, find_batch, is_out_of_memory, optimizer_bytes, probe_step, untouched
 from utils.errors import UserError
 
 CUDA = torch.device("cuda")  # only its limits are taken; nothing is put there
@@ -35,7 +40,7 @@ class Machine:
 @pytest.fixture
 def keep_off_cuda(monkeypatch):
     """`untouched` would ask a CUDA device for its random state."""
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: __import__("contextlib").nullcontext())
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())
 
 
 def find(machine, device=CUDA, **options):
@@ -105,14 +110,36 @@ def test_the_state_comes_back_after_an_error_too():
     assert model.running_mean.tolist() == [0, 0, 0] and model.num_batches_tracked == 0
 
 
-@pytest.mark.skipif(meter_of(CPU) is None, reason="this system does not tell how much memory is free")
-def test_the_meter_of_the_process_sees_a_large_tensor():
-    meter = meter_of(CPU)
-    small = meter.peak(lambda: None)
-    large = meter.peak(lambda: torch.ones(64 * 2**20).sum())  # 256 MiB
-    if large == small:
-        pytest.skip("the peak of this process cannot be set back here, and lies above both")
-    assert large - small < 0.4 * GIB and meter.free > 0
+METER = """
+import json, sys
+from pathlib import Path
+import torch
+from utils.autobatch import meter_of
+if sys.argv[1] == "refused":
+    write = Path.write_text
+    def refuse(path, *words, **more):
+        if path.name == "clear_refs":
+            raise PermissionError(13, "Permission denied")
+        return write(path, *words, **more)
+    Path.write_text = refuse
+meter = meter_of(torch.device("cpu"))
+small = meter.peak(lambda: None)
+large = meter.peak(lambda: torch.ones(64 * 2**20).sum())  # 256 MiB
+print(json.dumps({"small": small, "large": large, "free": meter.free}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+@pytest.mark.parametrize("setting_back", ["allowed", "refused"])
+def test_the_meter_of_the_process_sees_a_large_tensor(setting_back):
+    """In a process of its own, which has held little before: a peak that cannot be set back is that of its whole life.
+
+    Containers may refuse to set it back.
+    """
+    done = run("-c", METER, setting_back)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert 0.2 * GIB < told["large"] - told["small"] < 0.4 * GIB and told["free"] > told["large"]
 
 
 @pytest.mark.parametrize("error, expected", [

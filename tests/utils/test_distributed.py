@@ -1,7 +1,5 @@
 """Processes that work together: what they tell each other, and what happens when one of them fails."""
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,12 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.running import ENVIRONMENT, ROOT, run
 from tests.utils.processes import together
 from utils import distributed
 from utils.distributed import Group, join, own_device
 from utils.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_process_alone_asks_nobody():
@@ -107,6 +104,20 @@ def test_two_processes_talk(tmp_path):
     assert main["weights"][0] == main["weights"][1] and other["weights"] is None
 
 
+def meet(group: Group, folder: Path) -> list[int] | None:
+    return group.gather(group.rank)
+
+
+def test_a_job_that_is_started_anew_does_not_wait_for_the_dead(tmp_path):
+    """torchrun keeps its store over restarts, and in it the addresses of the processes that have died."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for restart in (0, 1):  # the main process looks for the other's address before that is there
+        environment = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+                       "TORCHELASTIC_RESTART_COUNT": str(restart)}
+        main, _ = together(meet, tmp_path, environment=environment, late=float(restart), timeout_s=20)
+        assert main == [0, 1]
+
+
 def test_errors_of_others_are_told_from_ones_own():
     assert distributed._is_lost(RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed"))
     assert distributed._is_lost(torch.distributed.DistBackendError("NCCL error in: ... unhandled system error"))
@@ -132,10 +143,9 @@ run_script(main, argparse.ArgumentParser())
 def test_a_process_that_fails_ends_the_job_with_its_error(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-                          str(script)], text=True, capture_output=True, timeout=120,
-                         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-    assert run.returncode != 0
-    assert "error: labels/7.txt row 3: no such class; mend it" in run.stderr
-    assert "process 0 of 2: another process of this job has ended" in run.stderr or "SIGTERM" in run.stderr
-    assert "File \"" + str(script) not in run.stderr  # one sentence, no traceback of ours
+    done = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script,
+               environment={**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
+    assert done.returncode != 0
+    assert "error: labels/7.txt row 3: no such class; mend it" in done.stderr
+    assert "process 0 of 2: another process of this job has ended" in done.stderr or "SIGTERM" in done.stderr
+    assert "File \"" + str(script) not in done.stderr  # one sentence, no traceback of ours

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 import val
 from data import load_index
 from data.loader import eval_loader
 from models.heads.options import select_by_nms
+from tests.tiny import tiny_data
 from tests.utils.processes import together
 from utils.distributed import Group
 from utils.evaluation import CocoEvaluator
@@ -52,11 +52,7 @@ def evaluate(group: Group, folder: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluation")
-    content = {"format": "shapes", "path": str(folder / "shapes"), "train": 1, "val": IMAGES, "test": 1,
-               "size": [48, 64], "seed": 0}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
-    return folder
+    return tiny_data(tmp_path_factory.mktemp("evaluation"), train=1, val=IMAGES, test=1, size=[48, 64])
 
 
 def test_two_processes_see_what_one_sees(folder):

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 
 from data.augment import AugmentConfig
 from models import build_model
@@ -118,8 +119,6 @@ def test_what_anchor_heads_alone_have_reaches_them(tmp_path):
 
 
 def test_values_make_a_file_that_reads_back_as_the_same_recipe(tmp_path):
-    import yaml
-
     recipe = load_recipe("yolov5-voc", WORDS).with_values({"lr0": 0.5, "box": 0.06, "mosaic": 0.25})
     assert (recipe.lr0, recipe.gains["box"], recipe.augment["mosaic"]) == (0.5, 0.06, 0.25)
     (tmp_path / "b.yaml").write_text(yaml.safe_dump(recipe.values()))
