@@ -18,6 +18,7 @@ from data.geometry import (
     Size,
     affine_matrix,
     flip_matrix,
+    frame_sides,
     is_axis_aligned,
     mosaic9_tiles,
     mosaic_tiles,
@@ -110,16 +111,17 @@ def draw_layer(rng: np.random.Generator, config: AugmentConfig, indices: list[in
     sizes: original (height, width) of each; the centre of a mosaic is uniform in the middle half of the canvas,
     and its frame is square.
     """
+    side, _ = frame_sides(size)
     if len(indices) == 1:
         tiles, canvas = [single_tile(indices[0], sizes[0], size)], size
     elif len(indices) == 9:
-        corner = rng.integers(0, size, 2, endpoint=True).tolist()
-        tiles, canvas = mosaic9_tiles(indices, sizes, size, tuple(corner)), 2 * size
+        corner = rng.integers(0, side, 2, endpoint=True).tolist()
+        tiles, canvas = mosaic9_tiles(indices, sizes, side, tuple(corner)), 2 * side
     else:
-        centre = rng.integers(size // 2, size + size // 2, 2, endpoint=True).tolist()
+        centre = rng.integers(side // 2, side + side // 2, 2, endpoint=True).tolist()
         order = rng.permutation(len(indices)).tolist()
-        tiles = mosaic_tiles([indices[k] for k in order], [sizes[k] for k in order], size, tuple(centre))
-        canvas = 2 * size
+        tiles = mosaic_tiles([indices[k] for k in order], [sizes[k] for k in order], side, tuple(centre))
+        canvas = 2 * side
     matrix, zoom = draw_affine(rng, config, canvas, size)
     matrix = flip @ matrix
     if is_axis_aligned(matrix):  # the frame begins with a whole pixel of the canvas, so that a mere resize can draw it

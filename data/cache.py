@@ -4,7 +4,6 @@ It is keyed on content, not on times: a dataset that was touched, copied or move
 is noticed whatever its time and size.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +11,6 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,10 @@ import numpy as np
 from data.formats.raw import IMAGE_SUFFIXES
 from data.records import RecordTable
 from data.report import ScanReport
+from data.threads import in_threads
+from utils.files import replacing
 
 VERSION = 2  # raised when the same files give other arrays
-CHUNK = 512  # files per task of a thread
 BLOCK = 1 << 20  # bytes of a file hashed at a time
 HERE = "\0/"  # stands in a cached text for the folder that the dataset lies in; no path has a NUL
 
@@ -47,11 +46,8 @@ def digest(config: Any, files: Sequence[str]) -> Key:
     base = _common_folder(files)
     said = repr((VERSION, config))
     key = hashlib.blake2b(said.replace(base, HERE).encode("utf-8", "surrogateescape"), digest_size=16)
-    chunks = [files[i:i + CHUNK] for i in range(0, len(files), CHUNK)]
-    with ThreadPoolExecutor(8) as pool:  # over a network the wait is for the disk
-        for part in pool.map(lambda chunk: [_state(file, len(base)) for file in chunk], chunks):
-            for state in part:
-                key.update(state)
+    for state in in_threads(lambda file: _state(file, len(base)), files):
+        key.update(state)
     return Key(key.hexdigest(), base)
 
 
@@ -65,11 +61,11 @@ def file_hash(path: str) -> bytes:
 
 
 def places(root: Path, name: str) -> list[Path]:
-    """Where a cache may lie, the best place first: with the dataset, in the user's cache folder, in a temporary one."""
+    """Where a file `name` may lie, the best place first: with the dataset, in the user's cache folder, in a temporary
+    one."""
     tag = hashlib.blake2b(str(root).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assn"
-    return [root / f"{name}.cache.npz", user / f"{tag}-{name}.cache.npz",
-            Path(tempfile.gettempdir()) / f"assn-{os.getuid()}" / f"{tag}-{name}.cache.npz"]
+    return [root / name, user / f"{tag}-{name}", Path(tempfile.gettempdir()) / f"assn-{os.getuid()}" / f"{tag}-{name}"]
 
 
 def load(files: list[Path], key: Key) -> tuple[RecordTable, dict[str, Any], ScanReport] | None:
@@ -97,16 +93,12 @@ def save(files: list[Path], key: Key, table: RecordTable, meta: dict[str, Any], 
     for file in files:
         if not writable(file.parent):
             continue
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as stream:
-                np.savez(stream, **arrays)
-            temporary.replace(file)
+            with replacing(file) as temporary:
+                np.savez(temporary, **arrays)
             return file
         except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            continue
     return None
 
 

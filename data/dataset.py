@@ -3,7 +3,7 @@
 Legend: H, W pixels of the input frame, N labels of one image, n images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from data.augment import AugmentConfig, Plan, draw_plan
-from data.geometry import Labels, Size, frame_sides
+from data.geometry import Labels, frame_sides
 from data.images import ImageStore
 from data.letterbox import FILL, forward_boxes, place, plan_rect
 from data.order import EpochOrder
@@ -60,7 +60,7 @@ class DetectionDataset(Dataset):
 
     def __init__(self, records: Sequence[Record], imgsz: int, augment: AugmentConfig | None = None, seed: int = 0, *,
                  cache: str | None = None, order: EpochOrder | None = None, frames: np.ndarray | None = None,
-                 frame_of: "FrameOf | None" = None, enlarge: float = ENLARGE) -> None:
+                 frame_of: FrameOf | None = None, enlarge: float = ENLARGE) -> None:
         self.records, self.imgsz, self.augment, self.seed = records, imgsz, augment, seed
         self.frames, self.frame_of = frames, frame_of
         self.order = EpochOrder(len(records), seed) if order is None and augment else order
@@ -72,14 +72,23 @@ class DetectionDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, key: Key) -> Sample:
-        sample = self._sample(key)
-        return replace(sample, image=sample.image.copy())
+        sample, = self.draw([key], np.empty((1, 3, *self.frame(key)), np.uint8))
+        return replace(sample, image=np.ascontiguousarray(sample.image))
 
-    def draw(self, key: Key, planes: np.ndarray) -> Sample:
-        """A sample whose image goes to `planes` (3, H, W) uint8; that of the sample is lost with the next one."""
-        sample = self._sample(key)
-        cv2.split(sample.image, list(planes))  # ten times as fast as a transpose
-        return sample
+    def draw(self, keys: Sequence[Key], room: np.ndarray) -> list[Sample]:
+        """The samples of a batch, all of one frame; their images are views of `room` (B, 3, H, W) uint8.
+
+        Numbers of all samples come first, then pixels: in turn, they would push each other out of the core's caches,
+        and numbers would take twice as long.
+        """
+        places = [self._read(key) for key in keys]
+        if self.augment is None:
+            return [self._plain(position, planes) for (_, position, _), planes in zip(places, room, strict=True)]
+        frame = room.shape[2:]
+        drawn = [self._draw(*place, frame) for place in places]
+        found = [self._find(plan, frame, lambda index: False) for plan, _ in drawn]
+        return [self._augmented(plan, index, labels, planes)
+                for (plan, index), labels, planes in zip(drawn, found, room, strict=True)]
 
     def frame(self, key: Key) -> tuple[int, int]:
         """(height, width) of a sample."""
@@ -105,10 +114,9 @@ class DetectionDataset(Dataset):
 
         Only images that are known to be damaged by now are treated so.
         """
-        epoch, position, mosaic = self._read(key)
-        plan, index, size = self._draw(epoch, position, mosaic)
-        found = plan_labels(plan, self._labels, self._size, size, self.augment, self.store.is_damaged)
-        return plan, found, self.image_id(index)
+        frame = self.frame(key)
+        plan, index = self._draw(*self._read(key), frame)
+        return plan, self._find(plan, frame, self.store.is_damaged), self.image_id(index)
 
     def image_id(self, index: int) -> int:
         """The id of image `index`."""
@@ -120,47 +128,46 @@ class DetectionDataset(Dataset):
             raise IndexError(f"position {position} of {len(self)}")
         return epoch, position % len(self), mosaic
 
-    def _draw(self, epoch: int, position: int, mosaic: bool) -> tuple[Plan, int, Size]:
-        """The plan of a sample, the image that it is about, and its frame."""
+    def _draw(self, epoch: int, position: int, mosaic: bool, frame: tuple[int, int]) -> tuple[Plan, int]:
+        """The plan of a sample, and the image that it is about."""
         rng = np.random.default_rng([self.seed, epoch, position])
-        size = self.imgsz if self.frame_of is None else self.frame_of(epoch, position)
         index = self.order.at(epoch, [position])[0]
 
         def partners(count: int) -> list[int]:
             return self.order.partners(rng, epoch, position, count)
 
-        return draw_plan(rng, self.augment, index, partners, self._size, size, mosaic), index, size
+        return draw_plan(rng, self.augment, index, partners, self._size, frame, mosaic), index
 
-    def _sample(self, key: Key) -> Sample:
-        """A sample whose image lies in memory that the next one uses again."""
-        epoch, position, mosaic = self._read(key)
-        return self._plain(position) if self.augment is None else self._augmented(epoch, position, mosaic)
+    def _find(self, plan: Plan, frame: tuple[int, int], damaged: Callable[[int], bool]) -> Labels:
+        return plan_labels(plan, self._labels, self._size, frame, self.augment, damaged)
 
-    def _augmented(self, epoch: int, position: int, mosaic: bool) -> Sample:
-        plan, index, size = self._draw(epoch, position, mosaic)
-        image, damaged = render_plan(plan, self.store.load, size, self.augment, self._scratch)
+    def _augmented(self, plan: Plan, index: int, found: Labels, planes: np.ndarray) -> Sample:
+        """A sample drawn to `planes` (3, H, W); found: its labels as they are if no image is damaged."""
+        frame = planes.shape[1:]
+        image, damaged = render_plan(plan, self.store.load, frame, self.augment, self._scratch)
         if not self.store.settled():  # another process wrote over an image while it was drawn
-            image, damaged = render_plan(plan, self.store.load_own, size, self.augment, self._scratch)
-        found = plan_labels(plan, self._labels, self._size, size, self.augment, damaged.__contains__)
-        image = draw_pasted(image, found.pasted)
-        frame = frame_sides(size)
+            image, damaged = render_plan(plan, self.store.load_own, frame, self.augment, self._scratch)
+        if damaged:
+            found = self._find(plan, frame, damaged.__contains__)
+        cv2.split(draw_pasted(image, found.pasted), list(planes))  # ten times as fast as a transpose
         itself = Letterbox(frame, frame, (1.0, 1.0), (0, 0))
-        return Sample(image, found.boxes, found.labels, found.ignore, self.image_id(index), itself)
+        return Sample(planes.transpose(1, 2, 0), found.boxes, found.labels, found.ignore, self.image_id(index), itself)
 
-    def _plain(self, index: int) -> Sample:
+    def _plain(self, index: int, planes: np.ndarray) -> Sample:
+        """A sample for evaluation, drawn to `planes` (3, H, W)."""
         record = self.records[index]
-        frame = (self.imgsz, self.imgsz) if self.frames is None else tuple(self.frames[index].tolist())
-        inner, transform = plan_rect((record.height, record.width), self.imgsz, frame)
-        loaded, out = self.store.load_whole(index), self._scratch.take("sample", *frame, 3)
+        inner, transform = plan_rect((record.height, record.width), self.imgsz, planes.shape[1:])
+        loaded = self.store.load_whole(index)
         if loaded is None:
-            out.fill(FILL)
+            planes.fill(FILL)
             found = Labels.unknown(record.height, record.width)
         else:
             # Averaging where the image shrinks: small objects would alias away, and v5/v7 evaluate so.
-            cv2.cvtColor(place(loaded, inner, transform, antialias=True), cv2.COLOR_BGR2RGB, dst=out)
+            cv2.split(place(loaded, inner, transform, antialias=True), list(planes[::-1]))  # BGR
             found = self._labels(index)
         boxes = forward_boxes(transform, found.boxes)
-        return Sample(out, boxes, found.labels.copy(), found.ignore.copy(), record.image_id, transform)
+        return Sample(planes.transpose(1, 2, 0), boxes, found.labels.copy(), found.ignore.copy(), record.image_id,
+                      transform)
 
     def _size(self, index: int) -> tuple[int, int]:
         height, width = self.store.sizes[index].tolist()

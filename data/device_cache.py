@@ -6,7 +6,6 @@ process holds the whole dataset on its own device, since any image may stand bes
 Legend: n images, S longest side of an image as it is held, P pixels of all of them together.
 """
 
-import multiprocessing
 import os
 import sys
 from collections import deque
@@ -17,16 +16,15 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data.augment import AugmentConfig
 from data.dataset import DetectionDataset, Key
 from data.device_plans import Layout, PlanBatch, pack_plans
 from data.device_render import draw_layers, jitter_colours, render
-from data.geometry import frame_sides
 from data.images import ImageStore, shrink
 from data.letterbox import FILL
-from data.loader import EpochBatches, Loader, end_workers_with, start_worker, started
+from data.loader import EpochBatches, Loader, in_workers, started
 from utils.errors import UserError
 from utils.structures import Batch
 
@@ -99,8 +97,7 @@ class PlannedBatches(Dataset):
         self.dataset, self.layout = dataset, layout
 
     def __getitem__(self, keys: list[Key]) -> PlanBatch:
-        size = self.dataset.imgsz if self.dataset.frame_of is None else self.dataset.frame_of(*keys[0][:2])
-        return pack_plans([self.dataset.plan(key) for key in keys], frame_sides(size), self.layout)
+        return pack_plans([self.dataset.plan(key) for key in keys], self.dataset.frame(keys[0]), self.layout)
 
 
 class DeviceLoader(Loader):
@@ -119,12 +116,7 @@ class DeviceLoader(Loader):
         self._stream = torch.cuda.Stream(self.device) if cuda else None
         self._render = render
         self._planned = PlannedBatches(dataset, self.images.layout)
-        fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
-        self._loader = DataLoader(
-            self._planned, sampler=batches, batch_size=None, num_workers=workers, worker_init_fn=start_worker,
-            persistent_workers=fork, pin_memory=cuda, multiprocessing_context="fork" if fork else None,
-            generator=torch.Generator().manual_seed(seed))
-        end_workers_with(self, self._loader)
+        self._loader = in_workers(self, self._planned, batches, workers, seed, pin_memory=cuda)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._stream is None:

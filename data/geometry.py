@@ -7,11 +7,12 @@ spaces, all continuous pixels with (0, 0) at the outer corner of the first pixel
   frame   S x S, what the network sees
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from data.letterbox import fit_side, plan_letterbox
+from data.records import NO_POLYGON, box_areas
 
 Array = np.ndarray
 Size = int | tuple[int, int]  # of a frame: S, or height and width
@@ -73,7 +74,7 @@ class Labels:
             return parts[0]
         polygons = None
         if any(p.polygons is not None for p in parts):
-            polygons = [polygon for p in parts for polygon in p.polygons or [np.zeros((0, 2), np.float32)] * len(p)]
+            polygons = [polygon for p in parts for polygon in p.polygons or [NO_POLYGON] * len(p)]
         arrays = (np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "labels", "ignore"))
         return cls(*arrays, polygons, tuple(outline for p in parts for outline in p.pasted))
 
@@ -99,7 +100,7 @@ class BoxFilter:
         """before (N, 4) on the canvas, after (N, 4) in the frame -> (N,) bool."""
         width, height = (after[:, 2:] - after[:, :2]).T
         visible = width * height
-        whole = np.prod(before[:, 2:] - before[:, :2], 1) * zoom**2
+        whole = box_areas(before) * zoom**2
         longer, shorter = np.maximum(width, height), np.minimum(width, height)
         keep = (shorter > self.min_side) & (visible > self.min_area * whole) & (longer < self.max_aspect * shorter)
         return np.where(ignore, visible > 0, keep)
@@ -227,10 +228,9 @@ def layer_labels(layer: Layer, labels: list[Labels], size: Size, keep: BoxFilter
     height, width = frame_sides(size)
     after = clip(transform_boxes(layer.matrix, before), (0, 0, width, height))
     kept = keep(before, after, layer.zoom, joined.ignore)
-    if joined.polygons is not None:
-        joined = replace(joined, polygons=[polygon for tile, part in zip(layer.tiles, labels, strict=True)
-                                           for polygon in _to_frame(layer, tile, part)])
-    return replace(joined, boxes=after.astype(np.float32))[kept]
+    polygons = None if joined.polygons is None else [
+        polygon for tile, part in zip(layer.tiles, labels, strict=True) for polygon in _to_frame(layer, tile, part)]
+    return Labels(after.astype(np.float32), joined.labels, joined.ignore, polygons)[kept]
 
 
 def cut_outlines(points: Array, ends: Array, region: tuple[float, float, float, float]) -> tuple[Array, Array]:
@@ -247,7 +247,7 @@ def cut_outlines(points: Array, ends: Array, region: tuple[float, float, float, 
     low, high = np.array(region[:2]), np.array(region[2:])
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.concatenate(((low - points) / step, (high - points) / step), 1)  # (K, 4) of the way along the edge
-    share = np.sort(np.clip(np.nan_to_num(share, nan=0.0, posinf=0.0, neginf=0.0), 0, 1), 1)
+    share = np.sort(np.clip(np.where(np.isfinite(share), share, 0.0), 0, 1), 1)
     share = np.concatenate((np.zeros((len(points), 1)), share), 1)
     dense = points[:, None] + share[..., None] * step[:, None]  # (K, 5, 2)
     return np.clip(dense, low, high).reshape(-1, 2), ends * share.shape[1]
@@ -257,7 +257,7 @@ def _to_frame(layer: Layer, tile: Tile, labels: Labels) -> list[Array]:
     """The outlines of one tile's labels in the frame, cut to what the canvas shows of the tile; float32."""
     if not len(labels):
         return []
-    polygons = labels.polygons or [np.zeros((0, 2), np.float32)] * len(labels)
+    polygons = labels.polygons or [NO_POLYGON] * len(labels)
     ends = np.cumsum([len(p) for p in polygons])
     points, ends = cut_outlines(project(tile.matrix(), np.concatenate(polygons).astype(np.float64)), ends, tile.region)
     return np.split(project(layer.matrix, points).astype(np.float32), ends[:-1])

@@ -55,7 +55,7 @@ def on_disk(records: Sequence[Record], setting: str, read_each: ReadEach,
     header = f"assn images {VERSION} {key}".ljust(HEADER - 1).encode() + b"\n"
     length = HEADER + len(records) + int(starts[-1])
     folder = os.path.commonpath([os.path.dirname(r.path) for r in records])  # noqa: PTH120
-    files = [p.with_name(p.name.replace(".cache.npz", ".u8")) for p in places(Path(folder), f"images-{name}")]
+    files = places(Path(folder), f"images-{name}.u8")
     found = next((file for file in files if _fits(file, header, length)), None)
     if found is None:
         found = _place(files, length)

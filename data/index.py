@@ -101,7 +101,8 @@ def _load(source: Source, cache: bool, polygons: bool) -> tuple[RecordTable, dic
     settings = (source.format, source.split, source.names, source.difficult, source.notes, polygons,
                 [str(p) for p in (*source.entries, *source.image_folders)])
     key = label_cache.digest(settings, reader.inputs(source)) if cache else ""
-    places = label_cache.places(source.root, f"{source.yaml.stem}-{source.split}{'-polygons' if polygons else ''}")
+    name = f"{source.yaml.stem}-{source.split}{'-polygons' if polygons else ''}.cache.npz"
+    places = label_cache.places(source.root, name)
     known = label_cache.load(places, key) if cache else None
     if known is not None:
         return known

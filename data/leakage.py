@@ -10,7 +10,6 @@ different images one is that near, and it is one scene taken twice. Mirrored, tu
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -18,12 +17,12 @@ import numpy as np
 
 from data.cache import file_hash
 from data.records import Record
+from data.threads import in_threads
 
 BITS = 6  # of 64 in which the hashes of a near pair may differ; they differ in even numbers, half of the bits are set
 LIKENESS = 0.93  # correlation of the thumbnails of a near pair
 PLAIN = 2.0  # grey levels: the thumbnail of a nearly empty image varies less, and all such images look alike
 SIDE = 16  # of the thumbnails that are kept
-CHUNK = 64  # images per task of a thread
 STEPS = 1024  # images with which one is compared in each part of the hash
 BATCH = 1 << 14  # pairs of thumbnails compared at once
 POPULATION = np.array([bin(i).count("1") for i in range(256)], np.uint8)  # np.bitwise_count needs NumPy 2
@@ -90,7 +89,7 @@ def _exact_pairs(paths: Sequence[str]) -> np.ndarray:
     wanted = sorted(i for group in by_size.values() if len(group) > 1 for i in group)
     seen: dict[bytes, int] = {}
     pairs = []
-    for i, content in zip(wanted, _in_threads(_content, [paths[i] for i in wanted]), strict=True):
+    for i, content in zip(wanted, in_threads(_content, [paths[i] for i in wanted]), strict=True):
         if content and seen.setdefault(content, i) != i:
             pairs.append((seen[content], i))
     return np.array(pairs, np.int64).reshape(-1, 2)
@@ -108,7 +107,7 @@ def _fingerprints(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndar
     hashes = np.zeros((len(paths), 8), np.uint8)
     thumbnails = np.zeros((len(paths), SIDE * SIDE), np.uint8)
     state = np.full(len(paths), 2, np.uint8)
-    for i, picture in enumerate(_in_threads(_small, paths)):
+    for i, picture in enumerate(in_threads(_small, paths)):
         if picture is not None:
             hashes[i], thumbnails[i], plain = picture
             state[i] = plain
@@ -130,14 +129,6 @@ def _small(path: str) -> tuple[np.ndarray, np.ndarray, bool] | None:
     waves = cv2.dct(small.astype(np.float32))[:8, :8].ravel()
     thumbnail = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
     return np.packbits(waves > np.median(waves[1:])), thumbnail, bool(thumbnail.std() < PLAIN)
-
-
-def _in_threads(call, paths: Sequence[str]):
-    """`call(path)` for each path, in order; decoding, hashing and waiting for the disk all leave Python's lock."""
-    chunks = [paths[i:i + CHUNK] for i in range(0, len(paths), CHUNK)]
-    with ThreadPoolExecutor(8) as pool:
-        for part in pool.map(lambda chunk: [call(path) for path in chunk], chunks):
-            yield from part
 
 
 def _near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -107,8 +107,7 @@ class BatchMaker(Dataset):
         shape = (len(keys), 3, *self.dataset.frame(keys[0]))
         room = None if self.ring is None else self.ring.array(slot, shape)
         images = torch.empty(shape, dtype=torch.uint8) if room is None else None
-        samples = [self.dataset.draw(key, planes) for key, planes in
-                   zip(keys, images.numpy() if room is None else room, strict=True)]
+        samples = self.dataset.draw(keys, images.numpy() if room is None else room)
         return Packed(slot if images is None else NOWHERE, shape, images, *pack_labels(samples),
                       [s.image_id for s in samples], [s.letterbox for s in samples])
 
@@ -137,15 +136,9 @@ class Loader:
         self.dataset, self.batches = dataset, batches
         self.pin_memory = pin_memory and torch.cuda.is_available()
         # Forked workers share the records, the order and the images; elsewhere each epoch's workers get a copy of them.
-        fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
-        self._ring = self._make_ring(workers) if fork or not workers else None
+        self._ring = self._make_ring(workers) if can_fork() or not workers else None
         self._maker = BatchMaker(dataset, self._ring)
-        self._loader = DataLoader(
-            self._maker, sampler=Requests(batches, self._ring), batch_size=None, num_workers=workers,
-            collate_fn=as_it_is, worker_init_fn=start_worker, persistent_workers=fork,
-            prefetch_factor=PREFETCH if workers else None, multiprocessing_context="fork" if fork else None,
-            generator=torch.Generator().manual_seed(seed))  # its own, so that iterating leaves the global one alone
-        end_workers_with(self, self._loader)
+        self._loader = in_workers(self, self._maker, Requests(batches, self._ring), workers, seed)
 
     def _make_ring(self, workers: int) -> BatchRing:
         batches = self.batches
@@ -185,7 +178,7 @@ class Loader:
         self.dataset.order.set_weights(weights)
 
     def close_mosaic(self) -> None:
-        """No mosaic and no mixup from the next pass on, as for the last epochs of a training."""
+        """No mosaic, mixup or copy-paste from the next pass on, as for the last epochs of a training."""
         self.batches.mosaic = False
 
     @property
@@ -303,9 +296,25 @@ def pack_labels(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return boxes, labels, ignore, filled & ~ignore
 
 
-def as_it_is(packed: Packed) -> Packed:
-    """For a `DataLoader` whose dataset makes whole batches."""
-    return packed
+def can_fork() -> bool:
+    """Whether this system starts processes as copies of this one, which see its memory."""
+    return "fork" in multiprocessing.get_all_start_methods()
+
+
+def in_workers(owner: object, maker: Dataset, requests: Sampler, workers: int, seed: int,
+               pin_memory: bool = False) -> DataLoader:
+    """`maker[request]` of each request in turn, a whole batch, made by processes.
+
+    Where they are forked they live as long as `owner`, otherwise for one pass.
+    """
+    fork = workers > 0 and can_fork()
+    loader = DataLoader(
+        maker, sampler=requests, batch_size=None, num_workers=workers, worker_init_fn=start_worker,
+        persistent_workers=fork, prefetch_factor=PREFETCH if workers else None, pin_memory=pin_memory,
+        multiprocessing_context="fork" if fork else None,
+        generator=torch.Generator().manual_seed(seed))  # its own, so that iterating leaves the global one alone
+    _end_workers_with(owner, loader)
+    return loader
 
 
 def started(loader: DataLoader) -> Iterator:
@@ -320,7 +329,7 @@ def started(loader: DataLoader) -> Iterator:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_workers_with(owner: object, loader: DataLoader) -> None:
+def _end_workers_with(owner: object, loader: DataLoader) -> None:
     """At Python's exit, end a loader's workers where its owner still lives.
 
     Python would send them a SIGTERM, which they ignore, and wait for ever; PyTorch ends workers only before the exit.

@@ -17,6 +17,7 @@ import numpy as np
 
 from data.augment import Paste
 from data.geometry import Array, Labels, Size, cut_outlines, frame_sides
+from data.records import box_areas
 
 MOST_HIDDEN = 0.3  # of a box's area that all pasted objects together may cover, as in YOLOv5 and v8
 FINE = 4  # bits of a pixel's fraction that outlines are drawn with
@@ -45,7 +46,7 @@ def paste_labels(plan: Paste, labels: Labels, size: Size, blended: bool = False)
         if (outline is None or blended) and _is_shared(i, boxes):
             continue
         mirrored = np.array((width - boxes[i, 2], boxes[i, 1], width - boxes[i, 0], boxes[i, 3]))
-        covered = _common(mirrored, sight) / np.maximum(_area(sight), 1e-9)
+        covered = _common(mirrored, sight) / np.maximum(box_areas(sight), 1e-9)
         if (hidden + covered >= MOST_HIDDEN).any():
             continue
         outlines.append(_drawn(outline, mirrored, width))
@@ -64,7 +65,8 @@ def draw_pasted(frame: Array, pasted: tuple[Array, ...]) -> Array:
     if pasted:
         where = mask(pasted, frame.shape[:2])
         x1, y1, x2, y2 = _extent(pasted, frame.shape[:2])
-        mirror = np.ascontiguousarray(frame[y1:y2, ::-1][:, x1:x2])
+        width = frame.shape[1]
+        mirror = cv2.flip(frame[y1:y2, width - x2:width - x1], 1)
         cv2.copyTo(mirror, where[y1:y2, x1:x2], frame[y1:y2, x1:x2])
     return frame
 
@@ -92,17 +94,13 @@ def _is_shared(i: int, boxes: Array) -> bool:
     """Whether box i and another share 30 % of the smaller of the two."""
     common = _common(boxes[i], boxes)
     common[i] = 0
-    return bool((common >= MOST_HIDDEN * np.minimum(_area(boxes), _area(boxes[i:i + 1]))).any())
+    return bool((common >= MOST_HIDDEN * np.minimum(box_areas(boxes), box_areas(boxes[i:i + 1]))).any())
 
 
 def _common(box: Array, boxes: Array) -> Array:
     """(N,) area that a box (4,) shares with each of (N, 4)."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     return np.prod(np.maximum(sides, 0), 1)
-
-
-def _area(boxes: Array) -> Array:
-    return np.prod(boxes[:, 2:] - boxes[:, :2], 1)
 
 
 def _extent(pasted: tuple[Array, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:

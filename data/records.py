@@ -12,6 +12,7 @@ from typing import overload
 import numpy as np
 
 LABEL_FIELDS = ("boxes", "labels", "ignore", "areas", "annotation_ids")  # one row per label
+NO_POLYGON = np.zeros((0, 2), np.float32)
 ENDS = {"path_ends": "paths", "ends": "labels", "polygon_ends": "polygon_points"}  # the array that each one cuts
 
 
@@ -126,7 +127,7 @@ class RecordTable(Sequence[Record]):
             table.windows = np.array([r.window or (0, 0, 0, 0) for r in records], np.int32)
             table.full_sizes = np.array([r.full or (r.height, r.width) for r in records], np.int32)
         if any(r.polygons is not None for r in records):
-            polygons = [p for r in records for p in r.polygons or [np.zeros((0, 2), np.float32)] * len(r)]
+            polygons = [p for r in records for p in r.polygons or [NO_POLYGON] * len(r)]
             table.polygon_points, table.polygon_ends = pack_polygons(polygons)
         return table
 
@@ -210,5 +211,5 @@ class RecordTable(Sequence[Record]):
 
 def pack_polygons(polygons: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Outlines (k, 2) of M labels -> all points (K, 2) float32 and where each outline ends (M,)."""
-    points = np.concatenate([np.zeros((0, 2), np.float32), *polygons]).astype(np.float32)
+    points = np.concatenate([NO_POLYGON, *polygons]).astype(np.float32)
     return points, np.cumsum([len(p) for p in polygons], dtype=np.int64)

@@ -26,7 +26,6 @@ from data.geometry import (
     frame_sides,
     is_axis_aligned,
     layer_labels,
-    project,
     scaling,
     transform_boxes,
 )
@@ -131,10 +130,10 @@ def _first_pixel(layer: Layer) -> tuple[int, int] | None:
     That is where the canvas is turned, where the frame does not begin with a whole pixel, or where it shrinks to less
     than half: each source is averaged then.
     """
-    matrix = layer.matrix
-    if not is_axis_aligned(matrix) or abs(matrix[1, 1]) != abs(matrix[0, 0]) or reduction(abs(matrix[0, 0])) > 1:
+    (scale_x, _, shift_x), (_, scale_y, shift_y), _ = layer.matrix.tolist()
+    if not is_axis_aligned(layer.matrix) or abs(scale_x) != abs(scale_y) or reduction(abs(scale_x)) > 1:
         return None
-    begin = [-matrix[k, 2] / matrix[k, k] for k in range(2)]
+    begin = -shift_x / scale_x, -shift_y / scale_y
     places = [*begin, *(v for tile in layer.tiles for v in (*tile.offset, *tile.region))]
     return (round(begin[0]), round(begin[1])) if all(abs(v - round(v)) < EXACT for v in places) else None
 
@@ -198,7 +197,7 @@ def _warp_layer(layer: Layer, size: Size, load: LoadImage, fill: int, scratch: S
     frame = scratch.take("warped", *frame_sides(size), 4)
     frame.fill(fill)
     damaged: set[int] = set()
-    inside = None if is_axis_aligned(layer.matrix) else _canvas_grid(layer.matrix, size)
+    to_canvas = None if is_axis_aligned(layer.matrix) else np.linalg.inv(layer.matrix)
     for tile in layer.tiles:
         box = _pixels_of(layer.matrix, tile, size)
         if box is None:
@@ -212,7 +211,7 @@ def _warp_layer(layer: Layer, size: Size, load: LoadImage, fill: int, scratch: S
         if to_frame[2, 0] == to_frame[2, 1] == 0:  # under a perspective the scale differs from place to place
             image, (sx, sy) = shrink(image, reduction(float(np.abs(to_frame[:2, :2]).sum(1).max())))
             to_frame = to_frame @ scaling(1 / sx, 1 / sy)
-        _warp_tile(frame, image, to_frame, box, None if inside is None else _mask(inside, tile, box))
+        _warp_tile(frame, image, to_frame, box, None if to_canvas is None else _mask(to_canvas, tile, box))
     return frame, damaged
 
 
@@ -256,15 +255,21 @@ def _pixels_of(matrix: Array, tile: Tile, size: Size) -> tuple[int, int, int, in
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def _canvas_grid(matrix: Array, size: Size) -> Array:
-    """(S, S, 2) float32: the canvas point under the centre of every frame pixel."""
-    height, width = frame_sides(size)
-    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    return project(np.linalg.inv(matrix), np.stack((x, y), -1)).astype(np.float32)
+def _mask(to_canvas: Array, tile: Tile, box: tuple[int, int, int, int]) -> Array:
+    """(h, w) uint8, 255 where the centre of a pixel of `box` lies on the tile's region.
 
-
-def _mask(grid: Array, tile: Tile, box: tuple[int, int, int, int]) -> Array:
-    """(h, w) uint8, 255 where a pixel of `box` lies on the tile's region."""
+    to_canvas (3, 3): frame -> canvas. Columns and rows are multiplied by it, pixels only added up: a tenth of the time
+    of `data.geometry.project`.
+    """
+    u, v = np.arange(box[0], box[2]) + 0.5, np.arange(box[1], box[3])[:, None] + 0.5
+    x, y = np.empty((2, len(v), len(u)), np.float32)
+    across, down, depth = ((row[0] * u, row[1] * v + row[2]) for row in to_canvas)
+    if to_canvas[2, :2].any():
+        depth = np.maximum(np.add(*depth), 1e-6)  # (h, w)
+        np.divide(np.add(*across), depth, out=x, casting="same_kind")
+        np.divide(np.add(*down), depth, out=y, casting="same_kind")
+    else:
+        np.add(*across, out=x, casting="same_kind")
+        np.add(*down, out=y, casting="same_kind")
     x1, y1, x2, y2 = tile.region
-    x, y = grid[box[1]:box[3], box[0]:box[2], 0], grid[box[1]:box[3], box[0]:box[2], 1]
     return ((x >= x1) & (x < x2) & (y >= y1) & (y < y2)).view(np.uint8) * 255

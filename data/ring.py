@@ -46,11 +46,6 @@ class BatchRing:
         weakref.finalize(content, self._give_back, slot).atexit = False
         return torch.from_numpy(content).view(shape)
 
-    def give_back(self, slot: int) -> None:
-        """A place that was lent and not used."""
-        if slot != NOWHERE:
-            self._free.append(slot)
-
     def _give_back(self, slot: int) -> None:
         self._read.discard(slot)
         self._free.append(slot)

@@ -4,7 +4,6 @@ Legend: n images, M labels of all images together.
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -12,16 +11,16 @@ from data.formats.raw import Unchecked
 from data.headers import Header, read_header
 from data.records import RecordTable, box_areas, pack_polygons
 from data.report import ScanReport
+from data.threads import in_threads
 from utils.errors import UserError
 
 ROUNDING = 1.0  # pixels by which a box may reach out of its image without being told
 FRACTIONS = 2.0  # a fraction of the image beyond this is no slip but another unit
-CHUNK = 256  # images per task of a thread
 
 
 def scan(found: Unchecked, report: ScanReport) -> RecordTable:
     """Check all images and labels of a split; the counts of what is kept and what is not go to the report."""
-    headers = _read_headers(found.paths)
+    headers = list(in_threads(_header, found.paths))
     usable = np.array([isinstance(h, Header) for h in headers], bool)
     for i in np.flatnonzero(~usable):
         missing = isinstance(headers[i], FileNotFoundError)
@@ -57,20 +56,11 @@ def scan(found: Unchecked, report: ScanReport) -> RecordTable:
     return table
 
 
-def _read_headers(paths: list[str]) -> list[Header | Exception]:
-    """In threads, for over a network the wait is for the disk."""
-    def read(chunk: list[str]) -> list[Header | Exception]:
-        headers: list[Header | Exception] = []
-        for path in chunk:
-            try:
-                headers.append(read_header(path))
-            except (OSError, ValueError) as error:
-                headers.append(error)
-        return headers
-
-    chunks = [paths[i:i + CHUNK] for i in range(0, len(paths), CHUNK)]
-    with ThreadPoolExecutor(8) as pool:
-        return [header for part in pool.map(read, chunks) for header in part]
+def _header(path: str) -> Header | Exception:
+    try:
+        return read_header(path)
+    except (OSError, ValueError) as error:
+        return error
 
 
 def _reason(error: Header | Exception) -> str:

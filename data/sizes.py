@@ -9,12 +9,12 @@ from data.records import Record, RecordTable
 LEAST = 2.0  # px; training leaves out boxes with a thinner side (`AugmentConfig.min_side`)
 
 
-def object_sizes(records: RecordTable | Sequence[Record], imgsz: int) -> np.ndarray:
+def object_sizes(records: Sequence[Record], imgsz: int) -> np.ndarray:
     """(N, 2) float32 width, height in pixels of all objects, each image resized so that its longest side is `imgsz`.
 
     Crowds, and objects with a side below 2 px, are left out.
     """
-    table = records if isinstance(records, RecordTable) else RecordTable.from_records(records)
+    table = RecordTable.from_records(records)
     zoom = imgsz / table.sizes.max(1, initial=1)  # (n,)
     sides = (table.boxes[:, 2:] - table.boxes[:, :2]) * zoom[table.image_of_label(), None]  # (M, 2)
     return sides[~table.ignore & (sides >= LEAST).all(1)].astype(np.float32)

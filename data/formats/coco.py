@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from data.formats.raw import NO_POLYGON, Unchecked, image_files, join_outlines
+from data.formats.raw import Unchecked, image_files, join_outlines
 from data.json_stream import read_lists
+from data.records import NO_POLYGON
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError, nearest

@@ -42,9 +42,6 @@ class Unchecked:
     polygons: list[np.ndarray] | None = None
 
 
-NO_POLYGON = np.zeros((0, 2), np.float32)
-
-
 def join_outlines(parts: list[np.ndarray]) -> np.ndarray:
     """Outlines (k, 2) of the parts of one object -> one outline that encloses them all.
 

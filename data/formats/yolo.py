@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.raw import NO_POLYGON, Unchecked, ids_from_names, image_files, read_lines
+from data.formats.raw import Unchecked, ids_from_names, image_files, read_lines
+from data.records import NO_POLYGON
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError
