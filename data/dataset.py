@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from data.augment import AugmentConfig, Plan, draw_plan
 from data.geometry import Labels, frame_sides
 from data.images import ImageStore
-from data.letterbox import FILL, forward_boxes, place, plan_rect
+from data.letterbox import FILL, forward_boxes, plan_rect, resize
 from data.order import EpochOrder
 from data.paste import draw_pasted
 from data.records import Record, RecordTable
@@ -156,14 +156,16 @@ class DetectionDataset(Dataset):
     def _plain(self, index: int, planes: np.ndarray) -> Sample:
         """A sample for evaluation, drawn to `planes` (3, H, W)."""
         record = self.records[index]
-        inner, transform = plan_rect((record.height, record.width), self.imgsz, planes.shape[1:])
+        (height, width), transform = plan_rect((record.height, record.width), self.imgsz, planes.shape[1:])
+        left, top = transform.pad
         loaded = self.store.load_whole(index)
+        planes.fill(FILL)
         if loaded is None:
-            planes.fill(FILL)
             found = Labels.unknown(record.height, record.width)
         else:
             # Averaging where the image shrinks: small objects would alias away, and v5/v7 evaluate so.
-            cv2.split(place(loaded, inner, transform, antialias=True), list(planes[::-1]))  # BGR
+            image = resize(loaded, (height, width), antialias=True)
+            cv2.split(image, list(planes[::-1, top:top + height, left:left + width]))  # BGR
             found = self._labels(index)
         boxes = forward_boxes(transform, found.boxes)
         return Sample(planes.transpose(1, 2, 0), boxes, found.labels.copy(), found.ignore.copy(), record.image_id,

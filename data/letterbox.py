@@ -52,23 +52,29 @@ def plan_rect(original: tuple[int, int], side: int, frame: tuple[int, int]) -> t
 
 def place(image: np.ndarray, inner: tuple[int, int], transform: Letterbox, *, fill: int = FILL,
           antialias: bool = False) -> np.ndarray:
-    """Resize `image` (H, W, 3) uint8 to `inner` and set it in the frame of `transform`, the rest `fill`.
-
-    antialias: average over the covered pixels when shrinking (INTER_AREA), as YOLOv5/v7 do at evaluation.
-    """
-    if image.shape[:2] != inner:
-        shrinks = inner[0] * inner[1] < image.shape[0] * image.shape[1]
-        how = cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(image, inner[::-1], interpolation=how)
+    """`resize` an image (H, W, 3) uint8 to `inner` and set it in the frame of `transform`, the rest `fill`."""
+    image = resize(image, inner, antialias)
     (height, width), (left, top) = transform.input, transform.pad
     return cv2.copyMakeBorder(image, top, height - inner[0] - top, left, width - inner[1] - left,
                               cv2.BORDER_CONSTANT, value=(fill,) * 3)
 
 
+def resize(image: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.ndarray:
+    """`image` (H, W, 3) uint8 at `size` (height, width); itself where that is its own.
+
+    antialias: average over the covered pixels when shrinking (INTER_AREA), as YOLOv5/v7 do at evaluation.
+    """
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    how = cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=how)
+
+
 def letterbox(image: np.ndarray, size: int | tuple[int, int], *, auto: bool = False, stride: int = 32,
               scaleup: bool = True, stretch: bool = False, fill: int = FILL,
               antialias: bool = False) -> tuple[np.ndarray, Letterbox]:
-    """Fit `image` (H, W, 3) uint8 into a frame of `size`; options as in `plan_letterbox` and `place`.
+    """Fit `image` (H, W, 3) uint8 into a frame of `size`; options as in `plan_letterbox`, `resize` and `place`.
 
     Returns the new image and the `Letterbox` that carries boxes there (`forward`) and back (`inverse`).
     """
