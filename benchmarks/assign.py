@@ -21,10 +21,11 @@ from models import build_model
 from utils.autobatch import meter_of
 from utils.cli import positive
 from utils.errors import UserError, run_script
-from utils.structures import Targets
+from utils.structures import Raw, Targets
 
 MODELS = ("yolov7-tiny", "yolov7-tiny-assn", "yolov5s")
 DENSE = (("yolov8n", ""), ("yolov7-tiny", "anchor"), ("yolov7-tiny", "ota"))
+TILE = 64  # pixels; --imgsz is a multiple of it
 BOXES, SMALL_BOXES = (100, 1000, 5000), (10,)
 CLASSES = 80
 Row = dict[str, Any]
@@ -36,7 +37,9 @@ def main(args: argparse.Namespace) -> None:
     if args.dense:
         print(json.dumps(dense(*args.dense.split(","), args.imgsz)))
         return
-    imgsz = 64 if args.small else args.imgsz
+    imgsz = TILE if args.small else args.imgsz
+    if imgsz % TILE:
+        raise UserError(f"--imgsz {imgsz}: give a multiple of {TILE}")
     rounds = 2 if args.small else args.rounds
     steps = {name: compare(name, imgsz, args.batch_size, rounds) for name in MODELS[:1 if args.small else None]}
     boxes = SMALL_BOXES if args.small else BOXES
@@ -76,10 +79,11 @@ def dense(name: str, assign: str, count: str, imgsz: int) -> Row:
     """Milliseconds, and MiB above what was held before, of the loss and its gradient on one image of many boxes."""
     model = make_model(name, assign)
     with torch.no_grad():
-        raw = model(torch.rand(1, 3, imgsz, imgsz))
-    for maps in raw.maps.values():
-        for level in maps:
-            level.requires_grad_()
+        small = model(torch.rand(1, 3, TILE, TILE))
+    # Side by side, not computed at full size: memory that such a pass leaves behind would hide what the loss takes.
+    times = imgsz // TILE
+    raw = Raw({word: tuple(m.repeat(1, 1, times, times, *[1] * (m.dim() - 4)).requires_grad_() for m in maps)
+               for word, maps in small.maps.items()}, (imgsz, imgsz))
     crowd = random_targets(1, int(count), imgsz)
     seconds = []
 
