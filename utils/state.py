@@ -77,8 +77,9 @@ def end_run(folder: Path) -> None:
     """Reduce weights/last.pt of a run that has ended to its weights; there is nothing to go on from any more."""
     weights = folder / "weights"
     last = load_checkpoint(weights / "last.pt")
-    last["job"] = last.pop("train")["job"]  # should another process fail now, the restart finds nothing left to do
-    save_checkpoint(last, weights / "last.pt")
+    if not has_ended(last):
+        last["job"] = last.pop("train").get("job", "")  # should another process fail now, nothing is left to do
+        save_checkpoint(last, weights / "last.pt")
     (weights / "previous.pt").unlink(missing_ok=True)
 
 

@@ -15,7 +15,7 @@ from tests.scripts.trainings import assert_same_end, words
 from tests.tiny import tiny_data
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
-from utils.state import find_run, has_ended, open_run
+from utils.state import end_run, find_run, has_ended, open_run
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +114,13 @@ def test_a_job_that_is_started_anew_finds_its_own_run(tmp_path, monkeypatch, cap
     assert "another" in capsys.readouterr().out  # damaged: told, and no reason to begin anew
     assert has_ended(found("done")[1])  # and is not trained once more
     assert found("nobody's") == (None, None)
+
+
+def test_a_run_is_ended_once_or_twice_alike(tmp_path):
+    last = tmp_path / "weights/last.pt"
+    save_checkpoint({"train": {"job": "mine", "epoch": 3}, "epoch": 3}, last)
+    save_checkpoint({"train": {"job": "mine", "epoch": 2}, "epoch": 2}, last.with_name("previous.pt"))
+    for _ in range(2):
+        end_run(tmp_path)
+        assert {k: v for k, v in load_checkpoint(last).items() if k != "format"} == {"epoch": 3, "job": "mine"}
+        assert not last.with_name("previous.pt").exists()
