@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -108,7 +109,7 @@ def prepare(image: np.ndarray, size: tuple[int, int], runtime: Runtime) -> tuple
     """BGR (H, W, 3) -> RGB (1, 3, h, w) uint8 and its letterbox; as little padding as the file allows."""
     placed, transform = letterbox(image, size, auto=runtime.fixed_size is None, stride=max(runtime.strides),
                                   antialias=True)
-    return torch.from_numpy(np.ascontiguousarray(placed[..., ::-1].transpose(2, 0, 1)))[None], transform
+    return torch.from_numpy(cv2.cvtColor(placed, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)[None], transform
 
 
 def place(frame: Frame) -> str:

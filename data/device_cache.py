@@ -145,11 +145,13 @@ class DeviceLoader(Loader):
                                jitter=torch.compile(jitter_colours, dynamic=True), pixels=sys.maxsize)
 
     def _draw(self, plans: PlanBatch) -> Batch:
-        images = self._render(plans.to(self.device), self.images.block, self._room(plans))
-        return Batch(images, plans.targets, plans.image_ids, plans.letterboxes)
+        return self._batch(self._render(plans.to(self.device), self.images.block, self._room(plans)), plans)
 
     def _room(self, plans: PlanBatch) -> Tensor:
-        return torch.empty((len(plans), 3, *plans.frame), dtype=torch.uint8, device=self.device)
+        return torch.empty((len(plans), *plans.frame, 3), dtype=torch.uint8, device=self.device)
+
+    def _batch(self, images: Tensor, plans: PlanBatch) -> Batch:
+        return Batch(images.permute(0, 3, 1, 2), plans.targets, plans.image_ids, plans.letterboxes)
 
     def _start(self, plans: PlanBatch) -> "tuple[Batch, torch.cuda.Event]":
         """Begin to draw a batch beside the steps that compute; the event says when it is there.
@@ -162,7 +164,7 @@ class DeviceLoader(Loader):
         with torch.cuda.stream(self._stream):
             self._render(plans.to(self.device), self.images.block, images)
             drawn = self._stream.record_event()
-        return Batch(images, plans.targets, plans.image_ids, plans.letterboxes), drawn
+        return self._batch(images, plans), drawn
 
     def _finish(self, batch: Batch, drawn: "torch.cuda.Event") -> Batch:
         """The batch, once the stream of the steps waits for it; this process does not."""

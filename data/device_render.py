@@ -23,7 +23,7 @@ PIXELS = 1 << 22  # drawn at a time: temporaries stay below half a GiB whatever 
 
 def render(plans: PlanBatch, block: Tensor, images: Tensor, *, draw: "Callable[..., Tensor] | None" = None,
            jitter: "Callable[..., Tensor] | None" = None, pixels: int = PIXELS) -> Tensor:
-    """Draw `plans` onto `images` (B, 3, H, W) uint8 RGB and return them; `block` (P, 3) uint8 holds the sources.
+    """Draw `plans` onto `images` (B, H, W, 3) uint8 RGB and return them; `block` (P, 3) uint8 holds the sources.
 
     All lie on one device. draw, jitter: `draw_layers` and `jitter_colours`, or what torch.compile made of them, which
     needs no temporaries: then let `pixels`, the most that are drawn at a time, be as many as there are.
@@ -44,7 +44,7 @@ def render(plans: PlanBatch, block: Tensor, images: Tensor, *, draw: "Callable[.
         for k in range(0, samples, step):
             images[k:k + step] = jitter(frames[k:min(k + step, samples)], plans.tables[k:k + step])
     else:
-        images.copy_(frames[:samples].flip(-1).permute(0, 3, 1, 2))
+        images.copy_(frames[:samples].flip(-1))
     for k in range(0, len(plans.pasted), step):
         pasted = plans.pasted[k:k + step]
         shown = mirror(images.index_select(0, pasted), plans.mirrored[k:k + step])
@@ -128,14 +128,14 @@ def mix(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
 
 
 def mirror(images: Tensor, bits: Tensor) -> Tensor:
-    """Images (C, 3, H, W) that show their own mirror image where a bit of (C, H, ceil(W / 8)) is set."""
+    """Images (C, H, W, 3) that show their own mirror image where a bit of (C, H, ceil(W / 8)) is set."""
     places = torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)
-    where = (bits.unsqueeze(-1) >> places & 1).flatten(2)[..., :images.shape[3]].bool()  # (C, H, W)
-    return torch.where(where.unsqueeze(1), images.flip(3), images)
+    where = (bits.unsqueeze(-1) >> places & 1).flatten(2)[..., :images.shape[2]].bool()  # (C, H, W)
+    return torch.where(where.unsqueeze(-1), images.flip(2), images)
 
 
 def jitter_colours(frames: Tensor, tables: Tensor) -> Tensor:
-    """(B, H, W, 3) BGR -> (B, 3, H, W) RGB, uint8: hue, saturation and value through tables (B, 3, 256) uint8.
+    """(B, H, W, 3) BGR -> (B, H, W, 3) RGB, uint8: hue, saturation and value through tables (B, 3, 256) uint8.
 
     Hue, saturation and value are OpenCV's 8-bit ones, by its own fixed-point rule: hue in steps of two degrees.
     """
@@ -155,12 +155,12 @@ def jitter_colours(frames: Tensor, tables: Tensor) -> Tensor:
     chroma = value * _look_up(new_saturation / 255, saturation + start)
     hue = hue + start
     # How far a channel lies below the value, of its chroma: a trapezium over the hue circle of six.
-    planes = []
+    colours = []
     for channel in (5, 3, 1):
         place = (new_hue / 30 + channel) % 6
         share = torch.minimum(place, 4 - place).clamp(0, 1)
-        planes.append((value - chroma * _look_up(share, hue)).to(torch.uint8))
-    return torch.stack(planes, 1)
+        colours.append((value - chroma * _look_up(share, hue)).to(torch.uint8))
+    return torch.stack(colours, -1)
 
 
 def _look_up(table: Tensor, index: Tensor) -> Tensor:

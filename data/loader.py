@@ -76,7 +76,7 @@ class EpochBatches(Sampler[list[Key]]):
 class Packed:
     """A batch on its way from a worker: all but the pixels, which wait in place `slot` of a ring, or come along.
 
-    boxes (B, M, 4), labels, ignore, valid (B, M) as in `PackedTargets`; shape: (B, 3, H, W).
+    boxes (B, M, 4), labels, ignore, valid (B, M) as in `PackedTargets`; shape: of the pixels, (B, H, W, 3).
     """
 
     slot: int
@@ -90,10 +90,10 @@ class Packed:
     letterboxes: list[Letterbox]
 
     def unpack(self, ring: BatchRing | None) -> Batch:
-        """The batch that a training or an evaluation reads."""
+        """The batch that a training or an evaluation reads, its images (B, 3, H, W) in channels-last order."""
         images = ring.tensor(self.slot, self.shape) if self.images is None else self.images
         targets = PackedTargets(*map(torch.from_numpy, (self.boxes, self.labels, self.ignore, self.valid)))
-        return Batch(images, targets, self.image_ids, self.letterboxes)
+        return Batch(images.permute(0, 3, 1, 2), targets, self.image_ids, self.letterboxes)
 
 
 class BatchMaker(Dataset):
@@ -104,7 +104,7 @@ class BatchMaker(Dataset):
 
     def __getitem__(self, request: tuple[int, list[Key]]) -> Packed:
         slot, keys = request
-        shape = (len(keys), 3, *self.dataset.frame(keys[0]))
+        shape = (len(keys), *self.dataset.frame(keys[0]), 3)
         room = None if self.ring is None else self.ring.array(slot, shape)
         images = torch.empty(shape, dtype=torch.uint8) if room is None else None
         samples = self.dataset.draw(keys, images.numpy() if room is None else room)

@@ -58,23 +58,22 @@ class Scratch:
         return Scratch, ()
 
 
-def render_plan(plan: Plan, load: LoadImage, size: Size, config: AugmentConfig,
-                scratch: Scratch | None = None) -> tuple[Array, set[int]]:
-    """Draw a plan: the frame (S, S, 3) RGB uint8, and the indices of images that `load` could not give.
-
-    The frame lies in `scratch` where that is given: until the next plan is drawn with it.
-    """
+def render_plan(plan: Plan, load: LoadImage, size: Size, config: AugmentConfig, scratch: Scratch | None = None,
+                out: Array | None = None) -> tuple[Array, set[int]]:
+    """Draw a plan: the frame (S, S, 3) RGB uint8, in `out` where given; the indices of images that `load` could not
+    give."""
     scratch = scratch or Scratch()
-
-    def coloured(image: Array) -> Array:
-        return adjust_hsv(image, plan.hsv, scratch.take("coloured", *image.shape))
-
+    if out is None:
+        out = np.empty((*frame_sides(size), 3), np.uint8)
     drawn = [_draw(layer, size, load, config.fill, scratch, str(k)) for k, layer in enumerate(plan.layers)]
     damaged = set().union(*(missing for _, _, missing in drawn))
     if len(drawn) == 1 and drawn[0][1] > 1:  # colours act on each pixel alone: change them while there are fewer
-        return _enlarged(coloured(drawn[0][0]), drawn[0][1], size, scratch, "frame"), damaged
+        (image, zoom, _), = drawn
+        image = adjust_hsv(image, plan.hsv, scratch.take("coloured", *image.shape))
+        np.copyto(out, _enlarged(image, zoom, size, scratch, "frame"))
+        return out, damaged
     frames = [_enlarged(image, zoom, size, scratch, f"frame {k}") for k, (image, zoom, _) in enumerate(drawn)]
-    return coloured(frames[0] if len(frames) == 1 else mixup(*frames, plan.blend)), damaged
+    return adjust_hsv(frames[0] if len(frames) == 1 else mixup(*frames, plan.blend), plan.hsv, out), damaged
 
 
 def plan_labels(plan: Plan, labels_of: Callable[[int], Labels], size_of: Callable[[int], tuple[int, int]], size: Size,

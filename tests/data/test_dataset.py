@@ -106,11 +106,11 @@ def test_a_batch_is_its_samples_one_by_one(tmp_path, augment):
     records = make_records(tmp_path, SIZES)
     Path(records[2].path).write_bytes(b"\xff\xd8 not a picture")
     dataset, keys = DetectionDataset(records, 64, augment), [(1, k) for k in range(len(SIZES))]
-    room = np.empty((len(keys), 3, 64, 64), np.uint8)
+    room = np.empty((len(keys), 64, 64, 3), np.uint8)
     drawn = dataset.draw(keys, room)
     assert any(sample.ignore.any() for sample in drawn)  # of the damaged image, which nothing knew before
-    for key, planes, sample in zip(keys, room, drawn, strict=True):
-        assert np.array_equal(sample.image, planes.transpose(1, 2, 0)) and np.shares_memory(sample.image, planes)
+    for key, image, sample in zip(keys, room, drawn, strict=True):
+        assert np.array_equal(sample.image, image) and np.shares_memory(sample.image, image)
         assert _same(sample, dataset[key])
 
 

@@ -35,6 +35,7 @@ def _same(ours, theirs, images=True):
         assert torch.equal(getattr(ours.targets, name), getattr(theirs.targets, name)), name
     assert ours.image_ids == theirs.image_ids and ours.letterboxes == theirs.letterboxes
     assert ours.images.shape == theirs.images.shape and ours.images.dtype == theirs.images.dtype == torch.uint8
+    assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in (ours, theirs))
     assert not images or torch.equal(ours.images, theirs.images)
 
 

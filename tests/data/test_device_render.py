@@ -65,9 +65,8 @@ def _pack(plans: list[Plan], images: DeviceImages, frame=(S, S)) -> PlanBatch:
 
 def _draw(plans: list[Plan], images: DeviceImages, frame=(S, S), **options) -> np.ndarray:
     """(B, H, W, 3)"""
-    out = torch.empty((len(plans), 3, *frame), dtype=torch.uint8)
-    render(_pack(plans, images, frame), images.block, out, **options)
-    return out.permute(0, 2, 3, 1).numpy()
+    out = torch.empty((len(plans), *frame, 3), dtype=torch.uint8)
+    return render(_pack(plans, images, frame), images.block, out, **options).numpy()
 
 
 def _images(config: AugmentConfig, store: Store | None = None) -> DeviceImages:
@@ -163,7 +162,7 @@ def test_colours_follow_opencv_on_every_kind_of_pixel(gains):
     pixels[:, :100] = np.clip(pixels[:, :100, :, :1].astype(int) + rng.integers(-5, 6, (2, 100, 150, 3)), 0, 255)
     pixels[:, :2] = pixels[:, :2, :, :1]  # greys
     tables = np.stack([colour_tables(gains), colour_tables((1.0, 1.0, 1.0))])
-    got = jitter_colours(torch.from_numpy(pixels), torch.from_numpy(tables)).permute(0, 2, 3, 1).numpy()
+    got = jitter_colours(torch.from_numpy(pixels), torch.from_numpy(tables)).numpy()
     want = adjust_hsv(pixels[0], gains) if gains != (1.0, 1.0, 1.0) else cv2.cvtColor(
         cv2.cvtColor(pixels[0], cv2.COLOR_BGR2HSV), cv2.COLOR_HSV2RGB)
     assert np.abs(got[0].astype(int) - want).max() <= 1
@@ -177,7 +176,7 @@ def test_pasted_objects_are_their_mirror_images():
     pasted = replace(NOTHING, pasted=(outline, outline + (24.0, 5)))
     packed = pack_plans([(plans[0], NOTHING, 0), (plans[1], pasted, 1), (plans[2], NOTHING, 2)], frame, images.layout)
     plain = _draw(plans, images, frame)
-    got = render(packed, images.block, torch.empty(3, 3, *frame, dtype=torch.uint8)).permute(0, 2, 3, 1).numpy()
+    got = render(packed, images.block, torch.empty(3, *frame, 3, dtype=torch.uint8)).numpy()
     assert np.array_equal(got[[0, 2]], plain[[0, 2]])
     assert np.array_equal(got[1], draw_pasted(plain[1].copy(), pasted.pasted)) and not np.array_equal(got[1], plain[1])
 
@@ -200,8 +199,8 @@ def test_drawing_asks_nothing_of_the_device(name):
     images = _images(config)
     plans = pack_plans([(plan, replace(NOTHING, pasted=(np.eye(3, 2) * 50,)), 0) for plan in _plans(config, 4)],
                        (S, S), images.layout).to("meta")
-    out = render(plans, images.block.to("meta"), torch.empty(4, 3, S, S, dtype=torch.uint8, device="meta"))
-    assert out.is_meta and out.shape == (4, 3, S, S)
+    out = render(plans, images.block.to("meta"), torch.empty(4, S, S, 3, dtype=torch.uint8, device="meta"))
+    assert out.is_meta and out.shape == (4, S, S, 3)
 
 
 @pytest.mark.slow

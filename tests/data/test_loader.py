@@ -53,6 +53,7 @@ def test_batches_have_the_promised_form(index):
     assert sorted(i for b in batches for i in b.image_ids) == list(range(100, 109))
     for batch in batches:
         assert batch.images.shape[1:] == (3, 64, 64) and batch.images.dtype == torch.uint8
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
         targets = batch.targets
         assert targets.boxes.shape[:2] == targets.labels.shape == targets.valid.shape
         assert not (targets.valid & targets.ignore).any()
@@ -104,6 +105,7 @@ def test_evaluation_sees_each_image_once_and_boxes_come_back(index, rect, worker
             assert transform.original == (record.height, record.width)
             sample = loader.dataset[0, image_id - 100]
             assert np.array_equal(batch.images[k].permute(1, 2, 0).numpy(), sample.image)
+            assert batch.images.is_contiguous(memory_format=torch.channels_last)
             assert transform.input == tuple(batch.images.shape[2:])
             back = transform.inverse(targets.boxes)
             assert np.allclose(back.numpy(), record.boxes, atol=1e-3)
