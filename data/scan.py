@@ -82,11 +82,15 @@ def _compare_sizes(found: Unchecked, sizes: np.ndarray, turned: np.ndarray, usab
 
 def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
                   report: ScanReport) -> tuple[np.ndarray, np.ndarray]:
-    """(boxes (M, 4) in pixels, positions of labels to keep); a label counts for its first fault only."""
-    frame = sizes[found.image][:, [1, 0, 1, 0]].astype(np.float64)  # (M, 4): width, height, width, height
+    """(boxes (M, 4) in pixels, positions of labels to keep); a label counts for its first fault only.
+
+    Few arrays of (M, 4) float64 live at a time: each is 28 MB for COCO.
+    """
+    frame = sizes.astype(np.float64)[:, [1, 0, 1, 0]][found.image]  # (M, 4): width, height, width, height
     boxes = found.boxes * frame if found.normalised else found.boxes
     swapped = (boxes[:, 2:] < boxes[:, :2]).any(1)
-    boxes = np.concatenate((np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])), 1)
+    if swapped.any():
+        boxes = np.concatenate((np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])), 1)
     keep = usable[found.image]
 
     def leave_out(kind: str, fault: np.ndarray, detail: str = "") -> None:
@@ -105,7 +109,7 @@ def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
             raise UserError(f"{_where(found, 0)}: x y width height should be fractions of the image, here and in all "
                             f"this split they are not; divide pixels by the image's size, percent by 100")
         leave_out("not_fractions", foreign)
-    inside = np.clip(boxes, 0, frame)
+    inside = np.clip(boxes, 0, frame, out=frame)
     no_area = (inside[:, 2:] - inside[:, :2] <= 0).any(1)
     leave_out("no_area", no_area)
     turned = np.flatnonzero(keep & swapped)
@@ -115,9 +119,10 @@ def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
     far = np.flatnonzero(keep & (reach > ROUNDING))
     if len(far):
         report.add("clipped", f"{_where(found, far[0])}, by {reach[far[0]]:.1f} px", len(far))
-    boxes = np.where((reach > ROUNDING)[:, None], inside, boxes) if found.exact else inside
-    leave_out("duplicate", _repeats(found, boxes))
-    return boxes, np.flatnonzero(keep)
+    if found.exact:
+        np.copyto(inside, boxes, where=(reach <= ROUNDING)[:, None])
+    leave_out("duplicate", _repeats(found, inside))
+    return inside, np.flatnonzero(keep)
 
 
 def _outlines(found: Unchecked, sizes: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -34,8 +34,8 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     to_label = {category: label for label, category in enumerate(category_ids)}
     labels = [file.labels(to_label, left_out) for file in files]
     before = np.cumsum([0, *(len(f.paths) for f in files[:-1])])
-    image = np.concatenate([part[0] + start for part, start in zip(labels, before, strict=True)])
-    label, crowd, numbers = (np.concatenate([part[k] for part in labels]) for k in (1, 2, 3))
+    image = _joined([part[0] + start for part, start in zip(labels, before, strict=True)])
+    label, crowd, numbers = (_joined([part[k] for part in labels]) for k in (1, 2, 3))
     boxes = numbers[:, :4].copy()
     boxes[:, 2:] += boxes[:, :2]
     report.notes += source.notes
@@ -120,7 +120,7 @@ class _File:
         The others are counted.
         """
         place = {image: position for position, image in enumerate(self.ids)}
-        key, kind, crowd, seen = np.array(self.codes, np.int32).reshape(-1, 4).T
+        key, kind, crowd, seen = np.frombuffer(self.codes, np.int32).reshape(-1, 4).T  # as they are: no second copy
         image = np.array([place.get(k, -1) for k in self.keys], np.int64)[key]
         label = np.array([to_label.get(k, -1) for k in self.kinds], np.int64)[kind]
         other = np.array([k in left_out for k in self.kinds], bool)[kind]
@@ -133,9 +133,15 @@ class _File:
                 said = list(names[1])[names[0][rows[0]]]
                 self.report.add(word, f"{self.entry} annotation {seen[rows[0]]} ({name} {said})", len(rows))
         keep = np.flatnonzero((image >= 0) & (label >= 0))
-        numbers = np.array(self.numbers, np.float64).reshape(-1, 6)[keep]
+        numbers = np.frombuffer(self.numbers, np.float64).reshape(-1, 6)
+        numbers = numbers if len(keep) == len(numbers) else numbers[keep]
         outlines = [] if self.outlines is None else [self.outlines[i] for i in keep]
         return image[keep], label[keep], crowd[keep].astype(bool), numbers, outlines
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """All parts end to end; a single one as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _outline(segmentation: Any) -> np.ndarray:

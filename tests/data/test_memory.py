@@ -13,9 +13,6 @@ from tests.data import makers
 from tests.running import run
 
 LIMIT = 300.0  # MiB for an index of COCO's size in a process, imports included: the issue's own number
-# MiB while the JSON itself is read for the first time. NOT under LIMIT: 303 to 324 were measured for a moment, in
-# which the columns of the file and their checked copies stand side by side; json.loads alone took 2,630.
-FIRST = 400.0
 GROWTH = 4.0  # MiB that a process may own more after four further epochs: allocators keep a page here and there
 COPY = 12.0  # MiB that a worker over 118k images may own more than one over 64: the index itself is 50
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="needs Linux's /proc")
@@ -189,5 +186,4 @@ def test_reading_a_coco_file_of_full_size(tmp_path):
     first, second = measure(READ, yaml, limit=600), measure(READ, yaml)
     print(f"first reading {first}, from the cache {second}")
     assert first["images"] == second["images"] == 118287 and first["boxes"] == second["boxes"] > 850000
-    assert max(second["peak"], second["held"], first["held"]) < LIMIT, (first, second)
-    assert first["peak"] < FIRST, first
+    assert max(first["peak"], first["held"], second["peak"], second["held"]) < LIMIT, (first, second)
