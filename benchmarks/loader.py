@@ -166,8 +166,8 @@ def write_page(result: Row) -> str:
             f"{result['cores']} cores; {versions}.", "",
             f"Batches of {result['batch']} at {result['imgsz']} px of {result['images']} image files "
             f"({result['source']}): decode, mosaic, affine, HSV, flip, to uint8 tensors. {programs}; medians of "
-            "alternating rounds of one epoch, (slowest to fastest). Uncached: each of our rounds begins with nothing "
-            "decoded."]
+            "alternating rounds of one epoch, (slowest to fastest). A round lasts until all workers rest: those of a "
+            "peer may go on with the next epoch. Uncached: each of our rounds begins with nothing decoded."]
     if result["small"]:
         text += ["", "**Made with `--small`: tiny sizes that only show that the program runs.**"]
     rows = []

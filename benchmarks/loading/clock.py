@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 TICK = os.sysconf("SC_CLK_TCK")
+REST = 0.5  # seconds without work after which workers are taken to have nothing to do
+WORK = 0.015  # CPU seconds that are not the mere asking for them
 UNCOUNTED = 2  # epochs: the first starts workers and touches memory, the second the rest of a ring that holds more
 
 
@@ -32,10 +34,25 @@ def serve(loader: Iterable, images_of: Callable[[Any], int], **facts: Any) -> No
 
 
 def epoch(loader: Iterable, images_of: Callable[[Any], int]) -> dict[str, float]:
-    """Time one pass over a loader, in seconds: of the clock, and of this process and its workers together."""
+    """Time one pass over a loader, in seconds: of the clock, and of this process and its workers together.
+
+    Some loaders' workers go on with batches of the next pass. They are waited for: an epoch then costs what it costs to
+    make as many batches as were taken, and nobody works in the other side's round.
+    """
     wall, cpu = time.perf_counter(), cpu_seconds()
     images = sum(map(images_of, loader))
-    return {"images": images, "wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
+    ended, spent = rest()
+    return {"images": images, "wall": ended - wall, "cpu": spent - cpu}
+
+
+def rest() -> tuple[float, float]:
+    """Wait until all workers rest: when they last worked, and all CPU seconds by then."""
+    worked, spent = time.perf_counter(), cpu_seconds()
+    while time.perf_counter() - worked < REST:
+        time.sleep(0.02)
+        if cpu_seconds() - spent > WORK:
+            worked, spent = time.perf_counter(), cpu_seconds()
+    return worked, spent
 
 
 def cpu_seconds() -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import loader
-from benchmarks.loading.clock import cpu_seconds
+from benchmarks.loading.clock import cpu_seconds, epoch
 from benchmarks.loading.ours import Epochs, make_loader
 from benchmarks.peers import find_peer, yolo_rows
 from tests.data.pictures import make_records
@@ -85,3 +85,15 @@ def test_cpu_time_counts_children_that_live_and_that_have_ended():
         alive = others() - since
         child.communicate(b"\n")
     assert alive > 0.01 and others() - since >= alive - 0.02
+
+
+def test_a_round_pays_for_what_its_workers_go_on_with():
+    code = "import time\nprint(1, flush=True)\nwhile time.process_time() < 0.4: pass\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        found = epoch([range(3), range(2)], len)
+        assert child.poll() is None  # it waits, but does nothing
+        child.communicate(b"\n")
+    assert found["images"] == 5 and found["cpu"] > 0.25 and 0.25 < found["wall"] < 10
+    idle = epoch([range(3)], len)
+    assert idle["cpu"] < 0.2 and idle["wall"] < 0.2  # the waiting itself is nobody's
