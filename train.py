@@ -320,7 +320,7 @@ def validate(job: Job, run: Training) -> dict[str, float]:
     model = run.ema.model
 
     def predict(images: Tensor, targets) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        raw = model(images.contiguous(memory_format=torch.channels_last))
+        raw = model(images)
         return *model.decode(raw), model.loss(raw, targets)
 
     result = val.evaluate(predict, model.select, job.stop.between(job.val_loader), job.held, device=run.device,
