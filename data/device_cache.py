@@ -6,11 +6,9 @@ process holds the whole dataset on its own device, since any image may stand bes
 Legend: n images, S longest side of an image as it is held, P pixels of all of them together.
 """
 
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -25,6 +23,7 @@ from data.device_render import draw_layers, jitter_colours, render
 from data.images import ImageStore, shrink
 from data.letterbox import FILL
 from data.loader import EpochBatches, Loader, in_workers, started
+from data.threads import in_threads
 from utils.errors import UserError
 from utils.structures import Batch
 
@@ -53,12 +52,11 @@ class DeviceImages:
         ends = np.append(starts, self.layout.pixels)[[*groups[1:], len(starts)]]
         staging = torch.empty((int((ends - starts[groups]).max()), 3), dtype=torch.uint8,
                               pin_memory=self.block.is_cuda)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for first, last in zip(groups, [*groups[1:], len(starts)], strict=True):
-                start = starts[first]
-                read = partial(self._read, store, staging.numpy(), start)
-                count = max(pool.map(read, range(first, last))) - start
-                self.block[start:start + count].copy_(staging[:count])
+        for first, last in zip(groups, [*groups[1:], len(starts)], strict=True):
+            start = starts[first]
+            read = partial(self._read, store, staging.numpy(), start)
+            count = max(in_threads(read, range(first, last))) - start
+            self.block[start:start + count].copy_(staging[:count])
 
     def _read(self, store: ImageStore, staging: np.ndarray, start: int, index: int) -> int:
         """Put an image and its copies at their place in `staging`, whose first pixel is number `start`; their end."""

@@ -11,7 +11,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from data import image_cache
 from data.headers import mend_jpeg
 from data.pool import DecodedPool
 from data.records import Record, RecordTable
+from data.threads import in_threads
 from utils.errors import UserError
 
 Scale = tuple[float, float]  # (x, y): pixels of the decoded image per pixel of the original frame
@@ -228,9 +228,8 @@ class ImageStore:
             for index in run:
                 write(index, self._read(index, tuple(self.held[index].tolist()), whole))
 
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for _ in threads.map(read, runs):
-                pass
+        for _ in in_threads(read, runs):
+            pass
 
 
 class _Buffer(threading.local):
