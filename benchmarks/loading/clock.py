@@ -14,7 +14,7 @@ from typing import Any
 
 TICK = os.sysconf("SC_CLK_TCK")
 REST = 0.5  # seconds without work after which workers are taken to have nothing to do
-WORK = 0.015  # CPU seconds that are not the mere asking for them
+WORK = 0.015  # CPU seconds of workers that are more than waking up to look for requests
 UNCOUNTED = 2  # epochs: the first starts workers and touches memory, the second the rest of a ring that holds more
 
 
@@ -39,26 +39,27 @@ def epoch(loader: Iterable, images_of: Callable[[Any], int]) -> dict[str, float]
     Some loaders' workers go on with batches of the next pass. They are waited for: an epoch then costs what it costs to
     make as many batches as were taken, and nobody works in the other side's round.
     """
-    wall, cpu = time.perf_counter(), cpu_seconds()
+    wall, own, theirs = time.perf_counter(), time.process_time(), worker_seconds()
     images = sum(map(images_of, loader))
+    own = time.process_time() - own  # looking at workers while they come to rest is no work
     ended, spent = rest()
-    return {"images": images, "wall": ended - wall, "cpu": spent - cpu}
+    return {"images": images, "wall": ended - wall, "cpu": own + spent - theirs}
 
 
 def rest() -> tuple[float, float]:
-    """Wait until all workers rest: when they last worked, and all CPU seconds by then."""
-    worked, spent = time.perf_counter(), cpu_seconds()
+    """Wait until all workers rest: when they last worked, and their CPU seconds by then."""
+    worked, spent = time.perf_counter(), worker_seconds()
     while time.perf_counter() - worked < REST:
         time.sleep(0.02)
-        if cpu_seconds() - spent > WORK:
-            worked, spent = time.perf_counter(), cpu_seconds()
+        if worker_seconds() - spent > WORK:
+            worked, spent = time.perf_counter(), worker_seconds()
     return worked, spent
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process, of its children that live, and of those that have ended."""
+def worker_seconds() -> float:
+    """CPU time of the children of this process, of those that live and those that have ended."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    total = ended.ru_utime + ended.ru_stime
     for children in Path("/proc/self/task").glob("*/children"):
         for pid in children.read_text().split():
             try:
