@@ -1,6 +1,7 @@
 """Errors that a user can act on: one sentence that names the thing and the cure."""
 
 import argparse
+import reprlib
 import sys
 from collections.abc import Callable
 
@@ -37,6 +38,20 @@ def run_script(main: Callable[[argparse.Namespace], object], parser: argparse.Ar
             raise
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 6, 6, 120, 120, 40
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """`repr` of something a user gave, for a message: at most `limit` characters, however large or nested it is, and
+    without control characters. Nothing is expanded beyond that, so structures of repeated aliases are safe to show."""
+    try:
+        text = _REPR.repr(value)
+    except Exception:  # an object whose own repr fails
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else text[:limit - 3] + "..."
 
 
 def nearest(word: str, choices: list[str]) -> str:
