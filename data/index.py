@@ -9,14 +9,13 @@ import numpy as np
 
 from data import cache as label_cache
 from data import shapes
-from data.formats import coco, voc, yolo
+from data.formats import reader
 from data.records import Record, RecordTable
 from data.report import ScanReport
 from data.scan import scan
 from data.source import Source, read_source
 from utils.errors import UserError
 
-READERS = {"coco": coco, "voc": voc, "yolo": yolo}
 SIZE_BINS = {"small": (0, 32 ** 2), "medium": (32 ** 2, 96 ** 2), "large": (96 ** 2, float("inf"))}  # COCO, in px^2
 
 
@@ -97,17 +96,17 @@ def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: 
 
 
 def _load(source: Source, cache: bool, polygons: bool) -> tuple[RecordTable, dict[str, Any], ScanReport]:
-    reader = READERS[source.format]
+    labels = reader(source.format)
     settings = (source.format, source.split, source.names, source.difficult, source.notes, polygons,
                 [str(p) for p in (*source.entries, *source.image_folders)])
-    key = label_cache.digest(settings, reader.inputs(source)) if cache else ""
+    key = label_cache.digest(settings, labels.inputs(source)) if cache else ""
     name = f"{source.yaml.stem}-{source.split}{'-polygons' if polygons else ''}.cache.npz"
     places = label_cache.places(source.root, name)
     known = label_cache.load(places, key) if cache else None
     if known is not None:
         return known
     report = ScanReport()
-    found = reader.read(source, report, polygons)
+    found = labels.read(source, report, polygons)
     if found.paths and report.count("missing_label") == len(found.paths) and source.split != "test":
         raise UserError(f"{source.yaml}: not one label file for the {len(found.paths)} images of `{source.split}:`; "
                         f"put them where the first is looked for, {found.label_files[0]}, or correct `format`")

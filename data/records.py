@@ -6,7 +6,7 @@ continuous: a box over the whole of a 640 x 480 image is (0, 0, 640, 480). Where
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import overload
 
 import numpy as np
@@ -185,6 +185,16 @@ class RecordTable(Sequence[Record]):
                      for name in ("image_ids", "sizes", "windows", "full_sizes")}
         return RecordTable(paths=self.paths[letters], path_ends=path_ends, ends=ends, **per_image,
                            **self.label_columns(picked))
+
+    def repeat_for_classes(self, rows: np.ndarray, classes: int) -> "RecordTable":
+        """A table in which the labels where `rows` (M,) bool stand once for each class, end to end."""
+        counts = np.where(rows, classes, 1)
+        columns = self.label_columns(np.repeat(np.arange(len(rows)), counts))
+        first = np.cumsum(counts) - counts
+        step = np.arange(counts.sum()) - np.repeat(first, counts)
+        columns["labels"] = np.where(np.repeat(rows, counts), step, columns["labels"])
+        ends = np.concatenate(([0], np.cumsum(counts)))[self.ends]
+        return replace(self, ends=ends.astype(np.int64), **columns)
 
     def label_columns(self, picked: np.ndarray) -> dict[str, np.ndarray | None]:
         """The label arrays and polygons of the labels at these positions, by the names of the fields."""

@@ -53,6 +53,8 @@ def scan(found: Unchecked, report: ScanReport) -> RecordTable:
     report.images, report.background = len(table), int((per_image == 0).sum())
     report.ignored = int(table.ignore.sum())
     report.boxes = len(table.labels) - report.ignored
+    if found.all_classes is not None and found.all_classes[keep].any():  # COCO's protocol ignores class by class
+        table = table.repeat_for_classes(found.all_classes[keep], len(found.names))
     return table
 
 

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.formats.raw import image_files
+from data import formats
+from data.formats.raw import image_files, read_lines
 from utils.config import CFG_ROOT, find_config, read_yaml
 from utils.errors import UserError, nearest
 
 PROJECT = CFG_ROOT.parent
 SPLITS = ("train", "val", "test")
 KEYS = ["path", *SPLITS, "names", "nc", "format", "difficult", "size", "seed", "scene"]
-FORMATS = ["coco", "voc", "yolo", "shapes"]
+FORMATS = [*formats.READERS, "shapes"]
+SEEN = 50  # images whose labels tell the format
 
 
 @dataclass
@@ -62,7 +64,10 @@ def read_source(data: str | Path, split: str) -> Source:
         return source
     for entry in config[split] if isinstance(config[split], list) else [config[split]]:
         _add_entry(source, config, entry)
-    source.format = source.format or _guess_format(source.entries)
+    source.format = source.format or formats.guess(source.entries[0], _first_images(source))
+    if source.format == "yolo" and source.image_folders:
+        raise UserError(f"{source.yaml}: the labels of YOLO lie in `labels` for `images`: give `{split}:` the folder "
+                        "of images alone")
     if source.format == "coco" and not source.image_folders:
         source.image_folders = [_image_folder(root, entry) for entry in source.entries]
     if not config.get("path"):
@@ -75,13 +80,14 @@ def _add_entry(source: Source, config: dict[str, Any], entry: Any) -> None:
     if isinstance(entry, dict):
         if set(entry) != {"images", "annotations"}:
             raise UserError(f"{source.yaml}: `{source.split}:` should be a path, a list of paths, or "
-                            f"{{images: folder, annotations: file.json}}; found {entry}")
+                            f"{{images: folder, annotations: file.json or folder}}; found {entry}")
         entry, images = entry["annotations"], entry["images"]
-        source.format = source.format or "coco"
         source.image_folders.append(_place(source, config, images))
     if not isinstance(entry, str):
         raise UserError(f"{source.yaml}: `{source.split}:` should be a path, found {entry!r}")
     source.entries.append(_place(source, config, entry))
+    if images is not None and not source.entries[-1].is_dir():
+        source.format = source.format or "coco"
     if source.image_folders and len(source.image_folders) != len(source.entries):
         raise UserError(f"{source.yaml}: in `{source.split}:` give `images` for every annotation file or for none")
 
@@ -163,16 +169,16 @@ def _notes(config: dict[str, Any]) -> list[str]:
     return sorted(notes)
 
 
-def _guess_format(entries: list[Path]) -> str:
-    first = entries[0]
-    if first.suffix == ".json":
-        return "coco"
-    if first.is_file():
-        return "voc" if first.parent.parent.name == "ImageSets" else "yolo"
-    if (first / "Annotations").is_dir() or (first.name == "Annotations" and any(first.glob("*.xml"))):
-        return "voc"
-    beside = next(iter(image_files(first)), None)
-    return "voc" if beside and Path(beside).with_suffix(".xml").exists() else "yolo"
+def _first_images(source: Source) -> list[str]:
+    """Some images of the first entry."""
+    entry = source.image_folders[0] if source.image_folders else source.entries[0]
+    if entry.is_dir():
+        return image_files(entry)[:SEEN]
+    if entry.suffix.lower() != ".txt":
+        return []
+    lines = read_lines(entry)[:SEEN]
+    bases = (entry.parent, source.root, Path.cwd())
+    return [str(base / line) for line in lines for base in bases if (base / line).exists()]
 
 
 def _image_folder(root: Path, annotations: Path) -> Path:

@@ -1,5 +1,32 @@
-"""Readers of label files, each with two functions.
+"""Readers of label files, a module each. A new format is a new module and its name in `READERS`.
 
+`recognises(entry, images) -> bool`: whether a split is theirs, from its file or folder and some of its images.
 `inputs(source) -> list[str]`: every file that the result depends on, for the cache to watch.
-`read(source, report) -> Unchecked`: the labels as the files have them; what cannot be read is counted in the report.
+`read(source, report, polygons) -> Unchecked`: the labels as the files have them; what cannot be read is counted in the
+report.
 """
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+READERS = ("coco", "voc", "yolo")  # the order in which they are asked; `yolo` takes what is nobody's
+
+
+class Reader(Protocol):
+    """What a module of this folder offers."""
+
+    recognises: Callable[[Path, list[str]], bool]
+    inputs: Callable[..., list[str]]
+    read: Callable[..., Any]
+
+
+def reader(name: str) -> Reader:
+    """The module of a format. They are imported when asked for, since `data.source` needs their names only."""
+    return import_module(f"data.formats.{name}")  # type: ignore[return-value]
+
+
+def guess(entry: Path, images: list[str]) -> str:
+    """The format of a split, from its first file or folder and the first of its images."""
+    return next(name for name in READERS if reader(name).recognises(entry, images))

@@ -19,6 +19,11 @@ from data.source import Source
 from utils.errors import UserError, nearest
 
 
+def recognises(entry: Path, images: list[str]) -> bool:
+    """An annotation file."""
+    return entry.suffix.lower() == ".json"
+
+
 def inputs(source: Source) -> list[str]:
     """The annotation files and what lies in the image folders."""
     return [str(e) for e in source.entries] + [p for folder in source.image_folders for p in image_files(folder)]

@@ -20,7 +20,8 @@ class Unchecked:
     areas (M,), NaN where not told; annotation_ids (M,); rows (M,): what a message calls the label, a `row_word` and
     this number. exact: a box that reaches less than a pixel out of its image is kept to the last digit, so that AP is
     COCO's own. polygons: where they were asked for and the format has them, an outline (k, 2) per label in the unit of
-    the boxes, k = 0 for a label without one.
+    the boxes, k = 0 for a label without one. all_classes (M,): ignore regions in which an object of any class may lie,
+    where the format has such; their label is 0.
     """
 
     paths: list[str]
@@ -40,6 +41,7 @@ class Unchecked:
     normalised: bool = False
     exact: bool = False
     polygons: list[np.ndarray] | None = None
+    all_classes: np.ndarray | None = None
 
 
 def join_outlines(parts: list[np.ndarray]) -> np.ndarray:

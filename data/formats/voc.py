@@ -18,6 +18,15 @@ from utils.errors import UserError, nearest
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
+def recognises(entry: Path, images: list[str]) -> bool:
+    """A list in ImageSets, a folder with Annotations, or images with XML files beside them."""
+    if entry.is_file():
+        return entry.parent.parent.name == "ImageSets"
+    if (entry / "Annotations").is_dir() or (entry.name == "Annotations" and any(entry.glob("*.xml"))):
+        return True
+    return bool(images) and Path(images[0]).with_suffix(".xml").exists()
+
+
 def inputs(source: Source) -> list[str]:
     """Lists, images and XML files."""
     pairs = _pairs(source, ScanReport())

@@ -17,9 +17,14 @@ from data.source import Source
 from utils.errors import UserError
 
 
+def recognises(entry: Path, images: list[str]) -> bool:
+    """What no other format knows."""
+    return True
+
+
 def inputs(source: Source) -> list[str]:
     """Lists, images and label files, those that are not there included: they may come."""
-    images = _images(source, ScanReport())
+    images = split_images(source, ScanReport())
     return [str(e) for e in source.entries if e.is_file()] + images + [label_file(p) for p in images]
 
 
@@ -28,7 +33,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     names = source.names or [f"class{i}" for i in range(source.nc or 0)]
     if not names:
         raise UserError(f"{source.yaml}: no `names` and no `nc`; add a line such as `names: [person, car]`")
-    images = _images(source, report)
+    images = split_images(source, report)
     files = [label_file(p) for p in images]
     parts: list[np.ndarray] = []  # of (rows, 6): class, x1, y1, x2, y2, line
     counts: list[int] = []
@@ -120,7 +125,8 @@ def _repaired(line: str, values: list[float]) -> list[float]:
     return values if usable else []
 
 
-def _images(source: Source, report: ScanReport) -> list[str]:
+def split_images(source: Source, report: ScanReport) -> list[str]:
+    """The images of folders and lists, each once."""
     found: list[str] = []
     for entry in source.entries:
         found += _listed(entry, source.root) if entry.is_file() else image_files(entry)
