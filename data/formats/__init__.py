@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-READERS = ("coco", "voc", "yolo")  # the order in which they are asked; `yolo` takes what is nobody's
+READERS = ("coco", "voc", "visdrone", "dota", "yolo")  # the order in which they are asked; `yolo` takes the rest
 
 
 class Reader(Protocol):

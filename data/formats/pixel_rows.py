@@ -1,0 +1,142 @@
+"""What the formats with a text file of pixel boxes per image share: which file is whose, and the rows of all of them.
+
+The labels of `.../images/a/b.png` lie in `.../<folder>/a/b.txt`, or in a folder of that name beside or in that of the
+image; a split `{images: folder, annotations: folder}` names both.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data.formats.raw import image_files
+from data.formats.yolo import label_file, split_images
+from data.report import ScanReport
+from data.source import Source
+from utils.errors import UserError
+
+HEAD = 1 << 13  # bytes of a label file that tell its format
+Parser = Callable[[str, str, ScanReport], list[tuple]]  # text, file, report -> rows
+
+
+def read_text(file: str | Path, limit: int = -1) -> str:
+    """A label file, or its first bytes. A byte order mark is no part of it; other bytes than UTF-8 stay apart."""
+    with open(file, "rb") as stream:  # noqa: PTH123  Path costs 2x here, and there may be 100k
+        data = stream.read(limit)
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return data.decode("utf-16", "replace") if wide else data.decode("utf-8-sig", "surrogateescape")
+
+
+def label_folders(images: Path, name: str) -> list[Path]:
+    """Folders with text files that may hold the labels of the images in a folder; `name`: a pattern for theirs.
+
+    They may lie one folder deeper: archives unpacked into a folder of their own name.
+    """
+    for base, inside in (_above(images), (images.parent, ""), (images, "")):
+        folders: list[Path] = []
+        for top in (f for f in _folders(base) if re.fullmatch(name, f.name, re.IGNORECASE)):
+            folders += [top / inside] if _has_text(top / inside) else [f / inside for f in _folders(top)]
+        if folders := [f for f in folders if _has_text(f)]:
+            return folders
+    return []
+
+
+def pairs(source: Source, name: str, report: ScanReport) -> list[tuple[str, str]]:
+    """(image, label file) of every image of the split; the label file may be missing."""
+    if source.image_folders:
+        return [(image, str(labels / Path(image).relative_to(folder).with_suffix(".txt")))
+                for labels, folder in zip(source.entries, source.image_folders, strict=True)
+                for image in image_files(folder)]
+    images = split_images(source, report)
+    places = {folder: _place(source, Path(folder), name) for folder in {os.path.dirname(i) for i in images}}  # noqa: PTH120
+    return [(image, str(places[os.path.dirname(image)] / f"{Path(image).stem}.txt")) for image in images]  # noqa: PTH120
+
+
+def sniff(entry: Path, images: Sequence[str], name: str, is_row: Callable[[str], bool | None]) -> bool:
+    """Whether the labels of some images are of a format. `labels` as of YOLO come first: data sets are converted in
+    place. is_row: of a line; None where it says nothing.
+    """
+    files = [f for f in map(label_file, images) if Path(f).is_file()]
+    if not files and images:
+        folders = label_folders(Path(images[0]).parent, name)
+        files = [str(folder / f"{Path(i).stem}.txt") for folder in folders for i in images]
+    if not files or not any(Path(f).is_file() for f in files):
+        files = sorted(map(str, entry.glob("*.txt")))[:len(images)] if entry.is_dir() else []
+    for file in files:
+        try:
+            answers = [is_row(line.strip()) for line in read_text(file, HEAD).splitlines()[:5]]
+        except OSError:
+            continue
+        known = [a for a in answers if a is not None]
+        if known:
+            return known[0]
+    return False
+
+
+def read_rows(found: list[tuple[str, str]], parse: Parser, report: ScanReport) -> tuple[list[tuple[str, str]],
+                                                                                        list[int], list[tuple]]:
+    """The pairs whose label file can be read or is missing; the position of each row's pair; the rows."""
+    kept: list[tuple[str, str]] = []
+    position: list[int] = []
+    rows: list[tuple] = []
+    for image, file in found:
+        try:
+            text = read_text(file)
+        except FileNotFoundError:
+            report.add("missing_label", f"{file} for {image}")
+            text = ""
+        except OSError as error:
+            report.add("corrupt_label", f"{file} ({error.strerror})")
+            continue
+        own = parse(text, file, report)
+        position += [len(kept)] * len(own)
+        rows += own
+        kept.append((image, file))
+    return kept, position, rows
+
+
+def numbers(words: Sequence[str]) -> list[float]:
+    """The words as finite numbers, none where one of them is not."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        return []
+    return values if all(abs(v) < 1e9 for v in values) else []
+
+
+def plain(name: str) -> str:
+    """A class name without what spellings differ in: capitals, hyphens, underscores and spaces."""
+    return re.sub(r"[-_\s]+", "", name).lower()
+
+
+def _place(source: Source, images: Path, name: str) -> Path:
+    """Where the labels of the images in a folder lie, or should lie."""
+    found = label_folders(images, name) or label_folders(images, "labels")
+    if len(found) > 1:
+        raise UserError(f"{source.yaml}: several folders may hold the labels of {images}: "
+                        f"{', '.join(map(str, found))}; say which, such as "
+                        f"`{source.split}: {{images: {images}, annotations: {found[0]}}}`")
+    if found or _has_text(images):
+        return [*found, images][0]
+    above, inside = _above(images)
+    return above / name.removesuffix(".*") / inside
+
+
+def _above(images: Path) -> tuple[Path, str]:
+    """The folder that holds the last `images` of a path, and the path behind it."""
+    before, found, inside = f"{images}{os.sep}".rpartition(f"{os.sep}images{os.sep}")
+    return (Path(before or os.sep), inside) if found else (images.parent, "")
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(Path(e.path) for e in os.scandir(folder) if e.is_dir())
+    except OSError:
+        return []
+
+
+def _has_text(folder: Path) -> bool:
+    try:
+        return any(e.name.lower().endswith(".txt") for e in os.scandir(folder))
+    except OSError:
+        return False
