@@ -5,6 +5,8 @@ import reprlib
 import sys
 from collections.abc import Callable
 
+LONGEST = 200  # characters of a user's value in a message
+
 
 class UserError(Exception):
     """A mistake in what the user gave us; its text names the file, row or flag and the cure."""
@@ -44,7 +46,7 @@ _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 6, 6, 120, 120, 40
 
 
-def shown(value: object, limit: int = 200) -> str:
+def shown(value: object, limit: int = LONGEST) -> str:
     """`repr` of something a user gave, for a message: at most `limit` characters, however large or nested it is, and
     without control characters. Nothing is expanded beyond that, so structures of repeated aliases are safe to show."""
     try:
@@ -54,9 +56,14 @@ def shown(value: object, limit: int = 200) -> str:
     return text if len(text) <= limit else text[:limit - 3] + "..."
 
 
+def short(value: object) -> str:
+    """As `shown`, without quotes where it is printable text of at most `LONGEST` characters."""
+    return value if isinstance(value, str) and len(value) <= LONGEST and value.isprintable() else shown(value, LONGEST)
+
+
 def nearest(word: str, choices: list[str]) -> str:
     """A hint such as `did you mean 'Conv'?`, or '' where nothing is near."""
     import difflib
 
-    near = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(word[:LONGEST], choices, n=2, cutoff=0.6)
     return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

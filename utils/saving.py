@@ -79,13 +79,16 @@ class UniqueStems:
 
     def __init__(self) -> None:
         self.given: dict[str, str] = {}
+        self.taken: set[str] = set()
+        self.next: Counter[str] = Counter()  # per stem: where the search for a free number goes on
 
     def __call__(self, path: str) -> str:
         if path not in self.given:
-            taken = set(self.given.values())
-            stem, n = Path(path).stem, 2
-            while stem in taken:
-                stem, n = f"{Path(path).stem}_{n}", n + 1
+            base = stem = Path(path).stem
+            while stem in self.taken:
+                self.next[base] += 1
+                stem = f"{base}_{self.next[base] + 1}"
+            self.taken.add(stem)
             self.given[path] = stem
         return self.given[path]
 
