@@ -12,6 +12,7 @@ KINDS = {
     "endless_image": ("JPEG files without their end marker", "kept: at most a corner of 16 x 16 pixels is missing"),
     "repeated_image": ("images listed twice", "taken once"),
     "corrupt_label": ("label files that cannot be read", "image skipped"),
+    "wrong_encoding": ("label files in another encoding than they declare", "read in one that fits"),
     "corrupt_row": ("labels that are not well formed", "skipped"),
     "mended_row": ("labels with commas between the numbers or a confidence after them", "read without those"),
     "not_fractions": ("labels that are no fractions of their image (pixels or percent?)", "skipped"),

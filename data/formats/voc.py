@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.raw import Unchecked, ids_from_names, image_files, read_lines
+from data.formats.raw import IMAGE_SUFFIXES, Unchecked, ids_from_names, image_files, read_lines
+from data.formats.voc_xml import parse_xml
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError, nearest
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+IMAGES = ("JPEGImages", "images", "Images")  # folders of images beside Annotations
+FEW = 3  # sides at 0 from which files may count from 0; fewer are slips
 
 
 def recognises(entry: Path, images: list[str]) -> bool:
@@ -48,58 +51,60 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     rows: list[tuple[int, int, bool, int]] = []  # image, label, ignore, object
     boxes: list[list[float]] = []
     for image, xml in pairs:
-        try:
-            root = parse_xml(Path(xml))
-        except FileNotFoundError:
-            report.add("missing_label", f"{xml} for {image}")
-            root = ET.Element("annotation")
-        except (OSError, ET.ParseError) as error:
-            report.add("corrupt_label", f"{xml} ({error})")
+        root = _open(image, xml, source.names, report)
+        if root is None:
             continue
         kept.append((image, xml))
         sizes.append(_size(root))
         _check_claims(root, image, xml, report)
         for number, item in enumerate(root.iter("object"), 1):
             where = f"{xml} object {number}"
-            box = _box(item)
-            if box is None:
-                report.add("corrupt_row", where)
+            corners, name = _corners(item), (item.findtext("name") or "").strip()
+            if corners is None or not name:
+                report.add("corrupt_row", f"{where} has no " + ("`name`" if corners else "`bndbox` of four numbers"))
                 continue
-            name = (item.findtext("name") or "").strip()
             label = to_label.get(name, -1)
             if label < 0:
                 hint = nearest(name, source.names)
                 report.add("bad_class", f"{where}, {name!r}" + (f"; {hint}" if hint else " is not among `names`"))
                 continue
-            ignore = source.difficult == "ignore" and (item.findtext("difficult") or "").strip() == "1"
-            rows.append((len(kept) - 1, label, ignore, number))
-            boxes.append(box)
+            rows.append((len(kept) - 1, label, source.difficult == "ignore" and _is_difficult(item), number))
+            boxes.append(corners)
     report.notes += source.notes
     image, label, ignore, number = np.array(rows, np.int64).reshape(-1, 4).T
+    told_sizes = np.array(sizes, np.int64).reshape(-1, 2)
+    spans = _continuous(np.array(boxes, np.float64).reshape(-1, 4), told_sizes[image], report)
     paths = [p for p, _ in kept]
     names = source.names
-    return Unchecked(paths, [x for _, x in kept], ids_from_names(paths), np.array(sizes, np.int64).reshape(-1, 2),
-                     image, np.array(boxes, np.float64).reshape(-1, 4), label, ignore.astype(bool),
-                     np.full(len(rows), np.nan), np.arange(1, len(rows) + 1), number, names,
+    return Unchecked(paths, [x for _, x in kept], ids_from_names(paths), told_sizes, image, spans, label,
+                     ignore.astype(bool), np.full(len(rows), np.nan), np.arange(1, len(rows) + 1), number, names,
                      list(range(1, len(names) + 1)), row_word="object")
 
 
-def parse_xml(path: Path) -> ET.Element:
-    """The root of an XML file. A document type, the door to entities that expand without end, is refused."""
-    content = path.read_bytes()
-    if b"<!DOCTYPE" in content or b"\x00" in content[:64]:  # a NUL: UTF-16 or -32, where the word would hide
-        raise ET.ParseError("has a document type or is not UTF-8; VOC files need neither")
-    return ET.fromstring(content)
+def _open(image: str, xml: str, names: list[str], report: ScanReport) -> ET.Element | None:
+    """The root of an XML file, an empty one where there is no file, None where it cannot be read."""
+    try:
+        root, told = parse_xml(Path(xml).read_bytes(), names)
+    except FileNotFoundError:
+        report.add("missing_label", f"{xml} for {image}")
+        return ET.Element("annotation")
+    except (OSError, ET.ParseError) as error:
+        report.add("corrupt_label", f"{xml} ({getattr(error, 'strerror', None) or error})")
+        return None
+    if told:
+        report.add("wrong_encoding", f"{xml} {told}")
+    return root
 
 
 def _pairs(source: Source, report: ScanReport) -> list[tuple[str, str]]:
     """(image, XML) of every image of the split; the image may be missing."""
     pairs: dict[str, str] = {}
-    for entry in source.entries:
-        if entry.is_file():
-            found = _listed(entry)
+    for number, entry in enumerate(source.entries):
+        if source.image_folders:
+            folder = source.image_folders[number]
+            found = [(p, str(entry / Path(p).relative_to(folder).with_suffix(".xml"))) for p in image_files(folder)]
         else:
-            found = _in_folder(entry)
+            found = _listed(entry) if entry.is_file() else _in_folder(entry)
         for image, xml in found:
             if image in pairs:
                 report.add("repeated_image", image)
@@ -108,20 +113,36 @@ def _pairs(source: Source, report: ScanReport) -> list[tuple[str, str]]:
 
 
 def _listed(entry: Path) -> list[tuple[str, str]]:
-    """Pairs named by ImageSets/Main/<split>.txt; a second column, as in the lists per class, is left aside."""
+    """Pairs named by ImageSets/Main/<split>.txt: a stem, a file name or a path per line, or an image and its XML.
+
+    A column of -1, 0 or 1, as in the lists per class, is left aside.
+    """
     root = entry.parent.parent.parent if entry.parent.parent.name == "ImageSets" else entry.parent
-    images = {Path(p).stem: p for p in image_files(root / "JPEGImages")}
-    stems = [re.sub(r"\s+-?[01]$", "", line) for line in read_lines(entry)]
-    return [(images.get(s, str(root / "JPEGImages" / f"{s}.jpg")), str(root / "Annotations" / f"{s}.xml"))
-            for s in stems]
+    folder = _images_of(root)
+    images = {Path(p).stem: p for p in image_files(folder)}
+    found = []
+    for line in read_lines(entry):
+        place = re.sub(r"\s+-?[01]$", "", line).replace("\\", "/")
+        both = re.fullmatch(r"(.+\.\w+)\s+(.+\.xml)", place, re.IGNORECASE)
+        if both:
+            found.append((str(root / both[1]), str(root / both[2])))
+            continue
+        name = place.rpartition("/")[2]
+        stem = Path(name).stem if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else name
+        found.append((images.get(stem, str(folder / f"{stem}.jpg")), str(root / "Annotations" / f"{stem}.xml")))
+    return found
 
 
 def _in_folder(folder: Path) -> list[tuple[str, str]]:
-    """Pairs of a folder: Annotations and JPEGImages in it or above it, or every image with its XML beside it."""
-    root = folder.parent if folder.name in ("Annotations", "JPEGImages") else folder
-    if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():
-        return [(p, str(root / "Annotations" / f"{Path(p).stem}.xml")) for p in image_files(root / "JPEGImages")]
+    """Pairs of a folder: Annotations and images in it or above it, or every image with its XML beside it."""
+    root = folder.parent if folder.name in ("Annotations", *IMAGES) else folder
+    if (root / "Annotations").is_dir() and _images_of(root).is_dir():
+        return [(p, str(root / "Annotations" / f"{Path(p).stem}.xml")) for p in image_files(_images_of(root))]
     return [(p, str(Path(p).with_suffix(".xml"))) for p in image_files(folder)]
+
+
+def _images_of(root: Path) -> Path:
+    return next((root / name for name in IMAGES if (root / name).is_dir()), root / IMAGES[0])
 
 
 def _size(root: ET.Element) -> tuple[int, int]:
@@ -139,24 +160,50 @@ def _check_claims(root: ET.Element, image: str, xml: str, report: ScanReport) ->
         report.add("wrong_name", f"{xml} says folder {folder}")
 
 
-def _box(item: ET.Element) -> list[float] | None:
-    """Continuous xyxy of an object, None where a corner is missing or no number."""
+def _corners(item: ET.Element) -> list[float] | None:
+    """xmin, ymin, xmax, ymax of an object, None where one is missing or no number."""
     try:
-        x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{corner}", "")) for corner in CORNERS)
+        corners = [float(item.findtext(f"bndbox/{corner}", "")) for corner in CORNERS]
     except ValueError:
         return None
-    if not np.isfinite(x1 + y1 + x2 + y2):
-        return None
-    # Corners that coincide are a slip of the hand, not an object one pixel wide: they stay without area. Swapped ones
-    # stay swapped: the scan puts them right, and tells.
-    return [x1 - (x2 > x1), y1 - (y2 > y1), x2 - (x1 > x2), y2 - (y1 > y2)]
+    return corners if np.isfinite(sum(corners)) else None
+
+
+def _is_difficult(item: ET.Element) -> bool:
+    return (item.findtext("difficult") or "").strip().lower() in ("1", "1.0", "true", "yes")
+
+
+def _continuous(corners: np.ndarray, sizes: np.ndarray, report: ScanReport) -> np.ndarray:
+    """(M, 4) corners as counted in the files -> continuous xyxy; sizes (M, 2): height and width of their images.
+
+    VOC counts from 1 and includes the last pixel. Where more boxes begin at 0 than at 1, the files count from 0, and
+    where more end one short of the image's size than at it, they include the last pixel. Corners that coincide are a
+    slip of the hand, not an object one pixel wide: they stay without area. Swapped ones stay swapped: the scan puts
+    them right, and tells.
+    """
+    first, last = np.sort(corners.reshape(-1, 2, 2), axis=1).transpose(1, 0, 2)  # (M, 2) each
+    zeros, ones = int((first < 1).sum()), int(((first >= 1) & (first < 2)).sum())
+    from_zero = zeros >= FEW and zeros > ones
+    if from_zero:
+        extent = sizes[:, ::-1]
+        inclusive = (last == extent - 1).sum() > (last == extent).sum()
+        last_pixel = "included" if inclusive else "not included"
+        report.notes.append(f"{zeros} sides of boxes begin at 0 and {ones} at 1: read as counted from 0, the last "
+                            f"pixel {last_pixel} (VOC counts from 1 and includes it)")
+        wider = (first < last) & inclusive
+        low, high = first, last + wider
+    else:
+        low, high = first - (first < last), last
+    swapped = corners[:, :2] > corners[:, 2:]
+    return np.concatenate((np.where(swapped, high, low), np.where(swapped, low, high)), 1)
 
 
 def _found_names(pairs: list[tuple[str, str]]) -> list[str]:
     names = set()
     for _, xml in pairs[:2000]:
         try:
-            names |= {(n.text or "").strip() for n in parse_xml(Path(xml)).findall("object/name")}
+            root, _ = parse_xml(Path(xml).read_bytes())
+            names |= {(n.text or "").strip() for n in root.findall("object/name")}
         except (OSError, ET.ParseError):
             continue
-    return sorted(names) or ["person", "car"]
+    return sorted(names - {""}) or ["person", "car"]
