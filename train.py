@@ -5,7 +5,6 @@ Results lie in runs/train/exp, exp2, ... On several GPUs: `torchrun --nproc-per-
 """
 
 import argparse
-import contextlib
 import shlex
 import signal
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 import val
@@ -38,29 +36,31 @@ from utils.distributed import Group, join
 from utils.errors import UserError, run_script
 from utils.loggers import Logger, make_loggers
 from utils.multiscale import to_device
-from utils.nonfinite import BufferGuard, meet_bad_batch, read_losses
+from utils.nonfinite import BufferGuard, check_finite, meet_bad_batch, read_losses
 from utils.optim import freeze
 from utils.recipe import Recipe
 from utils.settings import make_parser, save_args, settings_of
 from utils.signals import Stopped, StopRequest
 from utils.state import (
     Training,
+    Unread,
     end_run,
     epoch_row,
     find_run,
     has_ended,
     is_tired,
     judge,
+    left_out_words,
     restore_run,
     save_run,
     weights_of,
 )
-from utils.structures import PackedTargets
+from utils.steps import learn, step
+from utils.structures import Batch
 from utils.tuning import search
 
 AUGMENT_WORDS = [f.name for f in fields(AugmentConfig)]
 PICTURED_BATCHES = 3
-GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU, since each reading waits for the device
 
 
 @dataclass
@@ -119,7 +119,7 @@ def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: 
         print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
     model = model.to(device, memory_format=torch.channels_last)
     if args.batch_size == -1:
-        args.batch_size = group.broadcast(fitting_batch(args, recipe, model, device, len(train_index))) * group.world
+        args.batch_size = fitting_batch(args, recipe, model, device, len(train_index), group) * group.world
     if recipe.augment.get("copy_paste"):
         train_index = open_train(args, polygons=True)
     weights = fixed_weights(args, train_index)
@@ -175,8 +175,10 @@ def keep_going(job: Job, run: Training) -> None:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        parts = "" if run.group.alone else " (batches are computed in parts by a process alone, not by several)"
         raise UserError(f"--batch-size {job.args.batch_size} at --imgsz {max(job.args.imgsz)} does not fit into the "
-                        f"memory of {describe(run.device)}; lower one of them, or let --batch-size -1 choose") from None
+                        f"memory of {describe(run.device)}{parts}; lower one of them, or let --batch-size -1 choose"
+                        ) from None
 
 
 def fit(job: Job, run: Training) -> None:
@@ -191,7 +193,10 @@ def fit(job: Job, run: Training) -> None:
         if args.image_weights and run.class_ap:
             job.loader.set_weights(weights_by_result(job.train, run.class_ap, job.fixed_weights))
         job.loader.set_epoch(run.epoch, run.batch)
-        row = {"epoch": run.epoch + 1, "time": 0.0, **train_epoch(job, run)}
+        left_out = run.left_out
+        row = {"epoch": run.epoch + 1, "time": 0.0, **train_epoch(job, run), "skipped_steps": run.left_out}
+        if run.left_out > left_out:
+            print(left_out_words(run))
         run.share_statistics()
         last = run.epoch + 1 == args.epochs
         if last or ((run.epoch + 1) % args.val_interval == 0 and not args.noval):
@@ -218,8 +223,6 @@ def train_epoch(job: Job, run: Training) -> dict[str, float]:
     """What is left of an epoch; returns its mean losses per image, images per second and peak memory in GiB."""
     args, batches, since_step, saved = job.args, len(job.loader), 0, time.monotonic()
     guard = BufferGuard(run.model) if args.skip_bad_batches else None
-    at_once = guard is not None or run.device.type == "cpu"  # read the losses of every step before it is taken
-    unread: list[tuple[Tensor, int]] = []
     run.model.train()
     bar = tqdm(job.loader, initial=run.batch, total=batches, dynamic_ncols=True, unit="batch",
                disable=not run.group.main)
@@ -232,14 +235,11 @@ def train_epoch(job: Job, run: Training) -> dict[str, float]:
         due = since_step + 1 >= steps or run.batch + 1 == batches
         if guard:
             guard.remember()
-        names, values = learn(run, images, targets, due)
+        names, values = learn(run, images, targets, due, fresh=not since_step)
         since_step += 1
-        unread.append((values, len(batch)))
-        if at_once or len(unread) == GPU_READ_STEPS or run.batch + 1 == batches:
-            bad = read_losses(run, unread, names)
-            if run.group.any(bad is not None) if guard else bad is not None:
-                met = batch if at_once else job.loader.batch(run.batch - bad[0])
-                meet_bad_batch(run, met, size, bad, guard, job.folder, args.skip_bad_batches)
+        run.unread.append(Unread(names, values, len(batch), run.batch, size))
+        if len(run.unread) >= run.read_every or run.batch + 1 == batches:  # before the step is taken
+            if not all_finite(job, run, guard, batch):
                 since_step, due = 0, False
             bar.set_description(report.progress_line(run.epoch, args.epochs, memory_gb(run.device), run.meter,
                                                      batch.targets, images.shape[-1]), refresh=False)
@@ -248,52 +248,20 @@ def train_epoch(job: Job, run: Training) -> dict[str, float]:
             step(run)
             since_step = 0
             saved = between_steps(job, run, saved)
+    all_finite(job, run)  # the last step may have been left out
     return epoch_row(run)
 
 
-def learn(run: Training, images: Tensor, targets: PackedTargets, due: bool) -> tuple[list[str], Tensor]:
-    """Forward, loss and backward of a batch, in more parts where memory runs out; the names and sums (K,) of its
-    losses. due: a step follows, so processes exchange their gradients."""
-    while True:
-        try:
-            return learn_in_parts(run, images, targets, due)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or run.group.world > 1 or run.split >= len(images):
-                raise
-        # here, not above: the error holds on to the tensors
-        run.split *= 2
-        run.optimizer.zero_grad(set_to_none=True)
-        if run.device.type == "cuda":
-            torch.cuda.empty_cache()
-        print(f"\nout of memory: from here on each batch is computed in {run.split} parts whose gradients are added up "
-              "(what this step had gathered before is lost); a smaller --batch-size would be faster")
-
-
-def learn_in_parts(run: Training, images: Tensor, targets: PackedTargets, due: bool) -> tuple[list[str], Tensor]:
-    share = None if run.group.alone else run.group.sum
-    size, total = -(-len(images) // run.split), 0
-    for start in range(0, len(images), size):
-        part = slice(start, start + size)
-        exchange = due and part.stop >= len(images)
-        with contextlib.nullcontext() if exchange else run.group.no_sync(run.forward):
-            with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
-                raw = run.forward(images[part])
-            losses = run.model.loss(raw, targets[part], share=share)  # in float32, summed over the images
-            # gradients are averaged over processes, the loss is a sum over all of their images
-            run.scaler.scale(sum(losses.values()) * run.group.world).backward()
-        total = total + torch.stack(list(losses.values())).detach()
-    return list(losses), total
-
-
-def step(run: Training) -> None:
-    """One optimiser step, and one of the averaged weights."""
-    if run.recipe.clip_grad:
-        run.scaler.unscale_(run.optimizer)
-        clip_grad_norm_(run.model.parameters(), run.recipe.clip_grad)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
-    run.ema.update(run.model)
+def all_finite(job: Job, run: Training, guard: BufferGuard | None = None, latest: Batch | None = None) -> bool:
+    """Read the losses that were not read yet: False where one is not finite and may be left out, in all processes
+    alike. Without a guard, and where no more may be left out, that is a `UserError`. latest: batch `run.batch`."""
+    bad = read_losses(run)
+    if not run.group.any(bad is not None):
+        return True
+    if bad and (latest is None or bad.batch != run.batch):
+        latest = job.loader.batch(bad.batch)
+    meet_bad_batch(run, latest, bad, guard, job.folder, job.args.skip_bad_batches)
+    return False
 
 
 def between_steps(job: Job, run: Training, saved: float) -> float:
@@ -302,14 +270,15 @@ def between_steps(job: Job, run: Training, saved: float) -> float:
     every = 60 * job.args.save_every_minutes
     wishes = torch.tensor([job.stop.number, bool(every) and time.monotonic() - saved > every], dtype=torch.int64)
     if run.group.world > 1:
-        if run.device.type == "cuda" and run.ema.updates % GPU_READ_STEPS:
+        if run.ema.updates % run.read_every:
             return saved
         wishes = run.group.sum(wishes)
+    if not wishes.any():
+        return saved
+    all_finite(job, run)  # nothing is saved, and no row written, without what the last steps showed
     if wishes[0]:
         run.share_statistics()
         raise Stopped(job.stop.number or signal.SIGTERM)
-    if not wishes[1]:
-        return saved
     run.share_statistics()
     save(job, run, best=False)
     return time.monotonic()
@@ -338,6 +307,7 @@ def save(job: Job, run: Training, best: bool) -> None:
     """Write last.pt, best.pt where told that these weights are the best, and the periodic copy; main does."""
     if not run.group.main:
         return
+    check_finite(run, job.folder)
     weights, period = job.folder / "weights", job.args.save_period
     if best:
         save_checkpoint(weights_of(run), weights / "best.pt")
@@ -367,6 +337,8 @@ def finish(job: Job, run: Training) -> None:
             if path.is_file():
                 logger.artifact(path)
         logger.close()
+    if run.left_out:
+        print(left_out_words(run))
     print(f"\n{weights / 'best.pt'} on {job.held.source}:\n{table}")
     print(f"results in {job.folder}; next: python detect.py --weights "
           f"{shlex.quote(str(weights / 'best.pt'))} --source <images>")

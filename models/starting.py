@@ -23,7 +23,9 @@ from utils.errors import UserError
 from utils.optim import Schedule, auto_optimizer, build_optimizer, scaled_weight_decay, warmup_iterations
 from utils.recipe import Recipe, load_recipe
 from utils.settings import settle
-from utils.state import Training
+from utils.state import NO_GROWTH, Training
+
+GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU, since each reading waits for the device
 
 
 def family_recipe(args: argparse.Namespace, recipe_name: str, augment_words: Sequence[str]) -> Recipe:
@@ -76,13 +78,21 @@ def start_model(args: argparse.Namespace, names: list[str], augment_words: Seque
     return model, recipe
 
 
-def fitting_batch(args: argparse.Namespace, recipe: Recipe, model: nn.Module, device: torch.device, images: int) -> int:
-    """The batch for `--batch-size -1`: the largest that `model`, on its device, trains within the memory there is."""
+def fitting_batch(args: argparse.Namespace, recipe: Recipe, model: nn.Module, device: torch.device, images: int,
+                  group: Group) -> int:
+    """The batch of each process for `--batch-size -1`: the largest that `model`, on its device, trains within the
+    memory there is; of several processes the smallest that one of them finds."""
     largest = max(args.imgsz) * (1.5 if args.multi_scale else 1)
     probe = probe_step(model, device, round(largest / max(model.strides)) * max(model.strides),
                        amp_dtype(device, args.amp))
     averaged = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    return find_batch(probe, model, device, most=images, reserve=averaged + optimizer_bytes(model, recipe.optimizer))
+    own = find_batch(probe, model, device, most=-(-images // group.world),
+                     reserve=averaged + optimizer_bytes(model, recipe.optimizer))
+    found = group.gather(own)
+    batch = group.broadcast(min(found) if found else None)
+    if not group.alone:
+        print(f"--batch-size -1: {batch} for each of {group.world} processes, the smallest of {found}")
+    return batch
 
 
 def stored_model(stored: dict[str, Any]) -> tuple[nn.Module, Recipe]:
@@ -103,11 +113,12 @@ def make_training(args: argparse.Namespace, recipe: Recipe, model: nn.Module, gr
     schedule = Schedule(lr0, recipe.lrf, args.epochs, args.batch_size, warmup, momentum, recipe.warmup_momentum,
                         bias_lr, recipe.schedule)
     amp = amp_dtype(device, args.amp)
-    # On a GPU also without fp16: it leaves out a step whose gradients are not finite, and nothing waits to find out.
-    scale = {} if amp == torch.float16 else {"init_scale": 1.0, "growth_interval": 2**31 - 1}
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda", **scale)
+    # Without fp16 too: it leaves out a step whose gradients are not finite, and on a GPU nothing waits to find out.
+    scale = {} if amp == torch.float16 else {"init_scale": 1.0, "growth_interval": NO_GROWTH}
+    scaler = torch.amp.GradScaler(device.type, **scale)
     ema = ModelEMA(model)
     forward = group.wrap(model, args.sync_bn)
     if args.compile:
         model.model.compile()
-    return Training(model, ema, optimizer, schedule, scaler, device, amp, recipe, group, forward)
+    read_every = 1 if device.type == "cpu" or args.skip_bad_batches else GPU_READ_STEPS
+    return Training(model, ema, optimizer, schedule, scaler, device, amp, recipe, group, forward, read_every=read_every)

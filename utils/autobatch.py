@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from utils.errors import UserError
-from utils.memory import free_memory
+from utils.memory import free_memory, processes_here
 from utils.structures import Targets, pack_targets
 
 FRACTION = 0.75  # of the free memory; the rest is for the validation, larger frames and fragments
@@ -175,7 +175,7 @@ def meter_of(device: torch.device) -> Meter | None:
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
         return Meter(free, lambda step: _cuda_peak(step, device))
     free, held = free_memory(), _status("VmRSS")
-    return Meter(int(free) + held, _process_peak) if held and free < math.inf else None
+    return Meter(int(free / processes_here()) + held, _process_peak) if held and free < math.inf else None
 
 
 def _cuda_peak(step: Callable[[], None], device: torch.device) -> int:

@@ -6,6 +6,7 @@ Legend: B images, K terms of the loss.
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -50,40 +51,60 @@ class BufferGuard:
         return [*self.buffers, *self.counters]
 
 
-def read_losses(run: Training, unread: list[tuple[Tensor, int]], names: list[str]) -> tuple[int, dict] | None:
-    """Fetch the losses of some steps at once, count them and empty the list.
+@dataclass(frozen=True)
+class BadBatch:
+    """A batch whose loss is not finite: which of the epoch, the side that it was resized to, and its terms."""
 
-    unread: sums (K,) and images of each step. Where one is not finite: how many steps ago that was, and its terms.
-    """
-    rows = torch.stack([values for values, _ in unread]).tolist()  # (steps, K)
-    images = [count for _, count in unread]
-    unread.clear()
-    for place, row in enumerate(rows):
+    batch: int
+    size: int
+    terms: dict[str, float]
+
+
+def read_losses(run: Training) -> BadBatch | None:
+    """Fetch the losses of all steps that were not read yet at once, count them, and count the steps left out; returns
+    the first that is not finite, which none after it counts."""
+    unread, run.unread = run.unread, []
+    rows = torch.stack([step.values for step in unread]).tolist() if unread else []  # (steps, K)
+    run.count_left_out()
+    for step, row in zip(unread, rows, strict=True):
         if not all(map(math.isfinite, row)):
-            return len(rows) - 1 - place, dict(zip(names, row, strict=True))
-    run.meter.add(names, [sum(column) for column in zip(*rows, strict=True)], sum(images))
+            return BadBatch(step.batch, step.size, dict(zip(step.names, row, strict=True)))
+        run.meter.add(step.names, row, step.images)
     return None
 
 
-def meet_bad_batch(run: Training, batch: Batch, size: int, bad: tuple[int, dict] | None, guard: BufferGuard | None,
-                   folder: Path, allowed: int) -> None:
+def meet_bad_batch(run: Training, batch: Batch | None, bad: BadBatch | None, guard: BufferGuard | None, folder: Path,
+                   allowed: int) -> None:
     """Write down a batch whose loss is not finite; go on without it while `--skip-bad-batches` allows.
 
-    size: as in `save_bad_batch`; bad: from `read_losses`, None where another process met it. Raises `UserError` where
-    no more may be skipped.
+    batch, bad: None where another process met it. Raises `UserError` where no more may be skipped.
     """
     told = "in another process"
     if bad:
         path = folder / f"bad_batch{run.skipped}{f'-{run.group.rank}' if run.group.rank else ''}.pt"
-        save_bad_batch(path, run.model, batch, run.amp, size, bad[1])
-        terms = ", ".join(f"{name} {value:g}" for name, value in bad[1].items())
+        save_bad_batch(path, run.model, batch, run.amp, bad.size, bad.terms)
+        terms = ", ".join(f"{name} {value:g}" for name, value in bad.terms.items())
         told = (f"({terms}) on images {batch.image_ids}; to look at it: python train.py --replay "
                 f"{shlex.quote(str(path))}")
-    if run.skipped >= allowed:
-        raise UserError(f"the loss is not finite {told}; the last checkpoint is whole: lower the learning rate, train "
-                        "with --amp fp32, or allow some with --skip-bad-batches N")
+    if guard is None or run.skipped >= allowed:
+        raise UserError(f"the loss is not finite {told}; {way_on(folder)}lower the learning rate, train with "
+                        "--amp fp32, or allow some with --skip-bad-batches N")
     run.skipped += 1
     guard.put_back()
     run.optimizer.zero_grad(set_to_none=True)
     print(f"\nskipped a batch ({run.skipped} of {allowed}), and what its step had gathered: the loss "
           f"is not finite {told}")
+
+
+def way_on(folder: Path) -> str:
+    """Words for an error: that there is a checkpoint, and how to go on from it; '' where there is none."""
+    there = (folder / "weights" / "last.pt").is_file()
+    return f"the last checkpoint is whole (--resume {shlex.quote(str(folder))}): " if there else ""
+
+
+def check_finite(run: Training, folder: Path) -> None:
+    """Raises `UserError` rather than let weights or statistics that are not finite take the place of a checkpoint."""
+    if not run.is_finite():
+        raise UserError("weights or running statistics are no longer finite, though every loss was, so they are not "
+                        f"saved; {way_on(folder)}lower the learning rate, train with --amp fp32, or with "
+                        "--clip-grad 10")

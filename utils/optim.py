@@ -18,17 +18,18 @@ OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW")
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Split the trainable parameters into `decay` (weights), `no_decay` (norm weights, implicit tensors) and `bias`.
 
-    Frozen parameters are in no group. Every norm layer is exempt from decay, BatchNorm3d too (the YOLOv7 fork of ssFPN
-    decays that one; the effect is one vector of C numbers).
+    Weights and biases are known by their names, also where a layer has several: `in_proj_weight` of attention,
+    `weight_ih_l0` of an LSTM. Frozen parameters are in no group. Every norm layer is exempt from decay, BatchNorm3d
+    too (the YOLOv7 fork of ssFPN decays that one; the effect is one vector of C numbers).
     """
     groups: dict[str, list[nn.Parameter]] = {"decay": [], "no_decay": [], "bias": []}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            if name == "bias":
+            if name.startswith("bias_") or name.endswith("bias"):
                 groups["bias"].append(parameter)
-            elif isinstance(module, NORMS) or name != "weight":
+            elif isinstance(module, NORMS) or not (name.startswith("weight_") or name.endswith("weight")):
                 groups["no_decay"].append(parameter)
             else:
                 groups["decay"].append(parameter)

@@ -45,7 +45,7 @@ def plot_results(csv_path: Path | str, path: Path | str) -> None:
     rows = read_csv(csv_path)
     if not rows:
         raise UserError(f"{csv_path}: has no rows to draw; train for at least one epoch")
-    columns = [name for name in rows[0] if name not in ("epoch", "time")]
+    columns = [name for name in rows[0] if name not in ("epoch", "time", "skipped_steps")]
     panels: dict[str, list[str]] = {}  # title -> columns
     for name in columns:
         kind, _, rest = name.partition("/")

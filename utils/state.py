@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import memory_gb
@@ -21,7 +21,22 @@ from utils.optim import Schedule
 from utils.recipe import Recipe
 from utils.report import LossMeter
 
-COUNTERS = ("epoch", "batch", "score", "best", "best_epoch", "ended", "split", "skipped", "class_ap")
+COUNTERS = ("epoch", "batch", "score", "best", "best_epoch", "ended", "split", "split_left", "split_wait", "skipped",
+            "left_out", "class_ap")
+IMPLEMENTATION = ("fused", "foreach", "capturable")  # how an optimiser computes, which its device decides
+NO_GROWTH = 2**31 - 1  # growth interval of a scaler whose scale stays 1
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Losses of a step that were not read yet: names and sums (K,) of its terms, images, which batch of the epoch it
+    was, and the side that its images were resized to (0: they were not)."""
+
+    names: list[str]
+    values: Tensor
+    images: int
+    batch: int
+    size: int
 
 
 @dataclass
@@ -45,9 +60,28 @@ class Training:
     best_epoch: int = 0
     ended: bool = False  # all epochs are done, or nothing improves any more
     split: int = 1  # parts that a batch is computed in, more than one after memory ran out
+    split_left: int = 0  # batches until larger parts are tried again
+    split_wait: int = 0  # how many those were at first
     skipped: int = 0  # batches left out since their loss was not finite
+    left_out: int = 0  # steps that the scaler left out, since gradients were not finite though the loss was
+    read_every: int = 1  # steps between two readings of the losses: each one waits for the device
+    unread: list[Unread] = field(default_factory=list)
+    unread_skips: list[Tensor] = field(default_factory=list)  # of each step 1 where it was left out, else 0
     class_ap: list[float] = field(default_factory=list)  # of the last validation, by class
     meter: LossMeter = field(default_factory=LossMeter)  # of the epoch in work
+
+    def count_left_out(self) -> int:
+        """Read how many steps the scaler has left out since the last reading, and count them."""
+        found = int((torch.stack(self.unread_skips) > 0).sum()) if self.unread_skips else 0
+        self.unread_skips.clear()
+        self.left_out += found
+        return found
+
+    def is_finite(self) -> bool:
+        """Whether all weights and running statistics, the averaged ones too, are finite; one wait for the device."""
+        tensors = [t for model in (self.model, self.ema.model) for t in model.state_dict().values()
+                   if t.is_floating_point()]
+        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
 
     def share_statistics(self) -> None:
         """Let all processes have the same running statistics, before these are evaluated or saved."""
@@ -68,7 +102,8 @@ def save_run(run: Training, settings: dict[str, Any], folder: Path) -> None:
         generators["cuda"] = torch.cuda.get_rng_state(run.device)
     state = {"args": settings, "recipe": vars(run.recipe), "job": job_id(), "ema_updates": run.ema.updates,
              "meter": run.meter.state(), "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(),
-             "scaler": run.scaler.state_dict(), "rng": generators, **{name: getattr(run, name) for name in COUNTERS}}
+             "scaler": run.scaler.state_dict() if run.amp == torch.float16 else {}, "rng": generators,
+             **{name: getattr(run, name) for name in COUNTERS}}
     weights = folder / "weights"
     save_checkpoint({**weights_of(run), "train": state}, weights / "last.pt", keep=weights / "previous.pt")
 
@@ -91,10 +126,12 @@ def restore_run(run: Training, stored: dict[str, Any]) -> None:
                         "one from it with --weights")
     run.model.load_state_dict(state["model"])
     run.ema.load_state_dict({"model": stored["model"], "updates": state["ema_updates"]})
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scaler.load_state_dict(state["scaler"])
+    _restore_optimizer(run.optimizer, state["optimizer"])
+    scale = state["scaler"]
+    if run.amp == torch.float16 and scale and scale["growth_interval"] != NO_GROWTH:  # else it begins anew
+        run.scaler.load_state_dict(scale)
     for name in COUNTERS:
-        setattr(run, name, state[name])
+        setattr(run, name, state.get(name, getattr(run, name)))  # earlier versions counted less
     run.meter = LossMeter.of(state["meter"])
     generators = state["rng"]
     torch.set_rng_state(generators["torch"])
@@ -104,6 +141,14 @@ def restore_run(run: Training, stored: dict[str, Any]) -> None:
     if run.device.type == "cuda" and "cuda" in generators:
         torch.cuda.set_rng_state(generators["cuda"], run.device)
     print(f"resuming after epoch {run.epoch}" + (f" and {run.batch} batches" if run.batch else ""))
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what an optimiser knew, perhaps on another device: how it computes is for this one to say, and must be said
+    before, since its counters are put where that kind of optimiser wants them."""
+    groups = [{**stored, **{word: own[word] for word in IMPLEMENTATION if word in own}}
+              for stored, own in zip(state["param_groups"], optimizer.param_groups, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def job_id() -> str:
@@ -211,6 +256,12 @@ def is_tired(args: argparse.Namespace, run: Training, row: dict[str, float]) -> 
     """Whether `--patience` is at its end; only an epoch that was validated can say so."""
     waited = run.epoch - run.best_epoch
     return bool("metrics/AP" in row and args.patience and run.best_epoch and waited >= args.patience)
+
+
+def left_out_words(run: Training) -> str:
+    """How many steps the scaler has left out, as a line for the log."""
+    why = "fp16 finds its loss scale by that" if run.amp == torch.float16 else "lower the learning rate if they go on"
+    return f"    steps left out since their gradients were not finite: {run.left_out} of {run.ema.updates} ({why})"
 
 
 def epoch_row(run: Training) -> dict[str, float]:

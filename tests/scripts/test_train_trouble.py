@@ -7,6 +7,7 @@ import yaml
 import train
 from tests.scripts.trainings import parsed
 from tests.tiny import tiny_data, tiny_model
+from utils import steps
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.report import read_csv
@@ -20,7 +21,7 @@ def place(tmp_path_factory):
 
 def spoil(monkeypatch, *numbers):
     """Make the loss of these batches NaN, counted over the run."""
-    seen, whole = [], train.learn_in_parts
+    seen, whole = [], steps.learn_in_parts
 
     def learn(run, images, targets, due):
         seen.append(1)
@@ -32,7 +33,7 @@ def spoil(monkeypatch, *numbers):
             return names, values * float("nan")
         return names, values
 
-    monkeypatch.setattr(train, "learn_in_parts", learn)
+    monkeypatch.setattr(steps, "learn_in_parts", learn)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_replayed(place, monkeypatch, capsys):
@@ -66,7 +67,7 @@ def test_bad_batches_are_skipped_as_often_as_allowed(place, monkeypatch, capsys)
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts(place, monkeypatch, capsys):
-    whole, sizes = train.learn_in_parts, []
+    whole, sizes = steps.learn_in_parts, []
 
     def learn(run, images, targets, due):
         part = -(-len(images) // run.split)
@@ -75,7 +76,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(place, monkeypatch, caps
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(run, images, targets, due)
 
-    monkeypatch.setattr(train, "learn_in_parts", learn)
+    monkeypatch.setattr(steps, "learn_in_parts", learn)
     folder = train.main(parsed(place, "parts"))
     assert "computed in 2 parts" in capsys.readouterr().out and sizes[:2] == [4, 2]
     assert float(read_csv(folder / "results.csv")[0]["train/box"]) > 0
@@ -91,7 +92,7 @@ def test_parts_add_up_to_the_batch(place):
         run = train.Training(model, None, None, None, torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu"),
                              None, None, forward=model, split=split)
         model.zero_grad()
-        _, sums = train.learn_in_parts(run, images, targets, True)
+        _, sums = steps.learn_in_parts(run, images, targets, True)
         grads[split] = (sums, model.model[0].conv.weight.grad.clone())
     assert torch.allclose(grads[1][0], grads[2][0], rtol=1e-6)
     assert torch.allclose(grads[1][1], grads[2][1], rtol=1e-5, atol=1e-9)
@@ -101,7 +102,7 @@ def test_no_memory_at_all_is_one_sentence(place, monkeypatch):
     def learn(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(train, "learn_in_parts", learn)
+    monkeypatch.setattr(steps, "learn_in_parts", learn)
     with pytest.raises(UserError, match="--batch-size 4 at --imgsz 64 does not fit"):
         train.main(parsed(place, "nothing"))
 

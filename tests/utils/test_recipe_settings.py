@@ -1,6 +1,5 @@
 """Where a setting comes from, and what is told of a recipe that asks for what is not here."""
 
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ from utils.config import CFG_ROOT
 from utils.errors import UserError
 from utils.nonfinite import read_losses
 from utils.recipe import load_recipe
-from utils.report import LossMeter
 from utils.settings import make_parser, settle
+from utils.state import Training, Unread
 
 WORDS = list(AugmentConfig.__dataclass_fields__)
 
@@ -56,10 +55,13 @@ def test_wrong_recipes_are_told(tmp_path, text, message):
 
 
 def test_losses_are_counted_until_one_is_not_finite():
-    run = SimpleNamespace(meter=LossMeter())
-    fine, bad = (torch.tensor([1.0, 2.0]), 2), (torch.tensor([1.0, float("nan")]), 2)
-    unread = [fine, fine]
-    assert read_losses(run, unread, ["box", "cls"]) is None and unread == []
+    def step(cls, batch, size=0):
+        return Unread(["box", "cls"], torch.tensor([1.0, cls]), 2, batch, size)
+
+    run = Training(*[None] * 8, unread=[step(2.0, 0), step(2.0, 1)])
+    assert read_losses(run) is None and run.unread == []
     assert run.meter.means() == {"box": 0.5, "cls": 1.0}
-    ago, terms = read_losses(run, [fine, bad, fine], ["box", "cls"])
-    assert ago == 1 and terms["box"] == 1 and terms["cls"] != terms["cls"]
+    run.unread = [step(4.0, 2), step(float("nan"), 3, 96), step(2.0, 4, 64)]
+    bad = read_losses(run)
+    assert (bad.batch, bad.size) == (3, 96) and bad.terms["box"] == 1 and bad.terms["cls"] != bad.terms["cls"]
+    assert run.meter.images == 6 and run.unread == []
