@@ -21,7 +21,7 @@ from data.letterbox import letterbox
 from data.streams import Frame, open_source
 from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import Runtime, load_runtime
-from utils.cli import add_device, add_size, class_indices, fraction, positive, refused
+from utils.cli import add_device, add_max_pixels, add_size, class_indices, fraction, positive, refused
 from utils.errors import UserError, run_script
 from utils.saving import Results, SaveOptions
 from utils.structures import Detections
@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="keep these only, by index or name")
     parser.add_argument("--agnostic-nms", action="store_true", help="NMS across classes")
     add_device(parser)
+    add_max_pixels(parser)
     parser.add_argument("--half", action="store_true", help="compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
     parser.add_argument("--nosave", action="store_true", help="write no pictures and videos")
     parser.add_argument("--save-txt", action="store_true", help="labels/<name>.txt in YOLO form, one for each image")
@@ -70,7 +71,7 @@ def main(args: argparse.Namespace) -> Path | None:
     runtime = load_runtime(args.weights, args.device, args.half)
     classes = class_indices(args.classes, runtime.names)
     size = runtime.choose_size(args.imgsz)
-    frames = open_source(args.source, vid_stride=args.vid_stride)
+    frames = open_source(args.source, vid_stride=args.vid_stride, max_pixels=args.max_pixels)
     results = Results(save_options(args), runtime.names, args.project, args.name, args.exist_ok)
     clock = Clock(runtime.device)
     try:

@@ -21,7 +21,7 @@ from data.loader import eval_loader
 from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import load_runtime
 from utils import plots, report
-from utils.cli import add_device, add_size, add_workers, fraction, positive, refused, worker_count
+from utils.cli import add_device, add_max_pixels, add_size, add_workers, fraction, positive, refused, worker_count
 from utils.distributed import Group, join
 from utils.errors import UserError, run_script
 from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
@@ -71,7 +71,7 @@ def evaluate_file(args: argparse.Namespace, weights: str, group: Group, device: 
     if not data:
         raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
     with group.first():
-        index = load_index(data, args.task, single_cls=args.single_cls)
+        index = load_index(data, args.task, single_cls=args.single_cls, max_pixels=args.max_pixels)
     print(index.report.format())
     select = runtime.select
     if args.single_cls and len(runtime.names) > 1:
@@ -266,6 +266,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rect", action="store_true", help="batches of like aspect with little padding")
     add_device(parser)
     add_workers(parser)
+    add_max_pixels(parser)
     parser.add_argument("--half", action="store_true", help="compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
     parser.add_argument("--single-cls", action="store_true", help="treat all classes as one")
     parser.add_argument("--save-txt", action="store_true", help="write detections as YOLO txt")

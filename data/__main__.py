@@ -8,7 +8,7 @@ from typing import Any
 
 from data import doctor
 from data.index import SIZE_BINS, Index, load_index
-from utils.cli import positive
+from utils.cli import add_max_pixels, positive
 from utils.config import find_config
 from utils.errors import UserError, run_script
 from utils.files import write_bytes
@@ -40,7 +40,8 @@ def load_splits(args: argparse.Namespace) -> dict[str, Index]:
     indexes = {}
     for split in [args.split] if args.split else SPLITS:
         try:
-            indexes[split] = load_index(args.data, split, cache=not args.no_cache, strict=args.strict)
+            indexes[split] = load_index(args.data, split, cache=not args.no_cache, strict=args.strict,
+                                        max_pixels=args.max_pixels)
         except UserError as error:
             if args.split or f"no `{split}:`" not in str(error):
                 raise
@@ -109,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--duplicates", choices=["auto", "off", "exact", "near"], default="auto",
                        help="what to look for; auto: near copies too where there are no more than "
                             f"{NEAR_LIMIT:,} images")
+    add_max_pixels(words)
     words.add_argument("--strict", action="store_true",
                        help="fail where anything would be repaired or left out, or where the verdict is not healthy")
     words.add_argument("--no-cache", action="store_true", help="read all labels again")

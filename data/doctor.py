@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data.cures import cure, why_empty
 from data.index import Index
 from data.leakage import Duplicates, find_duplicates, same_labels
 from data.records import RecordTable
@@ -22,6 +23,8 @@ LEVELS = ("note", "look", "broken")
 VERDICTS = {"note": "healthy", "look": "look at this", "broken": "broken"}
 MANY = 0.1  # share of labels or images lost, or of images seen in training, from which a split is broken
 RARE, IMBALANCE = 10, 100  # objects; times
+PER_IMAGE = 100  # detections of a class per image that COCO's AP counts
+OFTEN = ("missing_label", "wrong_size")  # ordinary in a few images, not in a tenth of them
 SIDES = (8, 16, 32)  # pixels
 NAMED = 5  # examples that a line names
 
@@ -60,8 +63,9 @@ def examine(index: Index, split: str, imgsz: int) -> tuple[list[Finding], dict[s
     table = RecordTable.from_records(index.records)
     found = suspects(table)
     numbers, advice = _numbers(index, table, split, imgsz)
-    return [*_scanned(index, split), *_suspicious(index, table, split, found), *_totals(index, split), *advice], \
-        numbers, found
+    findings = [*_scanned(index, split), *_totals(index, split), *_suspicious(index, table, split, found),
+                *_dense(index, table, split), *advice]
+    return findings, numbers, found
 
 
 def _scanned(index: Index, split: str) -> list[Finding]:
@@ -73,8 +77,10 @@ def _scanned(index: Index, split: str) -> list[Finding]:
         count, example = report.findings[kind]
         # A label file that cannot be read takes its image with it.
         whole = report.images if "image" in kind or kind == "corrupt_label" else report.boxes + report.ignored
-        lost = count / max(count + whole, 1)
+        lost = count / max(report.images if kind in OFTEN else count + whole, 1)
         level = "note" if kind in HARMLESS else "broken" if "skipped" in done and lost >= MANY else "look"
+        if kind in OFTEN and lost >= MANY:
+            level = "look"
         findings.append(Finding(kind, level, split, f"{count} {what}: {done}", [example]))
     return findings
 
@@ -83,7 +89,7 @@ def _totals(index: Index, split: str) -> list[Finding]:
     report = index.report
     if not report.boxes:
         level = "note" if split == "test" else "broken"  # test splits are published without labels
-        return [Finding("no_objects", level, split, "there is not one object in this split")]
+        return [Finding("no_objects", level, split, f"there is not one object in this split: {why_empty(report)}")]
     share = report.background / max(report.images, 1)
     if share > 0.5:
         return [Finding("background", "look", split, f"{share:.0%} of the images have no object: are labels missing?")]
@@ -103,6 +109,22 @@ def _suspicious(index: Index, table: RecordTable, split: str, found: Suspects) -
                                 f"{len(found.crowded)} images with far more labels than others",
                                 [f"{table.path(i)}: {counts[i]} labels" for i in found.crowded[:100]]))
     return findings
+
+
+def _dense(index: Index, table: RecordTable, split: str) -> list[Finding]:
+    """Images with more objects of a class than COCO's AP can count."""
+    rows = np.flatnonzero(~table.ignore)
+    keys = table.image_of_label()[rows] * len(index.names) + table.labels[rows]
+    found, counts = np.unique(keys, return_counts=True)
+    many = np.flatnonzero(counts > PER_IMAGE)
+    if not len(many):
+        return []
+    many = many[np.argsort(-counts[many], kind="stable")]
+    places = [(int(k // len(index.names)), int(k % len(index.names))) for k in found[many]]
+    told = (f"{len({i for i, _ in places})} images hold more than {PER_IMAGE} objects of one class, the fullest "
+            f"{counts[many[0]]}: COCO's AP counts {PER_IMAGE} detections of a class per image and cannot reach 1")
+    return [Finding("dense", "look", split, told, [f"{table.path(i)}: {n} of {index.names[c]}" for (i, c), n in
+                                                   zip(places[:100], counts[many].tolist(), strict=False)])]
 
 
 def describe(index: Index, table: RecordTable, image: int, row: int) -> str:
@@ -125,7 +147,7 @@ def _numbers(index: Index, table: RecordTable, split: str, imgsz: int) -> tuple[
     total = max(len(sides), 1)
     below = {limit: int((sides * zoom < limit).sum()) for limit in SIDES}
     per_image = np.bincount(table.image_of_label()[objects], minlength=len(table))
-    numbers = {"images": len(table), "boxes": int(objects.sum()), "ignored": int(table.ignore.sum()),
+    numbers = {"images": len(table), "boxes": int(objects.sum()), "ignored": index.report.ignored,
                "background": int((per_image == 0).sum()), "image_sizes": shapes, "most_objects": int(per_image.max()),
                "median_objects": float(np.median(per_image)), "small_share": float(counts[:, 0].sum() / total),
                "imgsz": imgsz, "below": {str(k): v for k, v in below.items()},
@@ -137,10 +159,12 @@ def _advice(split: str, imgsz: int, sides: np.ndarray, zoom: np.ndarray, below: 
             longest: int) -> list[Finding]:
     """What would help where objects get lost at `imgsz`: tiles or more pixels where images have them, finer strides."""
     total = max(len(sides), 1)
+    if not len(sides):
+        return []
     lost = below[8] / total
     text = (f"resized to --imgsz {imgsz}, " + ", ".join(f"{below[k]} ({below[k] / total:.1%})" for k in SIDES)
             + f" objects are smaller than {', '.join(map(str, SIDES))} px (square root of the box's area)")
-    if not len(sides) or below[16] / total < 0.05:
+    if below[16] / total < 0.05:
         return [Finding("resized", "note", split, text)]
     limit = 8 if lost >= 0.01 else 16
     now = below[limit] / total
@@ -162,6 +186,9 @@ def compare_classes(indexes: Mapping[str, Index]) -> list[Finding]:
     if any(index.names != names for index in indexes.values()):
         return [Finding("names", "broken", "", "the splits do not have the same classes; give `names:` in the YAML")]
     findings = []
+    same = sorted({n for n in names if names.count(n) > 1})
+    if same:
+        findings.append(Finding("same_name", "look", "", f"{len(same)} names stand for more than one class", same))
     learnt = counts.get("train")
     absent = [n for k, n in enumerate(names) if not any(c[k] for c in counts.values())]
     if absent:
@@ -263,8 +290,9 @@ def _told(pair: Pair, tables: Mapping[str, RecordTable]) -> str:
 
 
 def verdict(findings: Sequence[Finding]) -> tuple[str, list[str]]:
-    """`healthy`, `look at this` or `broken`, and a line for each reason, the worst first."""
+    """`healthy`, `look at this` or `broken`, and a line for each reason with what to do, the worst first."""
     worst = max((LEVELS.index(f.level) for f in findings), default=0)
     reasons = [f"{VERDICTS[level]}: {f'{f.split}: ' if f.split else ''}{f.text}"
+               f"{f'; the first: {f.examples[0]}' if f.kind in KINDS else ''}{cure(f.kind)}"
                for level in reversed(LEVELS[1:]) for f in findings if f.level == level]
     return VERDICTS[LEVELS[worst]], reasons

@@ -23,7 +23,7 @@ Write = Callable[[int, "np.ndarray | None"], None]
 ReadEach = Callable[[Write], None]  # decodes all images and gives each to a `Write`
 
 HEADER = 64
-VERSION = 1  # raised when the same files give other pixels
+VERSION = 2  # raised when the same files give other pixels
 GIB = 2**30
 
 

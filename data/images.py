@@ -7,8 +7,6 @@ Legend: n images, H, W pixels of the original frame, the one labels are in, S th
 uint8 BGR, OpenCV's order.
 """
 
-import os
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -17,7 +15,7 @@ import numpy as np
 import torch
 
 from data import image_cache
-from data.headers import mend_jpeg
+from data.decode import MAX_PIXELS, decode, decode_as, read_bytes, read_kind
 from data.pool import DecodedPool
 from data.records import Record, RecordTable
 from data.threads import in_threads
@@ -25,9 +23,6 @@ from utils.errors import UserError
 
 Scale = tuple[float, float]  # (x, y): pixels of the decoded image per pixel of the original frame
 
-REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
-           8: cv2.IMREAD_REDUCED_COLOR_8}
-JPEG_MAGIC = b"\xff\xd8"
 CACHES = (None, "ram", "disk")
 
 
@@ -39,29 +34,32 @@ def reduction(scale: float) -> int:
     return next((r for r in (64, 32, 16, 8, 4, 2) if scale * r <= 1.0), 1)
 
 
-def read_image(path: str) -> np.ndarray | None:
-    """Decode a file as (H, W, 3) BGR uint8, turned as its EXIF says; None where it cannot be read. Any Unicode path."""
-    data = _read_bytes(path)
-    return None if data is None else _decode(data, cv2.IMREAD_COLOR)
+def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """Decode a file as `data.decode` does, (H, W, 3) BGR uint8; None where it cannot be used. Any Unicode path."""
+    try:
+        return decode(read_bytes(path), max_pixels)
+    except (OSError, ValueError):
+        return None
 
 
 def read_whole(record: Record, reduce: int = 1) -> np.ndarray | None:
     """Decode the file of a record, all of it even for a window, in the frame that its labels were made in.
 
     reduce: 1, 2, 4 or 8 for a JPEG that is shrunk while it is decoded; other files keep their size. None where the file
-    cannot be decoded or has another size than the record says.
+    cannot be decoded or has another size than the record says, which is mostly known before a pixel is decoded.
     """
-    data = _read_bytes(record.path)
-    if data is None:
+    size = tuple(record.full or (record.height, record.width))
+    try:
+        data = read_bytes(record.path)
+        header = read_kind(data)
+        turn = header is None or size == (header.height, header.width)
+        if not turn and size != header.stored:  # as stored: labels made without a look at EXIF
+            return None
+        by = reduce if header is not None and header.kind == "jpeg" else 1
+        image = decode_as(data, header, by, turn, max_pixels=size[0] * size[1])
+    except (OSError, ValueError):
         return None
-    size = record.full or (record.height, record.width)
-    # Only libjpeg shrinks while decoding, whole 8x8 blocks: sides become ceil(side / by).
-    by = reduce if data[:2].tobytes() == JPEG_MAGIC else 1
-    wanted = (-(-size[0] // by), -(-size[1] // by))
-    image = _decode(data, REDUCED[by])
-    if image is not None and image.shape[:2] != wanted:
-        image = _decode(data, REDUCED[by] | cv2.IMREAD_IGNORE_ORIENTATION)  # labels made on the image as stored
-    return image if image is not None and image.shape[:2] == wanted else None
+    return image if header is not None or image.shape[:2] == size else None
 
 
 def read_canonical(record: Record, size: tuple[int, int], exact: bool = False,
@@ -230,34 +228,3 @@ class ImageStore:
 
         for _ in in_threads(read, runs):
             pass
-
-
-class _Buffer(threading.local):
-    """Memory of each thread to read files into: fresh memory for every file costs more than reading it."""
-
-    content = np.empty(0, np.uint8)
-
-
-_buffer = _Buffer()
-
-
-def _read_bytes(path: str) -> np.ndarray | None:
-    """The bytes of a file, until this thread reads another one; None where there are none to be had."""
-    try:  # not cv2.imread, which takes no Unicode path on every system and fills up a file that is cut short
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  Path costs 2x here
-            size = os.fstat(file.fileno()).st_size
-            if size > len(_buffer.content):
-                _buffer.content = np.empty(size + size // 2, np.uint8)
-            return _buffer.content[:file.readinto(_buffer.content[:size])]
-    except OSError:
-        return None
-
-
-def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
-    try:
-        image = cv2.imdecode(data, flags) if len(data) else None
-        if image is None and data[:2].tobytes() == JPEG_MAGIC and (mended := mend_jpeg(data.tobytes())):
-            return cv2.imdecode(np.frombuffer(mended, np.uint8), flags)
-        return image
-    except cv2.error:
-        return None

@@ -9,6 +9,7 @@ import numpy as np
 
 from data import cache as label_cache
 from data import shapes
+from data.decode import MAX_PIXELS
 from data.formats import reader
 from data.records import Record, RecordTable
 from data.report import ScanReport
@@ -70,17 +71,17 @@ class Index:
 
 
 def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: bool = False,
-               strict: bool = False, polygons: bool = False) -> Index:
+               strict: bool = False, polygons: bool = False, max_pixels: int = MAX_PIXELS) -> Index:
     """Read a split ("train", "val" or "test") of `data`, a name in cfg/data or the path of a YAML.
 
     cache: use and write the label cache. single_cls: all objects are one class. strict: anything that the scan would
-    repair or leave out is a `UserError`. polygons: read outlines too, for copy-paste. `shapes` are drawn where they are
-    not there yet.
+    repair or leave out is a `UserError`. polygons: read outlines too, for copy-paste. max_pixels: larger images are
+    skipped and counted. `shapes` are drawn where they are not there yet.
     """
     source = read_source(data, split)
     if source.format == "shapes":
         source = _draw_shapes(source)
-    table, meta, report = _load(source, cache, polygons)
+    table, meta, report = _load(source, cache, polygons, max_pixels)
     if strict:
         report.check_strict()
     if not len(table):
@@ -95,10 +96,11 @@ def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: 
     return Index(table, names, category_ids, report, source)
 
 
-def _load(source: Source, cache: bool, polygons: bool) -> tuple[RecordTable, dict[str, Any], ScanReport]:
+def _load(source: Source, cache: bool, polygons: bool,
+          max_pixels: int) -> tuple[RecordTable, dict[str, Any], ScanReport]:
     labels = reader(source.format)
     settings = (source.format, source.split, source.names, source.difficult, source.notes, polygons,
-                [str(p) for p in (*source.entries, *source.image_folders)])
+                max_pixels, [str(p) for p in (*source.entries, *source.image_folders)])
     key = label_cache.digest(settings, labels.inputs(source)) if cache else ""
     name = f"{source.yaml.stem}-{source.split}{'-polygons' if polygons else ''}.cache.npz"
     places = label_cache.places(source.root, name)
@@ -110,7 +112,7 @@ def _load(source: Source, cache: bool, polygons: bool) -> tuple[RecordTable, dic
     if found.paths and report.count("missing_label") == len(found.paths) and source.split != "test":
         raise UserError(f"{source.yaml}: not one label file for the {len(found.paths)} images of `{source.split}:`; "
                         f"put them where the first is looked for, {found.label_files[0]}, or correct `format`")
-    table = scan(found, report)
+    table = scan(found, report, max_pixels)
     meta = {"names": found.names, "category_ids": found.category_ids}
     if cache and len(table) and label_cache.save(places, key, table, meta, report) is None:
         report.notes.append(f"the label cache could not be written to any of {', '.join(map(str, places))}")

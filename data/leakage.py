@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from data.cache import file_hash
+from data.decode import HARD_LIMIT, decode_as, read_bytes, read_kind
 from data.records import Record
 from data.threads import in_threads
 
@@ -117,15 +118,13 @@ def _fingerprints(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndar
 def _small(path: str) -> tuple[np.ndarray, np.ndarray, bool] | None:
     """Hash (which of the 8 x 8 lowest frequencies of 32 x 32 pixels exceed their median), thumbnail, whether plain."""
     try:
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8) if len(data) else None
-        if image is not None and min(image.shape) < 2 * SIDE:
-            image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    except (OSError, cv2.error):
+        data = read_bytes(path)
+        header = read_kind(data)
+        jpeg = header is not None and header.kind == "jpeg"
+        image = decode_as(data, header, 8 if jpeg and min(header.stored) >= 16 * SIDE else 1, max_pixels=HARD_LIMIT)
+    except (OSError, ValueError):
         return None
-    if image is None:
-        return None
-    small = cv2.resize(image, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(small.astype(np.float32))[:8, :8].ravel()
     thumbnail = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
     return np.packbits(waves > np.median(waves[1:])), thumbnail, bool(thumbnail.std() < PLAIN)

@@ -19,7 +19,8 @@ def open_splits(args: argparse.Namespace, group: Group) -> tuple[Index, Index]:
     """(train, val) of `--data`; one process of a machine reads first, so that caches and shapes are made once."""
     with group.first():
         train = open_train(args)
-        held = load_index(args.data or "shapes", "val", single_cls=args.single_cls, strict=args.strict)
+        held = load_index(args.data or "shapes", "val", single_cls=args.single_cls, strict=args.strict,
+                          max_pixels=args.max_pixels)
     if train.names != held.names:
         raise UserError(f"{args.data}: its train and val splits name different classes ({train.names[:5]} ... and "
                         f"{held.names[:5]} ...); give `names:` in the YAML")
@@ -29,7 +30,7 @@ def open_splits(args: argparse.Namespace, group: Group) -> tuple[Index, Index]:
 def open_train(args: argparse.Namespace, polygons: bool = False) -> Index:
     """The training split, in windows where `--tile` asks for them; polygons: read outlines for copy-paste too."""
     index = load_index(args.data or "shapes", "train", single_cls=args.single_cls, strict=args.strict,
-                       polygons=polygons)
+                       polygons=polygons, max_pixels=args.max_pixels)
     return tile_index(index, args.tile, args.tile_overlap) if args.tile else index
 
 

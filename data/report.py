@@ -9,7 +9,10 @@ from utils.errors import UserError
 KINDS = {
     "missing_image": ("images not found", "skipped"),
     "corrupt_image": ("images that cannot be read whole", "skipped"),
+    "large_image": ("images of more pixels than --max-pixels allows", "skipped"),
     "endless_image": ("JPEG files without their end marker", "kept: at most a corner of 16 x 16 pixels is missing"),
+    "turned_image": ("images with an EXIF orientation", "turned by it, in training, validation and detection alike"),
+    "deep_image": ("images of more than 8 bits per value", "brought to 8 by the range that each uses"),
     "repeated_image": ("images listed twice", "taken once"),
     "corrupt_label": ("label files that cannot be read", "image skipped"),
     "wrong_encoding": ("label files in another encoding than they declare", "read in one that fits"),
@@ -27,7 +30,8 @@ KINDS = {
     "wrong_name": ("label files that claim another file or folder", "their own place is believed"),
     "missing_label": ("images without a label file", "kept as background"),
 }
-HARMLESS = ("missing_label", "other_class", "wrong_size", "wrong_name")  # `strict` lets them pass: nothing is lost
+# `strict` lets them pass: nothing is lost
+HARMLESS = ("turned_image", "deep_image", "missing_label", "other_class", "wrong_size", "wrong_name")
 
 
 @dataclass

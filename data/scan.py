@@ -7,31 +7,25 @@ import os
 
 import numpy as np
 
+from data.decode import MAX_PIXELS
 from data.formats.raw import Unchecked
-from data.headers import Header, read_header
+from data.headers import Header
 from data.records import RecordTable, box_areas, pack_polygons
 from data.report import ScanReport
-from data.threads import in_threads
+from data.scan_images import read_headers, tell_turned
 from utils.errors import UserError
 
 ROUNDING = 1.0  # pixels by which a box may reach out of its image without being told
 FRACTIONS = 2.0  # a fraction of the image beyond this is no slip but another unit
 
 
-def scan(found: Unchecked, report: ScanReport) -> RecordTable:
+def scan(found: Unchecked, report: ScanReport, max_pixels: int = MAX_PIXELS) -> RecordTable:
     """Check all images and labels of a split; the counts of what is kept and what is not go to the report."""
-    headers = list(in_threads(_header, found.paths))
+    headers, sizes = read_headers(found.paths, report, max_pixels)
     usable = np.array([isinstance(h, Header) for h in headers], bool)
-    for i in np.flatnonzero(~usable):
-        missing = isinstance(headers[i], FileNotFoundError)
-        report.add("missing_image" if missing else "corrupt_image",
-                   found.paths[i] if missing else f"{found.paths[i]} ({_reason(headers[i])})")
-    endless = [path for path, h in zip(found.paths, headers, strict=True) if isinstance(h, Header) and h.endless]
-    report.add("endless_image", (endless or [""])[0], len(endless))
-    sizes = [(h.height, h.width) if isinstance(h, Header) else (0, 0) for h in headers]
-    sizes = np.array(sizes, np.int64).reshape(-1, 2)
     turned = np.array([isinstance(h, Header) and h.turned for h in headers], bool)
     _compare_sizes(found, sizes, turned, usable, report)
+    tell_turned(found.paths, headers, sizes, report)
     boxes, keep = _check_labels(found, sizes, usable, report)
     image = found.image[keep]
     order = np.argsort(image, kind="stable")
@@ -56,17 +50,6 @@ def scan(found: Unchecked, report: ScanReport) -> RecordTable:
     if found.all_classes is not None and found.all_classes[keep].any():  # COCO's protocol ignores class by class
         table = table.repeat_for_classes(found.all_classes[keep], len(found.names))
     return table
-
-
-def _header(path: str) -> Header | Exception:
-    try:
-        return read_header(path)
-    except (OSError, ValueError) as error:
-        return error
-
-
-def _reason(error: Header | Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
 
 
 def _compare_sizes(found: Unchecked, sizes: np.ndarray, turned: np.ndarray, usable: np.ndarray,

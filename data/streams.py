@@ -14,7 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data.images import read_image
+from data.decode import MAX_PIXELS, decode, read_bytes
 from utils.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif",
@@ -50,6 +50,7 @@ class Source:
     source: str
     files: list[str]
     vid_stride: int = 1
+    max_pixels: int = MAX_PIXELS
     skipped: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -72,9 +73,12 @@ class Source:
         return self._video(path) if is_video(path) else self._image(path)
 
     def _image(self, path: str) -> Iterator[Frame]:
-        image = read_image(path)
-        if image is None:
-            self.skipped.append(f"{path}: cannot be decoded" if Path(path).is_file() else f"{path}: no such file")
+        try:
+            image = decode(read_bytes(path), self.max_pixels)
+        except FileNotFoundError:
+            self.skipped.append(f"{path}: no such file")
+        except (OSError, ValueError) as error:
+            self.skipped.append(f"{path}: {getattr(error, 'strerror', None) or error}")
         else:
             yield Frame(path, 0, image, "image")
 
@@ -96,7 +100,7 @@ class Source:
             self.skipped.append(f"{path}: ends after {index} of {frames} frames")
 
 
-def open_source(source: str, *, vid_stride: int = 1) -> Source:
+def open_source(source: str, *, vid_stride: int = 1, max_pixels: int = MAX_PIXELS) -> Source:
     """Open an image, video, folder (not its subfolders), glob pattern or .txt list of files.
 
     vid_stride: take every vid_stride-th frame of a video. An unreadable image among others is counted in `.skipped`.
@@ -107,7 +111,7 @@ def open_source(source: str, *, vid_stride: int = 1) -> Source:
     files = _find(str(source))
     for path in filter(is_video, files):
         open_video(path).release()
-    return Source(str(source), files, vid_stride)
+    return Source(str(source), files, vid_stride, max_pixels)
 
 
 def open_video(path: str) -> cv2.VideoCapture:

@@ -17,8 +17,20 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("old", help="the original's .pt or .pth")
     flags.add_argument("new", help="the .pt to write")
     flags.add_argument("--cfg", help="the model that a bare state dict holds, by name or model file")
+    flags.add_argument("--names", help="class names that the file lacks: a .names or .txt file, one per line")
     add_plugin_flag(flags)
     return flags
+
+
+def read_names(path: Path | str, count: int) -> list[str]:
+    """Class names, one per line. Raises `UserError` where there are not `count` of them."""
+    try:
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--names {path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(names) != count:
+        raise UserError(f"--names {path}: {len(names)} names for {count} classes; give one line per class")
+    return names
 
 
 def main(args: argparse.Namespace) -> None:
@@ -32,6 +44,8 @@ def main(args: argparse.Namespace) -> None:
     if is_ours(args.old):
         raise UserError(f"{args.old}: is in this project's format already; use it as it is")
     model, report = import_original(args.old, Detector, args.cfg)
+    if args.names:
+        model.names = model.config["names"] = read_names(args.names, model.num_classes)
     save_checkpoint({"config": model.config, "names": model.names, "model": model.state_dict()}, new)
     count = sum(p.numel() for p in model.parameters())
     print(f"{args.old}: {count:,} parameters, {model.num_classes} classes, strides "

@@ -8,6 +8,9 @@ from typing import NoReturn
 
 from utils.errors import UserError, nearest
 
+MAX_PIXELS = 400_000_000  # 20,000 x 20,000, the largest aerial images; decoded they take 1.2 GB
+HARD_LIMIT = 1 << 30  # pixels: OpenCV decodes nothing larger
+
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
     """An argparse type: an int or float within [low, high]; anything else is told with what was expected."""
@@ -56,6 +59,12 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=number(int, 0), metavar="N",
                         help="processes that load images, at most one per core; 0 loads in this process; default 8, or "
                              "half the cores where the model computes on the CPU")
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """The flag `--max-pixels`: what an image may claim before memory is taken for it."""
+    parser.add_argument("--max-pixels", type=number(int, 1, HARD_LIMIT), default=MAX_PIXELS, metavar="N",
+                        help=f"larger images are skipped and counted, not decoded; default {MAX_PIXELS:,}")
 
 
 def worker_count(wanted: int | None, device: str) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from utils.cli import add_device, add_size, add_workers, fraction, number, positive, refused
+from utils.cli import add_device, add_max_pixels, add_size, add_workers, fraction, number, positive, refused
 from utils.errors import UserError
 from utils.optim import OPTIMIZERS
 from utils.recipe import Recipe
@@ -63,6 +63,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--cache", nargs="?", const="ram", choices=("ram", "disk", "gpu"),
         help="keep decoded images: in memory, in a file, or on the device, where they are then augmented too")
+    add_max_pixels(parser)
     add("--single-cls", action="store_true", help="treat all classes as one")
     add("--strict", action="store_true", help="stop at labels that would otherwise be repaired or left out")
     add("--tile", type=number(int, 32), metavar="PX", help="train on overlapping windows of this side, cut on the fly")

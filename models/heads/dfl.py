@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.heads.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.heads.options import choose, merge_gains, select_by_nms
-from models.layers.conv import Conv
+from models.layers.conv import Conv, DWConv
 from models.losses import Share, dfl_head_loss
 from models.registry import register
 from utils.structures import Detections, PackedTargets, Raw
@@ -35,13 +35,14 @@ class DFLDetect(nn.Module):
     """YOLOv8 head; learns by task-aligned assignment (TOOD, Feng et al. 2021) and DFL (Li et al. 2020).
 
     channels, strides: of the levels read. box_loss: similarity of boxes (`models.losses.box_similarity`). gains:
-    weights of the terms box, cls, dfl.
+    weights of the terms box, cls, dfl. class_branch: "conv", two 3x3 convolutions, or "depthwise", a depthwise 3x3 and
+    a 1x1 in place of each, as Ultralytics 8.3.0 to 8.3.15 built YOLOv8.
     """
 
     recipe = "yolov8"  # in cfg/train
 
     def __init__(self, channels: list[int], nc: int = 80, bins: int = 16, *, strides: list[int], box_loss: str = "ciou",
-                 assign: str = "tal", gains: dict[str, float] | None = None) -> None:
+                 assign: str = "tal", gains: dict[str, float] | None = None, class_branch: str = "conv") -> None:
         super().__init__()
         self.num_classes, self.bins, self.strides = nc, bins, list(strides)
         self.box_loss = choose("box_loss", box_loss, ("iou", "giou", "diou", "ciou", "sca"))
@@ -49,7 +50,9 @@ class DFLDetect(nn.Module):
         self.gains = merge_gains(GAINS, gains)
         box, cls = max(16, channels[0] // 4, 4 * bins), max(channels[0], min(nc, 100))
         self.cv2 = nn.ModuleList(self._branch(c, box, 4 * bins) for c in channels)
-        self.cv3 = nn.ModuleList(self._branch(c, cls, nc) for c in channels)
+        class_branch = choose("class_branch", class_branch, ("conv", "depthwise"))
+        branch = self._depthwise_branch if class_branch == "depthwise" else self._branch
+        self.cv3 = nn.ModuleList(branch(c, cls, nc) for c in channels)
         self.dfl = Expectation(bins)
         self.out_channels = 0
         self._init_bias()
@@ -57,6 +60,12 @@ class DFLDetect(nn.Module):
     @staticmethod
     def _branch(c1: int, hidden: int, c2: int) -> nn.Sequential:
         return nn.Sequential(Conv(c1, hidden, 3), Conv(hidden, hidden, 3), nn.Conv2d(hidden, c2, 1))
+
+    @staticmethod
+    def _depthwise_branch(c1: int, hidden: int, c2: int) -> nn.Sequential:
+        return nn.Sequential(nn.Sequential(DWConv(c1, c1, 3), Conv(c1, hidden)),
+                             nn.Sequential(DWConv(hidden, hidden, 3), Conv(hidden, hidden)),
+                             nn.Conv2d(hidden, c2, 1))
 
     def _init_bias(self) -> None:
         """Box logits lean to no bin; class priors expect five objects in a 640 px image."""

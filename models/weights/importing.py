@@ -14,6 +14,7 @@ from models.builder import build_graph
 from models.catalogue import known_models, resolve
 from models.registry import lookup
 from models.weights.carry import COUNTER, GEOMETRY, CarryReport, import_state_dict
+from models.weights.darknet import is_darknet, translate
 from models.weights.details import apply_details, find_details
 from models.weights.originals import Original, read_original
 from models.weights.unfold import unfold
@@ -36,6 +37,8 @@ def import_original(path: Path | str, make: Callable[[Config], Model], cfg: str 
     """
     original = read_original(path)
     try:
+        if is_darknet(original):
+            original, cfg = translate(original, cfg)
         model, report = _build(original, make, cfg)
         details = find_details(model.model, original, report.carried)
     except UserError as error:
@@ -74,6 +77,7 @@ def _configs(original: Original, cfg: str | Path | Config | None) -> Iterator[Co
         classes = count_classes(original.state, config)
         names = original.names if original.names and len(original.names) == classes else None
         config = resolve(config, classes, names)
+    config["options"] = {**config["options"], **_head_options(original.state)}
     if original.imgsz:
         config["trained"] = {"imgsz": [original.imgsz]}
     _set_anchors(config, original)
@@ -83,12 +87,16 @@ def _configs(original: Original, cfg: str | Path | Config | None) -> Iterator[Co
         yield unscaled
 
 
+def _head_options(state: dict[str, Tensor]) -> dict[str, str]:
+    """Options of the head that show in its tensors alone: no model file tells them."""
+    first = next((value for key, value in state.items() if key.endswith(".cv3.0.0.0.conv.weight")), None)
+    return {} if first is None or first.shape[1:2] != (1,) else {"class_branch": "depthwise"}
+
+
 def _unknown(original: Original) -> UserError:
-    darknet = next((k for k in original.state if k.startswith("module_list.")), None)
-    what = (f"its names ({darknet}) are those of Darknet layers, which are not read" if darknet else
-            f"none of our models has these {len(original.state)} tensors; name the model it holds: "
-            "load_model(path, cfg=...), python -m models.convert --cfg ...")
-    return UserError(f"{original.path}: a bare state dict without a model file, and {what}")
+    return UserError(f"{original.path}: a bare state dict without a model file, and none of our models has these "
+                     f"{len(original.state)} tensors; name the model it holds: load_model(path, cfg=...), "
+                     "python -m models.convert --cfg ...")
 
 
 def _described(original: Original) -> Config:
@@ -195,7 +203,7 @@ def match_zoo(state: dict[str, Tensor]) -> Config | None:
         classes = count_classes(state, config)
         if classes is None:
             continue
-        config = resolve(config, classes)
+        config = resolve(config, classes, options=_head_options(state))
         try:
             with torch.device("meta"):
                 graph = build_graph(config)

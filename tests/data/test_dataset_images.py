@@ -80,12 +80,14 @@ def test_orientation_follows_the_frame_of_the_labels(tmp_path):
 
 
 def test_grey_and_deep_pngs_come_as_three_bytes(tmp_path):
-    for name, image in (("grey", np.full((5, 7), 9, np.uint8)), ("deep", np.full((5, 7, 3), 9 * 257, np.uint16)),
+    deep = np.full((5, 7, 3), 9 * 257, np.uint16)
+    deep[0, 0] = 65535  # all 16 bits are used
+    for name, image in (("grey", np.full((5, 7), 9, np.uint8)), ("deep", deep),
                         ("alpha", np.full((5, 7, 4), 9, np.uint8))):
         path = tmp_path / f"{name}.png"
         path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
         loaded = read_image(str(path))
-        assert loaded.shape == (5, 7, 3) and loaded.dtype == np.uint8 and (loaded == 9).all()
+        assert loaded.shape == (5, 7, 3) and loaded.dtype == np.uint8 and (loaded[1:] == 9).all()
 
 
 @pytest.mark.parametrize("cache", [None, "ram", "disk"])
