@@ -79,7 +79,7 @@ def parse_rows(text: str, file: str, report: ScanReport) -> list[tuple]:
 
 def _values(line: str) -> list[float]:
     """The numbers of a row; a comma may end it."""
-    return pixel_rows.numbers(re.split(r"\s*[,;]\s*|\s+", line.strip().rstrip(",; ")))
+    return pixel_rows.numbers(re.split(r"\s*[,;]\s*|\s+", line.replace('"', " ").strip().rstrip(",; ")))
 
 
 def _is_row(line: str) -> bool | None:

@@ -22,9 +22,12 @@ FEW = 3  # sides at 0 from which files may count from 0; fewer are slips
 
 
 def recognises(entry: Path, images: list[str]) -> bool:
-    """A list in ImageSets, a folder with Annotations, or images with XML files beside them."""
+    """A list in ImageSets or beside Annotations, a folder with Annotations, or images with XML files beside them."""
     if entry.is_file():
-        return entry.parent.parent.name == "ImageSets"
+        root = entry.parent
+        return "ImageSets" in (root.name, root.parent.name) or (
+            (root / "Annotations").is_dir() and not (root / "labels").is_dir()
+            and any(Path(xml).is_file() for _, xml in _listed(entry)[:1]))
     if (entry / "Annotations").is_dir() or (entry.name == "Annotations" and any(entry.glob("*.xml"))):
         return True
     return bool(images) and Path(images[0]).with_suffix(".xml").exists()
@@ -113,11 +116,12 @@ def _pairs(source: Source, report: ScanReport) -> list[tuple[str, str]]:
 
 
 def _listed(entry: Path) -> list[tuple[str, str]]:
-    """Pairs named by ImageSets/Main/<split>.txt: a stem, a file name or a path per line, or an image and its XML.
+    """Pairs named by ImageSets/Main/<split>.txt or a list beside Annotations: a stem, a file name, a path, or an image
+    and its XML per line.
 
     A column of -1, 0 or 1, as in the lists per class, is left aside.
     """
-    root = entry.parent.parent.parent if entry.parent.parent.name == "ImageSets" else entry.parent
+    root = next((p.parent for p in (entry.parent, entry.parent.parent) if p.name == "ImageSets"), entry.parent)
     folder = _images_of(root)
     images = {Path(p).stem: p for p in image_files(folder)}
     found = []
@@ -147,9 +151,10 @@ def _images_of(root: Path) -> Path:
 
 def _size(root: ET.Element) -> tuple[int, int]:
     try:
-        return int(float(root.findtext("size/height", "0"))), int(float(root.findtext("size/width", "0")))
+        height, width = (int(float(root.findtext(f"size/{word}") or 0)) for word in ("height", "width"))
     except (ValueError, OverflowError):
         return -1, -1  # claimed, and wrong
+    return (height, width) if min(height, width) >= 0 and max(height, width) < 1 << 31 else (-1, -1)
 
 
 def _check_claims(root: ET.Element, image: str, xml: str, report: ScanReport) -> None:

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from data.report import ScanReport
 from tests.data import makers
 from utils.config import CFG_ROOT, read_yaml
 from utils.errors import UserError
+from utils.evaluation import CocoEvaluator
+from utils.structures import Detections
 
 VIS = "20,10,40,30,1,4,0,0\n60,5,20,20,0,0,0,0\n10,20,8,8,1,1,0,1,\n80,40,10,10,1,11,0,0\n0,0,5,5,0,6,0,0\n"
 DOTA = ("imagesource:GoogleEarth\ngsd:0.146343\n20.0 10.0 60.0 10.0 60.0 50.0 20.0 50.0 small-vehicle 0\n"
@@ -100,6 +103,16 @@ def test_visdrone_names_choose_by_name_or_by_place(tmp_path):
         load(makers.config(tmp_path, train="images", nc=12))
 
 
+def test_detections_in_ignored_regions_count_neither_way(tmp_path):
+    """COCO's protocol ignores by class: a region of every class takes a detection of any."""
+    index = load(write(tmp_path, "annotations", {"a": VIS}))
+    judge = CocoEvaluator(index.coco(), 10, index.category_ids)
+    boxes = [[20, 10, 60, 40], [10, 20, 18, 28], [61, 6, 70, 20], [81, 41, 88, 49], [61, 6, 70, 20]]
+    judge.update([index.records[0].image_id], [Detections(torch.tensor(boxes), torch.tensor([.5, .5, .9, .9, .9]),
+                                                          torch.tensor([3, 0, 3, 0, 7]))])
+    assert judge.compute().AP > 0.999
+
+
 def test_visdrone_rows_that_are_not_well_formed_are_counted(tmp_path):
     text = ("20,10,40,30,1,4,0,0\n1,2,3\n20,10,40,30,1,12,0,0\n20,10,40,x,1,4,0,0\n20,10,40,nan,1,4,0,0\n"
             "60,10,-20,20,1,4.0,0,0\n5,5,0,9,1,1,0,0\n20,10,40,30,1,4.5,0,0\n")
@@ -107,6 +120,13 @@ def test_visdrone_rows_that_are_not_well_formed_are_counted(tmp_path):
     assert [report.count(k) for k in ("corrupt_row", "bad_class", "swapped", "no_area")] == [4, 1, 1, 1]
     assert report.boxes == 2 and "a.txt line 2: '1,2,3'" in report.findings["corrupt_row"][1]
     assert "a.txt line 3, category 12; VisDrone has 0 to 11" in report.findings["bad_class"][1]
+
+
+def test_rows_of_csv_tools():
+    report = ScanReport()
+    text = '\ufeff"20.0","10.0","40.0","30.0","1","4","0","0"\n 20 , 10 , 40 , 30 , 1.0 , 4.0 , 0 , 0 ,\n'
+    rows = visdrone.parse_rows(text.removeprefix("\ufeff"), "f.txt", report)
+    assert [r[:6] for r in rows] == [(20, 10, 60, 40, 4, 1)] * 2 and not report.findings
 
 
 whole = st.integers(0, 4000)

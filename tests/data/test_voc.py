@@ -95,6 +95,22 @@ def test_lists_name_images_in_many_ways(tmp_path, line):
     assert report.findings["missing_image"][1].endswith("gone.jpg")
 
 
+@pytest.mark.parametrize("place", ["ImageSets/train.txt", "ImageSets/Segmentation/train.txt", "train.txt"])
+def test_lists_lie_in_many_places(tmp_path, place):
+    makers.voc(tmp_path, {"a": makers.xml(CAT)})
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("JPEGImages/a.jpg\n")
+    index = load(makers.config(tmp_path, train=place, names=["cat"]))
+    assert index.source.format == "voc" and index.report.boxes == 1
+
+
+@pytest.mark.parametrize("side", ["100.0", "1e300", "-5", "nan", "wide", ""])
+def test_sizes_as_tools_write_them(tmp_path, side):
+    size = f"<size><width>{side}</width><height>60</height></size>"
+    report = load(makers.voc(tmp_path, {"a": makers.xml(CAT, size)})).report
+    assert report.boxes == 1 and report.count("wrong_size") == (side != "100.0")
+
+
 def test_images_may_lie_in_other_folders(tmp_path):
     yaml = makers.voc(tmp_path, {"a": makers.xml(CAT)})
     (tmp_path / "JPEGImages").rename(tmp_path / "images")
