@@ -22,7 +22,7 @@ from data.streams import Frame, open_source
 from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import Runtime, load_runtime
 from utils.cli import add_device, add_max_pixels, add_size, class_indices, fraction, positive, refused
-from utils.errors import UserError, run_script
+from utils.errors import UserError, printable, run_script
 from utils.saving import Results, SaveOptions
 from utils.structures import Detections
 
@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> Path | None:
                                    classes=classes, agnostic=args.agnostic_nms)[0].to_original(placed).cpu()
             clock.lap("NMS")
             height, width = images.shape[2:]
-            print(f"{place(frame)}: {height}x{width} {count(found, runtime.names)}, {clock.spent:.1f} ms")
+            print(f"{place(frame)}: {height}x{width} {printable(count(found, runtime.names))}, {clock.spent:.1f} ms")
             results.add(frame.path, frame.image, found, frame.index if frame.kind == "video" else None, frame.fps)
             clock.frames += 1
             clock.start()
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> Path | None:
     finally:
         results.drop_unfinished()
     for reason in frames.skipped:
-        print(f"skipped {reason}")
+        print(f"skipped {printable(reason)}")
     skipped = f", {len(frames.skipped)} skipped" if frames.skipped else ""
     print(f"{clock.frames} image{'s' * (clock.frames > 1)}{skipped}; speed per image at {size[0]}x{size[1]}: {clock}")
     print(f"results: {results.told()}")
@@ -115,8 +115,8 @@ def prepare(image: np.ndarray, size: tuple[int, int], runtime: Runtime) -> tuple
 
 def place(frame: Frame) -> str:
     if frame.kind == "video":
-        return f"video {frame.path} frame {frame.index + 1}/{frame.frames or '?'}"
-    return f"image {frame.path}"
+        return f"video {printable(frame.path)} frame {frame.index + 1}/{frame.frames or '?'}"
+    return f"image {printable(frame.path)}"
 
 
 def count(found: Detections, names: list[str]) -> str:

@@ -36,14 +36,14 @@ class TooLarge(ValueError):
     """An image of more pixels than are allowed."""
 
 
-def open_plain(path: str) -> tuple[io.FileIO, int]:
+def open_plain(path: str, any_size: bool = False) -> tuple[io.FileIO, int]:
     """A file opened for reading and its size. `OSError`, or `ValueError` where it can hold no image.
 
-    Pipes and devices are refused, and not waited for.
+    Pipes and devices are refused, and not waited for. any_size: videos may be larger than images.
     """
     file = io.FileIO(path, opener=_open_at_once)
     status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_FILE:
+    if stat.S_ISREG(status.st_mode) and (any_size or status.st_size <= LARGEST_FILE):
         return file, status.st_size
     file.close()
     if stat.S_ISREG(status.st_mode):
@@ -209,6 +209,17 @@ def _by_pillow(data: np.ndarray, max_pixels: int, kinds: tuple[str, ...] = PILLO
     except UnidentifiedImageError:
         return None, 1
     return image, orientation if orientation in range(1, 9) else 1
+
+
+def is_animated(path: str) -> bool:
+    """Whether a GIF holds more than one image; True where it cannot be told."""
+    from PIL import Image
+
+    try:
+        with open_plain(path)[0] as file, Image.open(file, formats=("GIF",)) as picture:
+            return bool(picture.is_animated)
+    except Exception:  # whatever a damaged file makes Pillow raise
+        return True
 
 
 def mend_jpeg(data: bytes) -> bytes | None:

@@ -24,7 +24,7 @@ def run_script(main: Callable[[argparse.Namespace], object], parser: argparse.Ar
     except UserError as error:
         if args.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone: there is nobody left to tell
         sys.stdout = None
@@ -59,6 +59,11 @@ def shown(value: object, limit: int = LONGEST) -> str:
 def short(value: object) -> str:
     """As `shown`, without quotes where it is printable text of at most `LONGEST` characters."""
     return value if isinstance(value, str) and len(value) <= LONGEST and value.isprintable() else shown(value, LONGEST)
+
+
+def printable(text: str) -> str:
+    """A name as a terminal may show it: control characters, escapes and what is no Unicode are written out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def nearest(word: str, choices: list[str]) -> str:

@@ -3,7 +3,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+import data.streams
 from data.streams import is_image, is_video, open_source
 from tests.data.pictures import smooth
 from utils.errors import UserError
@@ -120,9 +122,8 @@ def test_wrong_sources_are_told_with_the_cure(tmp_path, make, words):
 def test_wrong_files_are_told_before_the_first_frame(tmp_path):
     _image(tmp_path / "ok.jpg")
     (tmp_path / "torn.mp4").write_bytes(b"\0\0\0\x18ftypmp42 and then nothing")
-    for source in (tmp_path / "torn.mp4", tmp_path):
-        with pytest.raises(UserError, match="torn.mp4.*cannot be opened"):
-            open_source(str(source))
+    with pytest.raises(UserError, match="torn.mp4.*cannot be opened"):
+        open_source(str(tmp_path / "torn.mp4"))
     (tmp_path / "model.pt").write_bytes(b"x")
     with pytest.raises(UserError, match="none of the images"):
         open_source(str(tmp_path / "model.pt"))
@@ -134,6 +135,79 @@ def test_wrong_files_are_told_before_the_first_frame(tmp_path):
         open_source(str(tmp_path / "list.txt"))
     with pytest.raises(UserError, match="--vid-stride 0"):
         open_source(str(tmp_path / "ok.jpg"), vid_stride=0)
+
+
+def test_one_video_that_cannot_be_opened_is_told_and_the_others_go_on(tmp_path):
+    _video(tmp_path / "a.avi", 3)
+    (tmp_path / "b.mp4").write_bytes(b"\0\0\0\x18ftypmp42 and then nothing")
+    (tmp_path / "c.mov").write_bytes(b"")
+    _image(tmp_path / "d.png")
+    source = open_source(str(tmp_path))
+    assert [Path(f.path).name for f in source] == ["a.avi"] * 3 + ["d.png"]
+    assert [line.partition(": ")[0] for line in source.skipped] == [str(tmp_path / n) for n in ("b.mp4", "c.mov")]
+    assert all("cannot be opened as a video" in line for line in source.skipped)
+
+
+def test_frames_that_cannot_be_decoded_are_counted(tmp_path, monkeypatch):
+    real = data.streams._retrieved
+    lost = iter([False, True, True])
+    monkeypatch.setattr(data.streams, "_retrieved", lambda c: None if next(lost, False) else real(c))
+    source = open_source(str(_video(tmp_path / "a.avi", 5)))
+    assert [f.index for f in source] == [0, 3, 4]
+    assert source.skipped == [f"{tmp_path / 'a.avi'}: 2 of 5 frames cannot be decoded"]
+
+
+@pytest.mark.parametrize("fps", [0.0, float("nan"), -5.0, 1e6, float("inf")])
+def test_a_rate_that_cannot_be_is_thirty(tmp_path, monkeypatch, fps):
+    real = cv2.VideoCapture
+    path = str(_video(tmp_path / "a.avi", 2))
+
+    class Odd:
+        def __init__(self, name):
+            self.capture = real(name)
+
+        def get(self, prop):
+            return fps if prop == cv2.CAP_PROP_FPS else self.capture.get(prop)
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Odd)
+    assert {f.fps for f in open_source(path)} == {30.0}
+
+
+def test_a_gif_is_an_image_or_a_video_by_what_it_holds(tmp_path):
+    still, moving = Image.new("RGB", (20, 10), (1, 2, 250)), Image.new("RGB", (20, 10), (250, 2, 1))
+    still.save(tmp_path / "a.gif")
+    still.save(tmp_path / "b.gif", save_all=True, append_images=[moving, still], duration=100)
+    first, *others = open_source(str(tmp_path))
+    assert first.kind == "image" and first.image[5, 5].tolist() == [250, 2, 1]
+    assert {f.kind for f in others} == {"video"} and len(others) >= 3
+
+
+SECRETS = ["rtsp://user:pw@192.0.2.7:554/a", "rtsp://user:p%40w@h/b?token=pw", "http://u:p@w/w@host/a.jpg?key=pw",
+           "rtsp:/user:pw@host/a", "https://example.org/bus.jpg?sig=pw"]
+
+
+@pytest.mark.parametrize("source", SECRETS)
+@pytest.mark.parametrize("suffix", ["", ".txt", ".streams"])
+def test_a_password_is_never_printed(tmp_path, source, suffix):
+    place = source
+    if suffix:
+        place = tmp_path / f"cameras{suffix}"
+        place.write_text(f"{source}\n{source}2\n")
+    with pytest.raises(UserError) as told:
+        open_source(str(place))
+    assert "pw" not in str(told.value) and "p@w" not in str(told.value) and "p%40w" not in str(told.value)
+    assert "first" in str(told.value)  # the cure: record or fetch first
+
+
+def test_photographs_of_phones_that_are_not_read_are_told(tmp_path):
+    _image(tmp_path / "a.png")
+    (tmp_path / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 40)
+    source = open_source(str(tmp_path))
+    assert len(list(source)) == 1
+    assert source.skipped == [f"{tmp_path / 'b.HEIC'}: HEIC, which cannot be read here; convert it to JPEG or PNG"]
 
 
 def test_suffixes():
