@@ -44,12 +44,17 @@ def label_folders(images: Path, name: str) -> list[Path]:
 def pairs(source: Source, name: str, report: ScanReport) -> list[tuple[str, str]]:
     """(image, label file) of every image of the split; the label file may be missing."""
     if source.image_folders:
-        return [(image, str(labels / Path(image).relative_to(folder).with_suffix(".txt")))
-                for labels, folder in zip(source.entries, source.image_folders, strict=True)
-                for image in image_files(folder)]
-    images = split_images(source, report)
-    places = {folder: _place(source, Path(folder), name) for folder in {os.path.dirname(i) for i in images}}  # noqa: PTH120
-    return [(image, str(places[os.path.dirname(image)] / f"{Path(image).stem}.txt")) for image in images]  # noqa: PTH120
+        folders = list(zip(source.entries, source.image_folders, strict=True))
+        images = [(image, labels / Path(image).parent.relative_to(folder))
+                  for labels, folder in folders for image in image_files(folder)]
+    else:
+        listed = split_images(source, report)
+        places = {folder: _place(source, folder, name) for folder in {Path(image).parent for image in listed}}
+        images = [(image, places[Path(image).parent]) for image in listed]
+    there = {folder: _texts(folder) for folder in {folder for _, folder in images}}
+    stems = [Path(image).stem for image, _ in images]
+    return [(image, str(folder / there[folder].get(stem, f"{stem}.txt")))
+            for (image, folder), stem in zip(images, stems, strict=True)]
 
 
 def sniff(entry: Path, images: Sequence[str], name: str, is_row: Callable[[str], bool | None]) -> bool:
@@ -59,7 +64,8 @@ def sniff(entry: Path, images: Sequence[str], name: str, is_row: Callable[[str],
     files = [f for f in map(label_file, images) if Path(f).is_file()]
     if not files and images:
         folders = label_folders(Path(images[0]).parent, name)
-        files = [str(folder / f"{Path(i).stem}.txt") for folder in folders for i in images]
+        there = [(folder, _texts(folder)) for folder in folders]
+        files = [str(folder / names.get(Path(i).stem, "")) for folder, names in there for i in images]
     if not files or not any(Path(f).is_file() for f in files):
         files = sorted(map(str, entry.glob("*.txt")))[:len(images)] if entry.is_dir() else []
     for file in files:
@@ -136,7 +142,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _has_text(folder: Path) -> bool:
+    return bool(_texts(folder))
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    """Stem -> name of the text files in a folder, whatever the case of their suffix; none where there is no folder."""
     try:
-        return any(e.name.lower().endswith(".txt") for e in os.scandir(folder))
+        return {e.name[:-4]: e.name for e in os.scandir(folder) if e.name.lower().endswith(".txt")}
     except OSError:
-        return False
+        return {}

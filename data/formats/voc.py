@@ -4,6 +4,7 @@ VOC counts pixels from 1 and includes the last one, so xmin..xmax covers the con
 that claim a wrong size, name or folder are common; the image itself and the file's own place are believed.
 """
 
+import os
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -111,7 +112,8 @@ def _pairs(source: Source, report: ScanReport) -> list[tuple[str, str]]:
         for image, xml in found:
             if image in pairs:
                 report.add("repeated_image", image)
-            pairs[image] = xml
+            capitals = f"{xml[:-4]}.XML"
+            pairs[image] = capitals if not os.path.exists(xml) and os.path.exists(capitals) else xml  # noqa: PTH110
     return list(pairs.items())
 
 

@@ -80,6 +80,14 @@ def test_visdrone_of_a_list_and_labels_that_are_not_there(tmp_path):
         load(makers.config(tmp_path, train="list.txt", format="visdrone"))
 
 
+@pytest.mark.parametrize(("labels", "text"), [("annotations", VIS), ("labelTxt", DOTA)])
+def test_suffixes_in_capitals(tmp_path, labels, text):
+    yaml = write(tmp_path, labels, text)
+    for file in (tmp_path / labels).iterdir():
+        file.rename(file.with_suffix(".TXT"))
+    assert not load(yaml).report.findings and load(yaml).report.boxes
+
+
 def test_converted_labels_stay_yolo_unless_the_yaml_says_otherwise(tmp_path):
     write(tmp_path, "annotations", VIS)
     yaml = write(tmp_path, "labels", "3 .5 .5 .2 .2\n", names=list(visdrone.CLASSES))

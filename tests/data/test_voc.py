@@ -111,6 +111,12 @@ def test_sizes_as_tools_write_them(tmp_path, side):
     assert report.boxes == 1 and report.count("wrong_size") == (side != "100.0")
 
 
+def test_suffixes_in_capitals(tmp_path):
+    yaml = makers.voc(tmp_path, {"a": makers.xml(CAT)})
+    (tmp_path / "Annotations/a.xml").rename(tmp_path / "Annotations/a.XML")
+    assert load(yaml).report.boxes == 1
+
+
 def test_images_may_lie_in_other_folders(tmp_path):
     yaml = makers.voc(tmp_path, {"a": makers.xml(CAT)})
     (tmp_path / "JPEGImages").rename(tmp_path / "images")
