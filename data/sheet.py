@@ -12,8 +12,10 @@ from data.images import read_canonical, read_whole
 from data.index import Index
 from data.records import Record, RecordTable
 from data.suspicious import Suspects
-from utils.draw import FONT, class_name, color, draw_box
+from utils.draw import class_name, color, draw_box
+from utils.errors import printable
 from utils.files import write_bytes
+from utils.fonts import put_text
 
 ACROSS, WIDTH, HEIGHT, STRIP = 6, 320, 240, 18  # cells in a row, pixels of a cell, and of its caption
 RANDOM, SUSPICIOUS, TWINS = 12, 12, 6  # cells per split, labels per split, pairs
@@ -133,8 +135,7 @@ def _legend(names: Sequence[str]) -> np.ndarray:
 
 
 def _text(strip: np.ndarray, text: str, scale: float) -> None:
-    """Write into a strip in place, cut where it ends. Names of files may have letters that OpenCV's font lacks."""
-    plain = text.encode("ascii", "replace").decode()
+    """Write into a strip in place, cut where it ends."""
     canvas = np.ascontiguousarray(strip)
-    cv2.putText(canvas, plain, (4, strip.shape[0] - 5), FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    put_text(canvas, printable(text), (4, strip.shape[0] - 5), scale, (255, 255, 255), 1)
     strip[:] = canvas

@@ -1,14 +1,14 @@
-"""Drawing boxes on pictures with OpenCV. Pictures are (H, W, 3) uint8 BGR, boxes xyxy pixels."""
+"""Drawing boxes on pictures. Pictures are (H, W, 3) uint8 BGR, boxes xyxy pixels."""
 
-import unicodedata
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
+from utils.errors import printable
+from utils.fonts import put_text, text_size
 from utils.structures import Detections
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PALETTE = ("ff3b30", "007aff", "34c759", "ffb000", "af52de", "00c7be", "ff2d92", "8e6e53", "5856d6", "b5e61d",
             "ff7f50", "32ade6", "006d3c", "ffd60a", "7a0045", "9aa5b1", "d4a5ff", "00ff85", "a2480f", "003f8a")
 
@@ -44,19 +44,17 @@ def draw_box(picture: np.ndarray, box: Sequence[float], colour: tuple[int, int, 
     if not caption:
         return
     weight, scale = max(thickness - 1, 1), max(thickness / 4, 0.35)
-    (text_width, text_height), below = cv2.getTextSize(caption, FONT, scale, weight)
+    (text_width, text_height), below = text_size(caption, scale, weight)
     text_width, full = text_width + 2, text_height + below + 2
     left = max(min(x1, width - text_width), 0)
     top = y1 - full if y1 >= full else min(max(y1, 0), max(height - full, 0))
     cv2.rectangle(picture, (left, top), (left + text_width, top + full), colour, -1)
     blue, green, red = colour
     ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
-    cv2.putText(picture, caption, (left + 1, top + text_height + 1), FONT, scale, ink, weight, cv2.LINE_AA)
+    put_text(picture, caption, (left + 1, top + text_height + 1), scale, ink, weight)
 
 
 def class_name(names: Sequence[str], label: int) -> str:
-    """The name of a class as OpenCV's fonts can show it: accents dropped, other scripts replaced by the class index."""
-    name = str(names[label]) if label < len(names) else f"class {label}"
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().strip()
-    letters = sum(unicodedata.category(c)[0] != "M" for c in unicodedata.normalize("NFKD", name))
-    return plain if plain and len(plain) >= letters // 2 else f"class {label}"
+    """The name of a class as it stands in a caption: on one line, control characters written out."""
+    name = " ".join(str(names[label]).split()) if label < len(names) else ""
+    return printable(name) or f"class {label}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,15 +20,26 @@ from utils.files import write_bytes
 from utils.report import increment_dir
 from utils.structures import Detections
 
+# Names that Windows keeps for devices.
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+LARGEST_SIDE = 8190  # that MPEG-4 can hold
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write an HWC BGR uint8 image in the format that the suffix names."""
-    done, encoded = cv2.imencode(path.suffix, image)
-    if not done:
-        raise UserError(f"{path}: OpenCV could not encode a picture of shape {image.shape} as {path.suffix}")
-    write_bytes(path, encoded.tobytes())
+    """Write an HWC BGR uint8 image in the format that the suffix names, or as PNG where that cannot hold it.
+
+    A JPEG ends at 65,500 pixels a side, a WebP at 16,383.
+    """
+    for suffix in (path.suffix, ".png"):
+        try:
+            done, encoded = cv2.imencode(suffix, image)
+        except cv2.error:  # some formats say so in this way
+            continue
+        if done:
+            write_bytes(path.with_suffix(suffix), encoded.tobytes())
+            return
+    raise UserError(f"{path}: OpenCV could not encode a picture of shape {image.shape} as {path.suffix}")
 
 
 def label_rows(found: Detections, height: int, width: int, with_conf: bool = False) -> str:
@@ -60,17 +72,39 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, json.dumps(content).encode())
 
 
-def write_crops(folder: Path, stem: str, image: np.ndarray, found: Detections, names: Sequence[str]) -> int:
+def class_folders(names: Sequence[str]) -> list[str]:
+    """A folder name for each class that every file system takes, and that no other class has.
+
+    A class name is no path: what is no letter, digit, space, dot or dash becomes an underscore.
+    """
+    folders: list[str] = []
+    taken: set[str] = set()
+    for label, name in enumerate(names):
+        folder = shorten(re.sub(r"[^\w .-]", "_", name).strip(" ."), 100) or str(label)
+        if folder.partition(".")[0].strip().upper() in RESERVED or folder.lower() in taken:
+            folder = f"{folder}_{label}"
+        taken.add(folder.lower())
+        folders.append(folder)
+    return folders
+
+
+def shorten(name: str, limit: int = 180) -> str:
+    """A file name of at most `limit` bytes: file systems take 255, and numbers and suffixes are added to it."""
+    content = name.encode("utf-8", "surrogateescape")
+    return name if len(content) <= limit else content[:limit].decode("utf-8", "ignore").strip(" .")
+
+
+def write_crops(folder: Path, stem: str, image: np.ndarray, found: Detections, folders: Sequence[str]) -> int:
     """Each detection cut out of the BGR image as `<folder>/<class>/<stem>_<n>.jpg`, n as in the label rows.
 
-    Returns how many were written: a box thinner than a pixel is still given one.
+    folders: of the classes, see `class_folders`. Returns how many were written: a box thinner than a pixel is still
+    given one.
     """
     height, width = image.shape[:2]
     for n, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels.tolist(), strict=True)):
         left, top = min(math.floor(box[0]), width - 1), min(math.floor(box[1]), height - 1)
         right, bottom = max(math.ceil(box[2]), left + 1), max(math.ceil(box[3]), top + 1)
-        inside = re.sub(r"[^\w .-]", "_", names[label]).strip(" .") or str(label)  # a class name is no path
-        write_picture(folder / inside / f"{stem}_{n}.jpg", image[top:bottom, left:right])
+        write_picture(folder / folders[label] / f"{stem}_{n}.jpg", image[top:bottom, left:right])
     return len(found)
 
 
@@ -100,10 +134,13 @@ class VideoFile:
     """
 
     def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
-        self.path, self.size, self.frames = path, (width, height), 0
-        self.part = path.with_name(f".{path.stem}.part{path.suffix}")
+        shrink = min(1.0, LARGEST_SIDE / max(height, width))
+        self.inner = max(round(width * shrink), 1), max(round(height * shrink), 1)
+        self.size = tuple(side + side % 2 for side in self.inner)  # an odd last column would be cut off
+        self.path, self.frames = path, 0
+        self.part = path.with_name(f".video-{os.getpid()}.part{path.suffix}")  # OpenCV takes no odd letters everywhere
         path.parent.mkdir(parents=True, exist_ok=True)
-        fps = fps if math.isfinite(fps) and fps > 0 else 30.0  # some containers do not know
+        fps = round(fps, 2 if fps > 60 else 3) if math.isfinite(fps) and fps > 0 else 30.0  # MPEG-4 has 16 bits for it
         self.writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*"mp4v"), fps, self.size)
         if not self.writer.isOpened():
             self.part.unlink(missing_ok=True)
@@ -111,8 +148,11 @@ class VideoFile:
 
     def write(self, image: np.ndarray) -> None:
         """Add one HWC BGR uint8 frame; a stream that changes its size midway is scaled to its first one."""
-        if image.shape[1::-1] != self.size:
-            image = cv2.resize(image, self.size)
+        if image.shape[1::-1] != self.inner:
+            image = cv2.resize(image, self.inner)
+        if self.inner != self.size:
+            right, below = (outer - side for outer, side in zip(self.size, self.inner, strict=True))
+            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
         self.writer.write(image)
         self.frames += 1
 
@@ -153,7 +193,7 @@ class Results:
     """
 
     def __init__(self, options: SaveOptions, names: Sequence[str], project: str, name: str, exist_ok: bool) -> None:
-        self.options, self.names = options, names
+        self.options, self.names, self.folders = options, names, class_folders(names)
         self.place = project, name, exist_ok
         self.folder: Path | None = None
         self.stem_of = UniqueStems()
@@ -172,13 +212,15 @@ class Results:
             return
         self.folder = self.folder or Path(increment_dir(*self.place))
         stem = self.stem_of(path)
-        numbered = stem if frame is None else f"{stem}_{frame}"
+        numbered = stem
+        if frame is not None and (options.txt or options.crop):
+            numbered = self.stem_of(f"{path}/{stem}_{frame}.frame")  # never that of a picture called `<video>_<frame>`
         if options.txt:
             rows = label_rows(found, *image.shape[:2], with_conf=options.conf)
             write_bytes(self.folder / "labels" / f"{numbered}.txt", rows.encode())
             self.written["label files"] += 1
         if options.crop:
-            self.written["crops"] += write_crops(self.folder / "crops", numbered, image, found, self.names)
+            self.written["crops"] += write_crops(self.folder / "crops", numbered, image, found, self.folders)
         if options.json:
             self.rows += json_rows(found, self.names, path, frame)
         if options.pictures:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from utils import fonts
 from utils.draw import class_name, color, draw_box, draw_detections
 from utils.structures import Detections
 
@@ -53,11 +54,54 @@ def test_nothing_is_too_odd_to_draw(box, name):
 
 
 def test_names_become_readable():
-    assert class_name(["Thrombozyt é"], 0) == "Thrombozyt e"
-    assert class_name(["赤血球"], 0) == "class 0"
-    assert class_name(["красный шар"], 0) == "class 0"
+    for name in ("Thrombozyt é", "赤血球", "красный шар"):
+        assert class_name([name], 0) == name
+    assert class_name(["a\x1b[31m\nb "], 0) == "a\\x1b[31m b"
+    assert class_name([" \t"], 0) == "class 0"
     assert class_name(["cat"], 7) == "class 7"
     assert class_name(["traffic light"], 0) == "traffic light"
+
+
+def ink(text: str) -> np.ndarray:
+    picture = np.zeros((60, 400, 3), np.uint8)
+    fonts.put_text(picture, text, (5, 40), 1.0, (255, 255, 255), 1)
+    return picture
+
+
+@pytest.mark.parametrize("builtin", [True, False])
+def test_scripts_are_drawn_as_themselves(monkeypatch, builtin):
+    """Each of two names of one script has a picture of its own, and none is that of question marks."""
+    monkeypatch.setattr(fonts, "UNICODE", builtin and fonts.UNICODE)
+    for call in (fonts.opencv_draws, fonts.drawable):
+        call.cache_clear()
+    for first, second in (("красный", "чёрный"), ("αβγ", "δεζ"), ("圆形", "方块"), ("둥근", "원형"), ("🚗", "🚲")):
+        pictures = [ink(first), ink(second), ink("?" * len(first))]
+        assert all(p.any() for p in pictures)
+        assert len({p.tobytes() for p in pictures}) == 3, first
+        (width, above), below = fonts.text_size(first, 1.0, 1)
+        rows, columns = np.nonzero(pictures[0].any(2))
+        assert abs(columns.max() - 5 - width) < 8 and rows.max() <= 40 + below and rows.min() >= 40 - above - 8
+    for call in (fonts.opencv_draws, fonts.drawable):
+        call.cache_clear()
+
+
+def test_what_no_font_has_is_spelled():
+    def ascii_only(letter: str) -> bool:
+        return letter.isascii()
+
+    assert fonts.spelled("圆 car", ascii_only) == "u5706 car"
+    assert fonts.spelled("둥근", ascii_only) == "dunggeun" and fonts.spelled("é", ascii_only) == "e"
+    assert fonts.spelled("шар", ascii_only) == "shaaer" and fonts.spelled("🚗", ascii_only) == "automobile"
+
+
+def test_text_that_leaves_the_picture_is_cut(monkeypatch):
+    monkeypatch.setattr(fonts, "UNICODE", False)
+    for call in (fonts.opencv_draws, fonts.drawable):
+        call.cache_clear()
+    for origin in ((-30, 5), (390, 55), (500, 500), (5, -20)):
+        fonts.put_text(np.zeros((60, 400, 3), np.uint8), "красный", origin, 1.0, (255, 255, 255), 1)
+    for call in (fonts.opencv_draws, fonts.drawable):
+        call.cache_clear()
 
 
 def test_reversed_channels_and_grey_views_are_taken():
