@@ -21,8 +21,22 @@ from data.letterbox import letterbox
 from data.streams import Frame, open_source
 from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import Runtime, load_runtime
-from utils.cli import add_device, add_max_pixels, add_size, class_indices, fraction, positive, refused
-from utils.errors import UserError, printable, run_script
+from utils.cli import (
+    Parser,
+    Rule,
+    add_device,
+    add_max_pixels,
+    add_size,
+    check_flags,
+    class_indices,
+    fraction,
+    not_empty,
+    number,
+    positive,
+    refused,
+)
+from utils.errors import printable, run_script
+from utils.report import check_name
 from utils.saving import Results, SaveOptions
 from utils.structures import Detections
 
@@ -34,9 +48,17 @@ REFUSED = {
     "--no-trace": f"nothing is traced here, {DROP}", "--data": f"class names come from the weights, {DROP}",
 }
 
+PICTURES = "no pictures are drawn with --nosave; drop one of the two"
+RULES = [
+    *not_empty(("weights", "source", "project", "name")),
+    Rule("save_conf", lambda args, _: args.save_txt, "adds scores to label rows; add --save-txt"),
+    *(Rule(word, lambda args, _: not args.nosave, PICTURES) for word in ("line_thickness", "hide_labels", "hide_conf")),
+    Rule("hide_conf", lambda args, _: not args.hide_labels, "--hide-labels hides both class and score; drop one"),
+]
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True, help="checkpoint (.pt) or exported file (.onnx, .torchscript)")
     parser.add_argument("--source", required=True, help="picture, video, folder, glob, or .txt list of paths")
     add_size(parser, default=None)  # None: the size that the file is bound to or was trained at
@@ -56,7 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--project", default="runs/detect", help="results go to <project>/<name>")
     parser.add_argument("--name", default="exp", help="a number is added where the folder exists")
     parser.add_argument("--exist-ok", action="store_true", help="write into <project>/<name> even where it exists")
-    parser.add_argument("--line-thickness", type=positive, default=3, metavar="PX", help="of the boxes drawn")
+    parser.add_argument("--line-thickness", type=number(int, 1, 100), default=3, metavar="PX",
+                        help="of the boxes drawn")
     parser.add_argument("--hide-labels", action="store_true", help="draw boxes without class and score")
     parser.add_argument("--hide-conf", action="store_true", help="draw the class without the score")
     parser.add_argument("--vid-stride", type=positive, default=1, help="take every n-th frame of a video")
@@ -67,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> Path | None:
     """Detect in everything that `--source` means; returns the results folder, None where nothing was to be saved."""
+    check_flags(args, RULES)
+    check_name(args.name)
     load_plugins(args)
     runtime = load_runtime(args.weights, args.device, args.half)
     classes = class_indices(args.classes, runtime.names)
@@ -100,8 +125,6 @@ def main(args: argparse.Namespace) -> Path | None:
 
 
 def save_options(args: argparse.Namespace) -> SaveOptions:
-    if args.save_conf and not args.save_txt:
-        raise UserError("--save-conf adds scores to label rows; add --save-txt")
     return SaveOptions(not args.nosave, args.save_txt, args.save_conf, args.save_crop, args.save_json,
                        args.line_thickness, args.hide_labels, args.hide_conf, args.vid_stride)
 

@@ -18,7 +18,7 @@ from data.shapes import Scene, render
 from models import load_model
 from models.export import FORMATS, OPSET, ExportOptions, export
 from models.plugins import add_plugin_flag, load_plugins
-from utils.cli import add_device, add_size, input_size, number, positive, refused
+from utils.cli import Parser, add_device, add_size, input_size, number, positive, refused
 from utils.device import select_device
 from utils.errors import UserError, run_script
 
@@ -36,7 +36,7 @@ REFUSED = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True, help="checkpoint (.pt)")
     parser.add_argument("--include", nargs="+", type=known_format, default=["torchscript", "onnx"], metavar="FORMAT",
                         help=f"formats: {', '.join(FORMATS)}")

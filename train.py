@@ -21,6 +21,7 @@ from tqdm import tqdm
 import val
 from data import Index
 from data.augment import AugmentConfig
+from data.fingerprint import data_changed, fingerprint
 from data.loader import Loader
 from data.opening import fixed_weights, open_loaders, open_splits, open_train, weights_by_result
 from data.sizes import object_sizes
@@ -32,14 +33,14 @@ from utils import plots, report
 from utils.autobatch import is_out_of_memory
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import describe, memory_gb, seed_everything
-from utils.distributed import Group, join
+from utils.distributed import Group, join, launched
 from utils.errors import UserError, run_script
 from utils.loggers import Logger, make_loggers
 from utils.multiscale import to_device
 from utils.nonfinite import BufferGuard, check_finite, meet_bad_batch, read_losses
 from utils.optim import freeze
 from utils.recipe import Recipe
-from utils.settings import make_parser, save_args, settings_of
+from utils.settings import Facts, check_settings, make_parser, save_args, settings_of
 from utils.signals import Stopped, StopRequest
 from utils.state import (
     Training,
@@ -81,6 +82,8 @@ class Job:
 
 def main(args: argparse.Namespace) -> Path:
     """Train as told, search hyper-parameters, or replay a bad batch; returns the folder of results."""
+    check_settings(args, Facts(launched()))
+    report.check_name(args.name)
     if args.replay:
         load_plugins(args)
         print(*replay_file(args.replay), sep="\n")
@@ -108,11 +111,10 @@ def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: 
         args = settings_of(stored, args, path)
     load_plugins(args)  # of the flag alone, in a resumed run too: a checkpoint never names code to run
     seed_everything(args.seed, device)
-    train_index, held = open_splits(args, group)
-    if stored and train_index.names != stored["names"]:
-        raise UserError(f"--resume: {args.data} names the classes {train_index.names[:5]} ..., the run had "
-                        f"{stored['names'][:5]} ...; give it back the data that it was started on")
-    model, recipe = stored_model(stored) if stored else start_model(
+    train_index, held = open_splits(args, group, stored)
+    data = {"train": fingerprint(train_index), "val": fingerprint(held)}
+    changed = bool(stored) and data_changed(stored["train"].get("data", {}), data, args.data, args.allow_data_change)
+    model, recipe = stored_model(stored, args.data) if stored else start_model(
         args, train_index.names, AUGMENT_WORDS, lambda imgsz: object_sizes(train_index.records, imgsz), recipe)
     frozen = freeze(model, args.freeze)
     if frozen:
@@ -128,9 +130,11 @@ def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: 
     run = make_training(args, recipe, model, group, device, len(loader))
     folder = path.parent.parent if stored else group.broadcast(
         report.increment_dir(args.project, args.name, args.exist_ok) if group.main else None)
+    run.data = data
     if stored:
-        restore_run(run, stored)
+        restore_run(run, stored, whole_epoch=changed)
     settings = {**vars(args), **vars(recipe)}
+    settings.pop("given", None)
     loggers = make_loggers(args.logger, folder, settings, folder.name, resume=bool(stored)) if group.main else []
     with StopRequest() as stop:
         job = Job(args, folder, train_index, held, weights, loader, val_loader, loggers, stop, told)

@@ -21,7 +21,20 @@ from data.loader import eval_loader
 from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import load_runtime
 from utils import plots, report
-from utils.cli import add_device, add_max_pixels, add_size, add_workers, fraction, positive, refused, worker_count
+from utils.cli import (
+    Parser,
+    Rule,
+    add_device,
+    add_max_pixels,
+    add_size,
+    add_workers,
+    check_flags,
+    fraction,
+    not_empty,
+    positive,
+    refused,
+    worker_count,
+)
 from utils.distributed import Group, join
 from utils.errors import UserError, run_script
 from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
@@ -51,6 +64,13 @@ class Evaluation:
     losses: dict[str, float]
     speed: dict[str, float]
     pictured: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
+
+RULES = [
+    *not_empty(("data", "project", "name")),
+    Rule("save_conf", lambda args, _: args.save_txt, "adds scores to label rows; add --save-txt"),
+    Rule("exist_ok", lambda args, _: len(args.weights) == 1,
+         "with several --weights one's results would be written over the other's; drop it"),
+]
 
 
 def main(args: argparse.Namespace) -> Evaluation:
@@ -104,11 +124,9 @@ def publish(args: argparse.Namespace, result: Evaluation, index: Index, folder: 
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises `UserError` for flags that make no sense together."""
-    if args.save_conf and not args.save_txt:
-        raise UserError("--save-conf adds scores to label rows; add --save-txt")
-    if args.exist_ok and len(args.weights) > 1:
-        raise UserError("--exist-ok with several --weights would write one's results over the other's; drop it")
+    """Raises `UserError` for flags that make no sense, alone or together."""
+    check_flags(args, RULES)
+    report.check_name(args.name)
 
 
 def make_loader(args: argparse.Namespace, runtime, index: Index, group: Group):
@@ -254,7 +272,7 @@ def save_txt(rows: list[dict], index: Index, folder: Path, with_conf: bool) -> N
 
 def make_parser() -> argparse.ArgumentParser:
     """The words of YOLO's val.py and test.py."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", nargs="+", required=True, help=".pt, .onnx or .torchscript, one or several")
     parser.add_argument("--data", default="", help="name in cfg/data or a YAML; default: what the model was trained on")
     parser.add_argument("--task", default="val", choices=("train", "val", "test"), help="the split to evaluate")

@@ -30,10 +30,14 @@ HERE = "\0/"  # stands in a cached text for the folder that the dataset lies in;
 
 @dataclass(frozen=True)
 class Key:
-    """What a cache must have been made from: `text`, and the folder above all its files, which may have moved."""
+    """What a cache must have been made from: `text`, and the folder above all its files, which may have moved.
+
+    images: the same of the names and bytes of images alone.
+    """
 
     text: str
     base: str
+    images: str = ""
 
 
 def digest(config: Any, files: Sequence[str]) -> Key:
@@ -46,9 +50,11 @@ def digest(config: Any, files: Sequence[str]) -> Key:
     base = _common_folder(files)
     said = repr((VERSION, config))
     key = hashlib.blake2b(said.replace(base, HERE).encode("utf-8", "surrogateescape"), digest_size=16)
-    for state in in_threads(lambda file: _state(file, len(base)), files):
-        key.update(state)
-    return Key(key.hexdigest(), base)
+    images = hashlib.blake2b(digest_size=16)
+    for is_image, state in in_threads(lambda file: _state(file, len(base)), files):
+        (images if is_image else key).update(state)
+    key.update(images.digest())
+    return Key(key.hexdigest(), base, images.hexdigest())
 
 
 def file_hash(path: str) -> bytes:
@@ -110,17 +116,18 @@ def _common_folder(files: Sequence[str]) -> str:
     return folder.rstrip(os.sep) + os.sep
 
 
-def _state(file: str, base: int) -> bytes:
-    """A file as the key sees it; `base`: letters of its path that do not count."""
+def _state(file: str, base: int) -> tuple[bool, bytes]:
+    """Whether a file is an image, and the file as the key sees it; `base`: letters of its path that do not count."""
     name = file[base:]
+    is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  Path costs 10x here
     try:
-        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122  Path costs 10x here
+        if is_image:
             state = str(os.stat(file).st_size)  # noqa: PTH116
         else:
             state = file_hash(file).hex()
     except OSError:
         state = "absent"
-    return f"{name}\0{state}\n".encode("utf-8", "surrogateescape")
+    return is_image, f"{name}\0{state}\n".encode("utf-8", "surrogateescape")
 
 
 def _with_paths(table: RecordTable, old: str, new: str) -> RecordTable:

@@ -25,7 +25,8 @@ class Index:
     """The records of a split with what they mean.
 
     records: a sequence of `Record`; names: of the classes, by label; category_ids: what each label is called in result
-    files, as in the source where it is COCO, 1..nc otherwise; report: what the scan found; source: where it came from.
+    files, as in the source where it is COCO, 1..nc otherwise; report: what the scan found; source: where it came from;
+    key: of its files, None where no cache was asked for.
     """
 
     records: Sequence[Record]
@@ -33,6 +34,7 @@ class Index:
     category_ids: list[int]
     report: ScanReport
     source: Source
+    key: label_cache.Key | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -81,7 +83,7 @@ def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: 
     source = read_source(data, split)
     if source.format == "shapes":
         source = _draw_shapes(source)
-    table, meta, report = _load(source, cache, polygons, max_pixels)
+    (table, meta, report), key = _load(source, cache, polygons, max_pixels)
     if strict:
         report.check_strict()
     if not len(table):
@@ -93,20 +95,20 @@ def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: 
     if single_cls and len(names) > 1:
         names, category_ids = ["item"], [1]
         table = replace(table, labels=np.zeros_like(table.labels))
-    return Index(table, names, category_ids, report, source)
+    return Index(table, names, category_ids, report, source, key)
 
 
 def _load(source: Source, cache: bool, polygons: bool,
-          max_pixels: int) -> tuple[RecordTable, dict[str, Any], ScanReport]:
+          max_pixels: int) -> tuple[tuple[RecordTable, dict[str, Any], ScanReport], label_cache.Key | None]:
     labels = reader(source.format)
     settings = (source.format, source.split, source.names, source.difficult, source.notes, polygons,
                 max_pixels, [str(p) for p in (*source.entries, *source.image_folders)])
-    key = label_cache.digest(settings, labels.inputs(source)) if cache else ""
+    key = label_cache.digest(settings, labels.inputs(source)) if cache else None
     name = f"{source.yaml.stem}-{source.split}{'-polygons' if polygons else ''}.cache.npz"
     places = label_cache.places(source.root, name)
     known = label_cache.load(places, key) if cache else None
     if known is not None:
-        return known
+        return known, key
     report = ScanReport()
     found = labels.read(source, report, polygons)
     if found.paths and report.count("missing_label") == len(found.paths) and source.split != "test":
@@ -116,7 +118,7 @@ def _load(source: Source, cache: bool, polygons: bool,
     meta = {"names": found.names, "category_ids": found.category_ids}
     if cache and len(table) and label_cache.save(places, key, table, meta, report) is None:
         report.notes.append(f"the label cache could not be written to any of {', '.join(map(str, places))}")
-    return table, meta, report
+    return (table, meta, report), key
 
 
 def _draw_shapes(source: Source) -> Source:

@@ -8,6 +8,8 @@ import torch
 from data.augment import AugmentConfig
 from data.index import Index, load_index
 from data.loader import Loader, eval_loader, train_loader
+from data.records import RecordTable
+from data.report import KINDS
 from data.sampling import describe, image_weights, oversample_small, repeat_rare
 from data.tiles import tile_index
 from utils.cli import worker_count
@@ -15,15 +17,25 @@ from utils.distributed import Group
 from utils.errors import UserError
 
 
-def open_splits(args: argparse.Namespace, group: Group) -> tuple[Index, Index]:
-    """(train, val) of `--data`; one process of a machine reads first, so that caches and shapes are made once."""
+def open_splits(args: argparse.Namespace, group: Group, stored: dict | None = None) -> tuple[Index, Index]:
+    """(train, val) of `--data`; one process of a machine reads first, so that caches and shapes are made once.
+
+    stored: the checkpoint of a run that is resumed, whose classes they must have; its data may lie elsewhere by now.
+    """
     with group.first():
-        train = open_train(args)
-        held = load_index(args.data or "shapes", "val", single_cls=args.single_cls, strict=args.strict,
-                          max_pixels=args.max_pixels)
+        try:
+            train = open_train(args)
+            held = load_index(args.data or "shapes", "val", single_cls=args.single_cls, strict=args.strict,
+                              max_pixels=args.max_pixels)
+        except UserError as error:
+            where = "; where the data have moved since, give their YAML: --resume ... --data data.yaml"
+            raise UserError(f"{error}{where if stored else ''}") from None
     if train.names != held.names:
         raise UserError(f"{args.data}: its train and val splits name different classes ({train.names[:5]} ... and "
                         f"{held.names[:5]} ...); give `names:` in the YAML")
+    if stored and train.names != stored["names"]:
+        raise UserError(f"--resume: {args.data} names the classes {train.names[:5]} ..., the run had "
+                        f"{stored['names'][:5]} ...; give it back the data that it was started on")
     return train, held
 
 
@@ -31,7 +43,20 @@ def open_train(args: argparse.Namespace, polygons: bool = False) -> Index:
     """The training split, in windows where `--tile` asks for them; polygons: read outlines for copy-paste too."""
     index = load_index(args.data or "shapes", "train", single_cls=args.single_cls, strict=args.strict,
                        polygons=polygons, max_pixels=args.max_pixels)
+    _check_objects(index)
     return tile_index(index, args.tile, args.tile_overlap) if args.tile else index
+
+
+def _check_objects(index: Index) -> None:
+    """Raises `UserError` with what became of the labels where there is no object to learn in the whole split."""
+    report = index.report
+    if not bool(np.all(RecordTable.from_records(index.records).ignore)):
+        return
+    crowds = f", {report.ignored} ignore regions (such as iscrowd), which are never learned" if report.ignored else ""
+    causes = [f"{report.count(kind)} {what}: {done} ({report.findings[kind][1]})"
+              for kind, (what, done) in KINDS.items() if report.count(kind)]
+    raise UserError(f"{index.source.yaml}: no object to learn in `train:`, {len(index)} images without a box{crowds}"
+                    f"{''.join(f'; {cause}' for cause in causes)}; correct the labels, python -m data shows more")
 
 
 def open_loaders(args: argparse.Namespace, augment: AugmentConfig, train: Index, held: Index,

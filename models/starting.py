@@ -17,12 +17,12 @@ from models.weights import transfer
 from utils.autobatch import find_batch, optimizer_bytes, probe_step
 from utils.cli import input_size
 from utils.device import amp_dtype
-from utils.distributed import Group
+from utils.distributed import Group, launched
 from utils.ema import ModelEMA
 from utils.errors import UserError
 from utils.optim import Schedule, auto_optimizer, build_optimizer, scaled_weight_decay, warmup_iterations
 from utils.recipe import Recipe, load_recipe
-from utils.settings import settle
+from utils.settings import Facts, check_settings, settle
 from utils.state import NO_GROWTH, Training
 
 GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU, since each reading waits for the device
@@ -53,9 +53,10 @@ def start_model(args: argparse.Namespace, names: list[str], augment_words: Seque
     cfg = args.cfg or (start.config if start else "yolov8n-assn")
     config = resolve(cfg, len(names), names, args.neck, {"box_loss": args.box_loss, "assign": args.assign})
     recipe = copy.deepcopy(recipe) if recipe else family_recipe(args, config["recipe"], augment_words)
-    settle(args, recipe)
     with torch.device("meta"):  # no memory, no initialisation: only to learn what head it has
         head = build_model(config).head
+    check_settings(args, Facts(launched(), hasattr(head, "anchors")))
+    settle(args, recipe)
     strides, options = head.strides, recipe.head_options()
     for option in options:
         if not hasattr(head, option):
@@ -75,6 +76,10 @@ def start_model(args: argparse.Namespace, names: list[str], augment_words: Seque
         print(note)
     if start:
         print(f"{args.weights}: {transfer(model, start)}")
+        wild = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+        if wild:
+            raise UserError(f"{args.weights}: {len(wild)} of its tensors hold values that are not finite, the first: "
+                            f"{wild[0]}; nothing can be learned from them: take another checkpoint")
     return model, recipe
 
 
@@ -95,8 +100,11 @@ def fitting_batch(args: argparse.Namespace, recipe: Recipe, model: nn.Module, de
     return batch
 
 
-def stored_model(stored: dict[str, Any]) -> tuple[nn.Module, Recipe]:
-    """The model and the recipe of the run that wrote a checkpoint, whatever the files say by now."""
+def stored_model(stored: dict[str, Any], data: str) -> tuple[nn.Module, Recipe]:
+    """The model and the recipe of the run that wrote a checkpoint, whatever the files say by now; data: where its data
+    are now."""
+    if "trained" in stored["config"]:
+        stored["config"]["trained"]["data"] = data or "shapes"
     return build_model(stored["config"], names=stored["names"]), Recipe(**stored["train"]["recipe"])
 
 

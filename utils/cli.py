@@ -4,17 +4,76 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
-from utils.errors import UserError, nearest
+from utils.errors import UserError, nearest, shown
 
+MOST = 1_000_000  # of a number whose flag names no bound of its own
+LONGEST_SIDE = 16384  # pixels of a side that a model reads
 MAX_PIXELS = 400_000_000  # 20,000 x 20,000, the largest aerial images; decoded they take 1.2 GB
 HARD_LIMIT = 1 << 30  # pixels: OpenCV decodes nothing larger
 
 
-def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+class Parser(argparse.ArgumentParser):
+    """An argument parser that remembers what was given: `args.given` holds destination -> value of every flag that
+    stood on the command line, under whatever alias or abbreviation, also where it was given its default."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, rest = super().parse_known_args(args, namespace)
+        unset: list[Any] = []  # a list, since flags that add up copy what is there and append
+        blank = argparse.Namespace(**{action.dest: unset for action in self._actions})
+        seen, _ = super().parse_known_args(args, blank)
+        found.given = {word: value for word, value in vars(seen).items() if value is not unset and hasattr(found, word)}
+        return found, rest
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given on the command line, by destination; empty where `args` was not parsed by a `Parser`."""
+    return getattr(args, "given", None) or {}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a flag needs to have an effect. flag: its destination; works(args, facts): whether it has one; cure: what to
+    do where not, or where `fatal` is off why that is no harm."""
+
+    flag: str
+    works: Callable[[argparse.Namespace, Any], bool]
+    cure: str
+    fatal: bool = True
+
+
+def check_flags(args: argparse.Namespace, rules: Sequence[Rule], facts: Any = None) -> None:
+    """So that no flag passes without effect: a `UserError` that tells of all that were given in vain.
+
+    facts: what rules ask for beside the flags; a rule for which it is too early says that its flag works.
+    """
+    asked = given(args)
+    idle = [rule for rule in rules if rule.flag in asked and not rule.works(args, facts)]
+    for rule in idle:
+        if not rule.fatal:
+            print(f"{flag_of(rule.flag)} has no effect: {rule.cure}")
+    wrong = [f"{flag_of(rule.flag)}: {rule.cure}" for rule in idle if rule.fatal]
+    if wrong:
+        raise UserError("; ".join(wrong))
+
+
+def flag_of(word: str) -> str:
+    """The flag of a destination."""
+    return "--" + word.replace("_", "-")
+
+
+def not_empty(words: Sequence[str]) -> list[Rule]:
+    """Rules for flags whose value cannot be empty, as that of an unset variable in a job script is."""
+    return [Rule(word, lambda args, _, word=word: str(getattr(args, word)).strip() != "",
+                 "its value is empty; is a variable unset? give a value, or drop the flag") for word in words]
+
+
+def number(kind: type, low: float, high: float = MOST) -> Callable[[str], float]:
     """An argparse type: an int or float within [low, high]; anything else is told with what was expected."""
-    span = f"{low} or more" if high == math.inf else f"between {low} and {high}"
+    span = f"{low} or more, at most {high}" if high == MOST else f"between {low} and {high}"
+    what = "a whole" if kind is int else "a"
 
     def parse(text: str) -> float:
         try:
@@ -22,7 +81,7 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole' if kind is int else 'a'} number {span}")
+            raise argparse.ArgumentTypeError(f"{shown(text, 40)} is not {what} number {span}")
         return value
 
     return parse
@@ -30,6 +89,7 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
 
 positive = number(int, 1)
 fraction = number(float, 0.0, 1.0)
+pixels = number(int, 1, LONGEST_SIDE)
 
 
 def add_size(parser: argparse.ArgumentParser, default: int | None = 640, meaning: str = "height and width") -> None:
@@ -37,7 +97,7 @@ def add_size(parser: argparse.ArgumentParser, default: int | None = 640, meaning
 
     meaning: what two numbers stand for in this script (`train, test` in YOLOv7's train.py, `height, width` elsewhere).
     """
-    parser.add_argument("--imgsz", "--img", "--img-size", nargs="+", type=positive, metavar="PX",
+    parser.add_argument("--imgsz", "--img", "--img-size", nargs="+", type=pixels, metavar="PX",
                         default=None if default is None else [default], action=_OneOrTwo,
                         help=f"input size in pixels: one number, or two for {meaning}")
 
@@ -56,7 +116,7 @@ def add_device(parser: argparse.ArgumentParser, default: str = "") -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """The flag `--workers`, read by `worker_count`."""
-    parser.add_argument("--workers", type=number(int, 0), metavar="N",
+    parser.add_argument("--workers", type=number(int, 0, 1024), metavar="N",
                         help="processes that load images, at most one per core; 0 loads in this process; default 8, or "
                              "half the cores where the model computes on the CPU")
 

@@ -2,13 +2,14 @@
 
 import csv
 import io
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from utils.errors import UserError
+from utils.errors import UserError, short
 from utils.files import write_bytes
 from utils.structures import PackedTargets
 
@@ -16,8 +17,10 @@ from utils.structures import PackedTargets
 def increment_dir(project: Path | str, name: str = "exp", exist_ok: bool = False) -> Path:
     """Make and return `project/name`, or the first free of name2, name3, ...; `exist_ok` takes `project/name` itself.
 
-    Two runs that start together get two folders. Raises `UserError` where the folder cannot be made.
+    Two runs that start together get two folders. Raises `UserError` where the folder cannot be made, or would
+    lie outside of `project`.
     """
+    check_name(name)
     number = 1
     while True:
         path = Path(project) / (name if number == 1 else f"{name}{number}")
@@ -30,6 +33,12 @@ def increment_dir(project: Path | str, name: str = "exp", exist_ok: bool = False
             number += 1
         except OSError as error:
             raise UserError(f"{path}: cannot make this folder: {error.strerror}; choose another --project") from None
+
+
+def check_name(name: str) -> None:
+    """Raises `UserError` for a name of a folder of results that would lie outside its project."""
+    if PurePath(name).anchor or os.path.normpath(name).startswith(os.curdir):  # ".hidden" neither: lists leave it out
+        raise UserError(f"--name {short(name)}: should be a folder within --project; give the rest to --project")
 
 
 class CsvLog:

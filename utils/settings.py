@@ -1,26 +1,47 @@
 """The words of `train.py`, and where each setting comes from: flag, else recipe file, else YOLO's default."""
 
 import argparse
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from utils.cli import add_device, add_max_pixels, add_size, add_workers, fraction, number, positive, refused
+from utils.cli import (
+    LONGEST_SIDE,
+    Parser,
+    Rule,
+    add_device,
+    add_max_pixels,
+    add_size,
+    add_workers,
+    check_flags,
+    flag_of,
+    fraction,
+    given,
+    not_empty,
+    number,
+    positive,
+    refused,
+)
 from utils.errors import UserError
 from utils.optim import OPTIMIZERS
 from utils.recipe import Recipe
 
 DEFAULTS = {"epochs": 100, "imgsz": 640, "batch_size": 16, "val_interval": 1}
-OF_THE_MACHINE = ("plugin", "device", "workers", "resume", "debug")  # when a run is resumed, these are asked for anew
-CHANGEABLE = ("cache", "save_every_minutes", "skip_bad_batches", "logger", "compile")  # these go on, or are changed
+# when a run is resumed, these are asked for anew
+OF_THE_MACHINE = ("plugin", "device", "workers", "resume", "allow_data_change", "debug")
+# these go on, or are changed
+CHANGEABLE = ("data", "epochs", "patience", "amp", "cache", "max_pixels", "save_every_minutes", "save_period",
+              "skip_bad_batches", "noplots", "logger", "compile")
 BEST_BY = ("fitness", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "F1")
 LOGGERS = ("wandb", "mlflow", "clearml")
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """The words of YOLOv5's and YOLOv7's train.py, and ours."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     for add_words in (_add_model, _add_learning, _add_data, _add_course, _add_results):
         add_words(parser)
     refused(parser, {
@@ -53,7 +74,7 @@ def _add_learning(parser: argparse.ArgumentParser) -> None:
     add("--label-smoothing", type=fraction, help="epsilon of anchor heads' class targets")
     add("--close-mosaic", type=number(int, 0), help="last epochs without mosaic and mixup")
     add("--freeze", nargs="+", type=number(int, 0), default=[0], help="rows to freeze: 10 = rows 0 to 9, or a list")
-    add("--clip-grad", type=number(float, 0), help="largest norm of all gradients; 0 = off; default: the recipe's")
+    add("--clip-grad", type=number(float, 0, 1e9), help="largest norm of all gradients; 0 = off; default: the recipe's")
     add("--amp", default="auto", choices=("auto", "bf16", "fp16", "fp32"), help="precision of the forward pass")
     add("--compile", action="store_true", help="torch.compile the model: minutes at first, faster steps after")
     add("--sync-bn", action="store_true", help="batch norm over all processes of a torchrun")
@@ -66,9 +87,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add_max_pixels(parser)
     add("--single-cls", action="store_true", help="treat all classes as one")
     add("--strict", action="store_true", help="stop at labels that would otherwise be repaired or left out")
-    add("--tile", type=number(int, 32), metavar="PX", help="train on overlapping windows of this side, cut on the fly")
+    add("--tile", type=number(int, 32, LONGEST_SIDE), metavar="PX",
+        help="train on overlapping windows of this side, cut on the fly")
     add("--tile-overlap", type=number(float, 0, 0.9), default=0.2, help="share of a window that its neighbour repeats")
-    add("--oversample-small", nargs="?", const=3.0, type=number(float, 1), metavar="F",
+    add("--oversample-small", nargs="?", const=3.0, type=number(float, 1, 1000), metavar="F",
         help="show images with small objects up to F times as often; default of F: 3")
     add("--rare-classes", nargs="?", const=0.01, type=fraction, metavar="T",
         help="repeat images of classes that less than the share T of images hold; default of T: 0.01")
@@ -81,8 +103,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_course(parser: argparse.ArgumentParser) -> None:
     """How a run goes: where it begins, when it ends, what it keeps."""
     add = parser.add_argument
-    add("--seed", type=number(int, 0), default=0, help="same seed, same machine: same result")
+    add("--seed", type=number(int, 0, 2**32 - 1), default=0, help="same seed, same machine: same result")
     add("--resume", nargs="?", const=True, default=False, help="continue the newest run, or the checkpoint named here")
+    add("--allow-data-change", action="store_true", help="--resume: go on although images or labels have changed")
     add("--patience", type=number(int, 0), default=100, help="epochs without a better result to stop after; 0 = never")
     add("--save-best-by", choices=BEST_BY, default="fitness",
         help="what best.pt is best in; fitness = 0.9 AP + 0.1 AP50; default fitness")
@@ -113,32 +136,97 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 def batch_size(text: str) -> int:
     """An argparse type: a whole number from 1, or -1."""
-    return -1 if text.strip() == "-1" else int(positive(text))
+    return -1 if text.strip() == "-1" else int(number(int, 1, 65536)(text))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What rules about flags ask for beside the flags. anchors: whether the model's head has some, None where that is
+    not known yet."""
+
+    processes: int = 1
+    anchors: bool | None = None
+
+
+ONLY_LAST = "with --noval only the last epoch is validated; drop one of the two"
+RULES = [
+    *not_empty(("resume", "replay", "data", "hyp", "project", "name", "storage", "study")),
+    Rule("tile_overlap", lambda args, _: args.tile, "windows overlap where there are some; add --tile"),
+    Rule("rect", lambda args, _: not args.tile, "windows of --tile are square; drop --rect"),
+    Rule("sync_bn", lambda _, facts: facts.processes > 1, "one process sees the whole batch", fatal=False),
+    Rule("noautoanchor", lambda _, facts: facts.anchors is not False, "this model's head has no anchors",
+         fatal=False),
+    Rule("val_interval", lambda args, _: not args.noval, ONLY_LAST),
+    Rule("patience", lambda args, _: not args.noval or not args.patience, ONLY_LAST),
+    Rule("save_best_by", lambda args, _: not args.noval or args.evolve, ONLY_LAST),
+    Rule("image_weights", lambda args, _: not args.noval, ONLY_LAST),
+    Rule("save_period", lambda args, _: not args.nosave or args.save_period <= 0,
+         "with --nosave the last epoch alone is saved; choose one"),
+    Rule("save_every_minutes", lambda args, _: not args.nosave or not args.save_every_minutes,
+         "with --nosave the last epoch alone is saved; choose one"),
+    Rule("linear_lr", lambda args, _: not args.cos_lr, "--cos-lr is another schedule; choose one"),
+    Rule("allow_data_change", lambda args, _: args.resume, "a new run has no data to compare with; add --resume"),
+    *(Rule(word, lambda args, _: args.evolve, "these belong to --evolve; add it, or drop this")
+      for word in ("storage", "study")),
+    *(Rule(word, lambda args, _: not args.evolve, "a search names its folders itself, by --study", fatal=False)
+      for word in ("name", "exist_ok")),
+    Rule("noplots", lambda args, _: not args.evolve, "no trial of --evolve draws", fatal=False),
+]
+WITH_REPLAY = ("replay", "plugin", "debug")
+
+
+def check_settings(args: argparse.Namespace, facts: Facts) -> None:
+    """`check_flags` for train.py."""
+    check_flags(args, RULES, facts)
+    idle = [flag_of(word) for word in given(args) if word not in WITH_REPLAY] if args.replay else []
+    if idle:
+        raise UserError(f"--replay runs one batch again and reads no other flag; drop {' '.join(idle)}")
 
 
 def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path) -> argparse.Namespace:
     """The settings of the run that wrote `checkpoint`; from `args` comes what belongs to the machine, and what may
-    change and was given."""
+    change and was given, be it at its default."""
     if "train" not in checkpoint:
-        last = path.with_name("last.pt")
-        if path.name != last.name and last.is_file():
-            raise UserError(f"{path}: holds weights alone; runs are resumed from last.pt: --resume {last}")
-        raise UserError(f"{path}: this run has ended, there is nothing to resume; to train on: --weights {path}")
-    stored = checkpoint["train"]["args"]
-    defaults = vars(make_parser("").parse_args([]))
+        raise UserError(_nothing_to_resume(checkpoint, args, path))
+    state = checkpoint["train"]
+    stored, asked = state["args"], given(args)
     free = (*OF_THE_MACHINE, *CHANGEABLE, "project", "exist_ok")
-    other = [word for word, value in vars(args).items() if word in stored and word not in free
-             and value not in (defaults.get(word, value), stored[word])]
+    first = stored.get("given") or {}  # as typed when the run was started, before it was rounded or measured
+    other = [word for word, value in asked.items() if word in stored and word not in free
+             and value not in (stored[word], first.get(word, stored[word]))]
     if other:
-        flags = " ".join(f"--{word.replace('_', '-')}" for word in other)
+        flags = " ".join(map(flag_of, other))
         raise UserError(f"--resume: {flags} cannot change, a run goes on as {path} has it; drop it, or start a new run "
                         f"with --weights {path}")
-    changed = {k: v for k in CHANGEABLE if k in args and (v := getattr(args, k)) != defaults[k]}
-    given = changed.get("cache", stored["cache"])
-    if given != stored["cache"] and "gpu" in (given, stored["cache"]):
-        raise UserError(f"--resume: --cache {given} draws other pixels than {path} has with {stored['cache']}; drop it")
+    changed = {word: asked[word] for word in CHANGEABLE if word in asked}
+    cache = changed.get("cache", stored["cache"])
+    if cache != stored["cache"] and "gpu" in (cache, stored["cache"]):
+        raise UserError(f"--resume: --cache {cache} draws other pixels than {path} has with {stored['cache']}; drop it")
+    epochs = changed.get("epochs", stored["epochs"])
+    if epochs != stored["epochs"]:
+        if epochs <= state["epoch"]:
+            raise UserError(f"--resume: --epochs {epochs}: {state['epoch']} of {stored['epochs']} are done already; "
+                            "give more, or drop it")
+        print(f"--epochs {epochs} instead of {stored['epochs']}: from here on the learning rate follows the schedule "
+              f"of {epochs} epochs")
+        state["ended"] = False
     kept = {k: getattr(args, k) for k in OF_THE_MACHINE if k in args}
     return argparse.Namespace(**{**vars(args), **stored, **changed, **kept})
+
+
+def _nothing_to_resume(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path) -> str:
+    """Why a checkpoint of weights alone cannot be resumed, and the command that comes nearest."""
+    last = path.with_name("last.pt")
+    if path.name != last.name and last.is_file():
+        return f"{path}: holds weights alone; runs are resumed from last.pt: --resume {shlex.quote(str(last))}"
+    trained = checkpoint.get("config", {}).get("trained", {})
+    words = ["--weights", str(path)]
+    for flag, value in (("--data", given(args).get("data") or trained.get("data")), ("--imgsz", trained.get("imgsz"))):
+        if value and value != "shapes":
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return (f"{path}: this run has ended after {checkpoint.get('epoch', 'all')} epochs, there is nothing to resume; to "
+            f"train on from its weights, as a new run: python train.py {shlex.join(words)} --epochs "
+            f"{given(args).get('epochs', 'N')}")
 
 
 def settle(args: argparse.Namespace, recipe: Recipe) -> None:
@@ -151,19 +239,11 @@ def settle(args: argparse.Namespace, recipe: Recipe) -> None:
         if getattr(args, word) is None:
             setattr(args, word, getattr(recipe, word))
         setattr(recipe, word, getattr(args, word))
-    if args.nosave and (args.save_period > 0 or args.save_every_minutes):
-        raise UserError("--nosave and --save-period or --save-every-minutes: choose one")
-    if args.rect and args.tile:
-        raise UserError("--rect and --tile: windows are square; drop --rect")
-    if (args.storage or args.study) and not args.evolve:
-        raise UserError("--storage and --study belong to --evolve; add it, or drop them")
     if args.cos_lr or args.linear_lr:
-        if args.cos_lr and args.linear_lr:
-            raise UserError("--cos-lr and --linear-lr: choose one")
         recipe.schedule = "cosine" if args.cos_lr else "linear"
 
 
 def save_args(args: argparse.Namespace, recipe: Recipe, path: Path) -> None:
     """Write the settled settings and the recipe, so that a run can be read and repeated."""
-    content = {k: v for k, v in sorted(vars(args).items()) if k != "debug"}
+    content = {k: v for k, v in sorted(vars(args).items()) if k not in ("debug", "given")}
     path.write_text(yaml.safe_dump({**content, "recipe": vars(recipe)}, sort_keys=False), encoding="utf-8")

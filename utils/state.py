@@ -65,6 +65,7 @@ class Training:
     skipped: int = 0  # batches left out since their loss was not finite
     left_out: int = 0  # steps that the scaler left out, since gradients were not finite though the loss was
     read_every: int = 1  # steps between two readings of the losses: each one waits for the device
+    data: dict[str, dict] = field(default_factory=dict)  # split -> what shows that it has changed (`data.fingerprint`)
     unread: list[Unread] = field(default_factory=list)
     unread_skips: list[Tensor] = field(default_factory=list)  # of each step 1 where it was left out, else 0
     class_ap: list[float] = field(default_factory=list)  # of the last validation, by class
@@ -102,7 +103,7 @@ def save_run(run: Training, settings: dict[str, Any], folder: Path) -> None:
         generators["cuda"] = torch.cuda.get_rng_state(run.device)
     state = {"args": settings, "recipe": vars(run.recipe), "job": job_id(), "ema_updates": run.ema.updates,
              "meter": run.meter.state(), "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(),
-             "scaler": run.scaler.state_dict() if run.amp == torch.float16 else {}, "rng": generators,
+             "scaler": run.scaler.state_dict() if run.amp == torch.float16 else {}, "rng": generators, "data": run.data,
              **{name: getattr(run, name) for name in COUNTERS}}
     weights = folder / "weights"
     save_checkpoint({**weights_of(run), "train": state}, weights / "last.pt", keep=weights / "previous.pt")
@@ -118,8 +119,9 @@ def end_run(folder: Path) -> None:
     (weights / "previous.pt").unlink(missing_ok=True)
 
 
-def restore_run(run: Training, stored: dict[str, Any]) -> None:
-    """Put a run back to where its checkpoint was written."""
+def restore_run(run: Training, stored: dict[str, Any], whole_epoch: bool = False) -> None:
+    """Put a run back to where its checkpoint was written; whole_epoch: to the beginning of that epoch, since its
+    batches are others now."""
     state = stored["train"]
     if "meter" not in state:
         raise UserError("--resume: this checkpoint is of an earlier version, which saved less of a run; start a new "
@@ -133,6 +135,8 @@ def restore_run(run: Training, stored: dict[str, Any]) -> None:
     for name in COUNTERS:
         setattr(run, name, state.get(name, getattr(run, name)))  # earlier versions counted less
     run.meter = LossMeter.of(state["meter"])
+    if whole_epoch and run.batch:
+        run.batch, run.meter = 0, LossMeter()
     generators = state["rng"]
     torch.set_rng_state(generators["torch"])
     random.setstate(_tuples(generators["python"]))

@@ -49,9 +49,16 @@ python train.py --resume                   # the newest run that has not ended
 - A checkpoint is written beside the old one and takes its place only when it is whole and on the disk; the one before
   stays as `weights/previous.pt` until the run has ended. **A full disk or a kill while saving** leaves one
   of the two; where `last.pt` is damaged, `--resume` says so and takes `previous.pt`.
-- Device, `--workers`, `--cache` (but not from or to `gpu`, which draws other pixels), `--save-every-minutes`,
-  `--skip-bad-batches`, `--logger` and `--compile` may be others when a run goes on; everything else is as the run had
-  it. Bit-exactness holds for the same device and number of threads.
+- Device, `--workers`, `--cache` (but not from or to `gpu`, which draws other pixels), `--amp`, `--epochs`,
+  `--patience`, `--save-every-minutes`, `--save-period`, `--skip-bad-batches`, `--max-pixels`, `--noplots`,
+  `--logger` and `--compile` may be others when a run goes on: what is given counts, be it the default. Everything
+  else is as the run had it; the first command may be repeated with `--resume`. Bit-exactness holds for the same
+  device and number of threads.
+- **More epochs**: `--resume runs/train/exp --epochs 200` before the run has ended; from there on the learning rate
+  follows the schedule of 200. A run that has ended has no state to go on from; the message tells the command that
+  trains on from its weights.
+- **Data that moved**: `--resume runs/train/exp --data new.yaml`. **Data that changed**, images (names and bytes) or
+  labels, are told and refused; `--allow-data-change` goes on with them, at the beginning of the epoch.
 
 ## The matrix
 

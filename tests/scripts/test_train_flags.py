@@ -75,8 +75,8 @@ def test_ctrl_c_tells_how_to_go_on(place, monkeypatch, capsys):
     assert f"train.py --resume '{place / 'stopped'}'" in capsys.readouterr().out
     monkeypatch.undo()
     words = ["--resume", str(place / "stopped"), "--workers", "0", "--device", "cpu"]
-    with pytest.raises(UserError, match="--epochs cannot change"):
-        train.main(train.build_parser().parse_args([*words, "--epochs", "9"]))
+    with pytest.raises(UserError, match="--batch-size cannot change"):
+        train.main(train.build_parser().parse_args([*words, "--batch-size", "9"]))
     with pytest.raises(UserError, match="resumed from last.pt: --resume .*last.pt"):
         train.main(train.build_parser().parse_args(["--resume", str(place / "stopped/weights/best.pt")]))
     train.main(train.build_parser().parse_args([*words, "--epochs", "3"]))
@@ -205,7 +205,7 @@ def test_val_takes_the_device_that_the_file_can_use(place, weights, monkeypatch)
 
 
 @pytest.mark.parametrize("flags, told", [(["--save-conf"], "add --save-txt"),
-                                         (["--exist-ok", "--weights", "a.pt", "b.pt"], "--exist-ok with several")])
+                                         (["--exist-ok", "--weights", "a.pt", "b.pt"], "--exist-ok: with several")])
 def test_val_refuses_flags_that_make_no_sense_together(place, weights, flags, told):
     with pytest.raises(UserError, match=told):
         judge(place, weights, *flags)

@@ -27,7 +27,8 @@ def test_size(parser, words, size):
 
 
 @pytest.mark.parametrize("words, told", [
-    (["--img", "0"], "'0' is not a whole number 1 or more"), (["--img", "6.5"], "'6.5' is not a whole number"),
+    (["--img", "0"], "'0' is not a whole number between 1 and 16384"),
+    (["--img", "6.5"], "'6.5' is not a whole number"),
     (["--img", "1", "2", "3"], "takes one or two numbers"), (["--max-wh", "640"], "--max-wh is not supported: use Y"),
     (["--include-nms"], "--include-nms is not supported: use X"), (["--max"], "--max-wh is not supported: use Y"),
 ])
