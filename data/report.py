@@ -13,11 +13,19 @@ KINDS = {
     "endless_image": ("JPEG files without their end marker", "kept: at most a corner of 16 x 16 pixels is missing"),
     "turned_image": ("images with an EXIF orientation", "turned by it, in training, validation and detection alike"),
     "deep_image": ("images of more than 8 bits per value", "brought to 8 by the range that each uses"),
+    "unread_image": ("images of kinds that are not read here", "left out; convert them to JPEG or PNG"),
+    "special_file": ("pipes, sockets or devices with the name of an image", "left out"),
+    "leftover": ("hidden images and those that other programs leave (._*, .ipynb_checkpoints, __MACOSX)", "left out"),
+    "closed_folder": ("folders that cannot be read", "skipped"),
     "repeated_image": ("images listed twice", "taken once"),
     "corrupt_label": ("label files that cannot be read", "image skipped"),
     "wrong_encoding": ("label files in another encoding than they declare", "read in one that fits"),
     "corrupt_row": ("labels that are not well formed", "skipped"),
-    "mended_row": ("labels with commas between the numbers or a confidence after them", "read without those"),
+    "mended_row": ("labels with commas between the numbers, or a confidence or words after them",
+                   "read without those"),
+    "named_class": ("labels that give the name of their class", "read with its number"),
+    "extra_columns": ("labels with keypoints, or a confidence and an id, after the box", "the box is taken"),
+    "shared_label": ("images whose label file is that of another image too", "it is read for both"),
     "not_fractions": ("labels that are no fractions of their image (pixels or percent?)", "skipped"),
     "bad_class": ("labels of an unknown class", "skipped"),
     "other_class": ("labels of classes that `names` leaves out", "skipped"),
@@ -31,7 +39,8 @@ KINDS = {
     "missing_label": ("images without a label file", "kept as background"),
 }
 # `strict` lets them pass: nothing is lost
-HARMLESS = ("turned_image", "deep_image", "missing_label", "other_class", "wrong_size", "wrong_name")
+HARMLESS = ("turned_image", "deep_image", "leftover", "extra_columns", "missing_label", "other_class", "wrong_size",
+            "wrong_name")
 
 
 @dataclass

@@ -1,7 +1,10 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all; reading none but files."""
 
 import contextlib
+import errno
+import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,3 +60,22 @@ def write_bytes(path: Path | str, content: bytes) -> None:
             temporary.write_bytes(content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def open_plain(path: str) -> tuple[io.FileIO, int]:
+    """A file opened for reading, and its size. `OSError` for pipes and devices, which are not waited for."""
+    file = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "a folder, pipe or device, no file", path)
+    return file, status.st_size
+
+
+def read_plain(path: str, most: int) -> bytes:
+    """The bytes of a file of at most `most` bytes; `OSError` where it is larger or no file."""
+    file, size = open_plain(path)
+    with file:
+        if size > most:
+            raise OSError(errno.EFBIG, f"larger than {most:,} bytes", path)
+        return file.read()

@@ -96,7 +96,7 @@ def _is_row(line: str) -> bool | None:
     if not line:
         return None
     found = _row(line)
-    return bool(HEAD.match(line)) or found is not None and not pixel_rows.numbers([found[1]])
+    return bool(HEAD.match(line)) or found is not None and not pixel_rows.numbers(found[1].split()[:1])
 
 
 def _parts(source: Source) -> list[Source]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data.formats.raw import image_files
-from data.formats.yolo import label_file, split_images
+from data.formats.yolo import split_images
+from data.listing import label_file
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.formats.raw import ids_from_names
-from data.formats.yolo import label_file, parse_rows
+from data.formats.yolo_rows import parse_rows
 from data.index import load_index
+from data.listing import label_file
 from data.report import ScanReport
 from tests.data import makers
 from utils.errors import UserError
