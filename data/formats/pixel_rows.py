@@ -7,6 +7,7 @@ image; a split `{images: folder, annotations: folder}` names both.
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from data.formats.raw import image_files
@@ -17,6 +18,7 @@ from data.source import Source
 from utils.errors import UserError
 
 HEAD = 1 << 13  # bytes of a label file that tell its format
+ENOUGH = 10  # rows that tell it, of which some may be damaged
 Parser = Callable[[str, str, ScanReport], list[tuple]]  # text, file, report -> rows
 
 
@@ -69,15 +71,14 @@ def sniff(entry: Path, images: Sequence[str], name: str, is_row: Callable[[str],
         files = [str(folder / names.get(Path(i).stem, "")) for folder, names in there for i in images]
     if not files or not any(Path(f).is_file() for f in files):
         files = sorted(map(str, entry.glob("*.txt")))[:len(images)] if entry.is_dir() else []
+    answers: list[bool] = []
     for file in files:
-        try:
-            answers = [is_row(line.strip()) for line in read_text(file, HEAD).splitlines()[:5]]
-        except OSError:
-            continue
-        known = [a for a in answers if a is not None]
-        if known:
-            return known[0]
-    return False
+        with suppress(OSError):
+            said = map(is_row, map(str.strip, read_text(file, HEAD).splitlines()[:5]))
+            answers += [answer for answer in said if answer is not None]
+        if len(answers) >= ENOUGH:
+            break
+    return any(answers)
 
 
 def read_rows(found: list[tuple[str, str]], parse: Parser, report: ScanReport) -> tuple[list[tuple[str, str]],

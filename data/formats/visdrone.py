@@ -83,7 +83,10 @@ def _values(line: str) -> list[float]:
 
 
 def _is_row(line: str) -> bool | None:
-    return None if not line else "," in line and len(_values(line)) == COLUMNS
+    if not line:
+        return None
+    values = _values(line) if "," in line else []
+    return len(values) == COLUMNS and max(values[:4]) > 1 and not any(v % 1 for v in values[5:])  # pixels, no fractions
 
 
 def _counts(category: np.ndarray, unscored: np.ndarray) -> list[str]:

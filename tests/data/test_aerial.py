@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data.formats import dota, visdrone
 from data.index import load_index
 from data.report import ScanReport
+from data.source import read_source
 from tests.data import makers
 from utils.config import CFG_ROOT, read_yaml
 from utils.errors import UserError
@@ -86,6 +87,12 @@ def test_suffixes_in_capitals(tmp_path, labels, text):
     for file in (tmp_path / labels).iterdir():
         file.rename(file.with_suffix(".TXT"))
     assert not load(yaml).report.findings and load(yaml).report.boxes
+
+
+@pytest.mark.parametrize(("labels", "text"), [("annotations", VIS), ("labelTxt", DOTA)])
+def test_a_damaged_first_row_hides_no_format(tmp_path, labels, text):
+    report = load(write(tmp_path, labels, "1 2 3 ?\n" + text)).report
+    assert report.count("corrupt_row") == 2 and report.boxes
 
 
 def test_converted_labels_stay_yolo_unless_the_yaml_says_otherwise(tmp_path):
@@ -245,9 +252,9 @@ def test_dota_rows_round_trip(rows, head):
     assert not report.findings
 
 
-def test_a_yolo_split_of_four_corners_stays_yolo(tmp_path):
-    yaml = write(tmp_path, "labels", "1 .1 .2 .5 .2 .5 .9 .1 .9\n", names=["a", "b"])
-    assert load(yaml).source.format == "yolo"
+@pytest.mark.parametrize("row", ["1 .1 .2 .5 .2 .5 .9 .1 .9", "1,.5,.5,.2,.2,.4,.4,2"])
+def test_a_yolo_split_of_corners_or_keypoints_stays_yolo(tmp_path, row):
+    assert read_source(write(tmp_path, "labels", row, names=["a", "b"]), "train").format == "yolo"
 
 
 def test_the_shipped_configs_name_the_published_classes():
