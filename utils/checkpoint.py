@@ -1,6 +1,5 @@
 """Checkpoints as plain data: tensors, numbers, strings and containers of them; nothing in a file is ever executed."""
 
-import pickle
 import re
 import shutil
 import zipfile
@@ -8,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from utils.archive import open_archive
 from utils.errors import UserError
 from utils.files import replacing
+from utils.pickles import Record, StoredTensor
 
 FORMAT = "assn/1"
+MAX_CLASSES = 50_000
+MAX_OBJECTS, MAX_DEPTH = 2_000_000, 40  # in a checkpoint; a training of the largest model holds some 20,000, 8 deep
 _OURS = re.compile(rb"X\x06\0\0\0format.{0,6}?X.\0\0\0assn/", re.S)  # "format": "assn/..." as torch pickles it
 
 
@@ -47,24 +51,63 @@ def is_ours(path: Path | str) -> bool:
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU.
 
-    Raises `UserError` that tells a missing, truncated, foreign or newer file apart.
+    Raises `UserError` that tells a missing, truncated, damaged, foreign or newer file apart. Every byte that is read is
+    compared with the archive's checksums, and no name in the file is imported or called.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: truncated or not a checkpoint ({path.stat().st_size:,} bytes); copy or save it again")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        raise UserError(f"{path}: holds Python objects{f' ({asked[1]})' if asked else ''}, not plain data, so it is "
-                        "not opened; it was not saved by this project (a model pickled by another code base?)"
-                        ) from None
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise UserError(f"{path}: truncated or corrupt checkpoint: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict) or not str(content.get("format", "")).startswith("assn/"):
-        raise UserError(f"{path}: not a checkpoint of this project (it has no `format` entry)")
-    if content["format"] != FORMAT:
-        raise UserError(f"{path}: written as {content['format']}, this version reads {FORMAT}; update the project")
-    return content
+    with open_archive(path) as content:
+        written = content.get("format") if isinstance(content, dict) else None
+        if not isinstance(written, str) or not written.startswith("assn/"):
+            foreign = next((v for v in content.values() if isinstance(v, Record)), None) if isinstance(content, dict) \
+                else content
+            if isinstance(foreign, Record):
+                raise _foreign(path, foreign)
+            raise UserError(f"{path}: not a checkpoint of this project (it has no `format` entry)")
+        if written != FORMAT:
+            raise UserError(f"{path}: written as {written[:20]}, this version reads {FORMAT}; update the project")
+        return _Plain(Path(path)).load(content)
+
+
+def read_weights(path: Path | str) -> tuple[dict[str, Any], list[str], dict[str, Tensor]]:
+    """Model config, class names and state dict of a checkpoint of ours. Raises `UserError` where one is missing or of
+    another kind."""
+    content = load_checkpoint(path)
+    for key, kind, inner in (("config", dict, object), ("names", list, str), ("model", dict, Tensor)):
+        value = content.get(key)
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if not isinstance(value, kind) or not all(isinstance(v, inner) for v in values):
+            raise UserError(f"{path}: damaged: its `{key}` is not the {kind.__name__} of {inner.__name__}s that a "
+                            "checkpoint holds; take another checkpoint")
+    if len(content["names"]) > MAX_CLASSES or max(map(len, content["names"]), default=0) > 1000:
+        raise UserError(f"{path}: {len(content['names']):,} class names, or one of more than 1000 letters; at most "
+                        f"{MAX_CLASSES:,} are read")
+    if not all(isinstance(key, str) for part in ("config", "model") for key in content[part]):
+        raise UserError(f"{path}: damaged: its `config` or `model` has keys that are no names; take another checkpoint")
+    return content["config"], content["names"], content["model"]
+
+
+def _foreign(path: Path | str, value: Any) -> UserError:
+    name = str(getattr(value, "path", None) or type(value).__name__)
+    return UserError(f"{path}: holds Python objects ({name[:80]}), not plain data, so it is not opened; it was not "
+                     "saved by this project (a model pickled by another code base?)")
+
+
+class _Plain:
+    """Turns what an archive holds into plain containers and tensors; each tensor that occurs twice is read twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+
+    def load(self, value: Any, depth: int = 0) -> Any:
+        self.count += 1
+        if self.count > MAX_OBJECTS or depth > MAX_DEPTH:
+            raise UserError(f"{self.path}: holds more than {MAX_OBJECTS:,} objects, or more than {MAX_DEPTH} inside "
+                            "each other, as no checkpoint of this project does")
+        if isinstance(value, StoredTensor):
+            return value.load(keep_strides=True)
+        if isinstance(value, dict):
+            return {self.load(k, depth + 1): self.load(v, depth + 1) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.load(v, depth + 1) for v in value)
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise _foreign(self.path, value)

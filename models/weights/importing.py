@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from models.weights.darknet import is_darknet, translate
 from models.weights.details import apply_details, find_details
 from models.weights.originals import Original, read_original
 from models.weights.unfold import unfold
-from utils.errors import UserError
+from utils.errors import UserError, printable
 
 Model = TypeVar("Model", bound=nn.Module)
 Config = dict[str, Any]
@@ -36,19 +37,31 @@ def import_original(path: Path | str, make: Callable[[Config], Model], cfg: str 
     cannot be read, rows that we cannot build, and weights that do not fit them.
     """
     original = read_original(path)
-    try:
+    with described_by(path):
         if is_darknet(original):
             original, cfg = translate(original, cfg)
         model, report = _build(original, make, cfg)
         details = find_details(model.model, original, report.carried)
-    except UserError as error:
-        raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
     if details:
         apply_details(model.model, details)
         model.config["details"] = details
     if original.names and len(original.names) != model.num_classes:
         report.left["names"] = f"{len(original.names)} class names for {model.num_classes} classes"
     return model, report
+
+
+@contextmanager
+def described_by(path: Path | str) -> Iterator[None]:
+    """Errors of building the model that a file describes name the file; what its config confuses is one sentence."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError, RecursionError,
+            ZeroDivisionError, MemoryError) as error:
+        text = (str(error).splitlines() or [""])[0][:120]
+        raise UserError(f"{path}: the model that it describes cannot be built: {type(error).__name__} "
+                        f"({printable(text)})") from error
 
 
 def _build(original: Original, make: Callable[[Config], Model], cfg: str | Path | Config | None) \
@@ -141,7 +154,8 @@ def _set_anchors(config: Config, original: Original) -> None:
 
 def _anchor_grid(state: dict[str, Tensor]) -> Tensor | None:
     """Anchors (levels, per cell, 2) in units of the stride, where the file holds them."""
-    return next((v for k, v in state.items() if k.rpartition(".")[2] == "anchors" and v.dim() == 3 and v.numel()), None)
+    return next((v for k, v in state.items() if k.rpartition(".")[2] == "anchors" and v.dim() == 3
+                 and 0 < v.numel() <= 1000), None)
 
 
 def _unscaled(config: Config) -> Config | None:

@@ -1,6 +1,6 @@
 """What a checkpoint of another code base says: its tensors by name, and the facts beside them.
 
-Pickled models arrive as inert records (`models.weights.pickles`); torch's own attributes of a module (`_parameters`,
+Pickled models arrive as inert records (`utils.pickles`); torch's own attributes of a module (`_parameters`,
 `_buffers`, `_modules`) give the names of tensors, and ordinary ones the class names, the model file and the strides.
 """
 
@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from models.weights.archive import open_archive
-from models.weights.pickles import Record, StoredTensor
+from utils.archive import open_archive
+from utils.checkpoint import MAX_CLASSES
 from utils.errors import UserError
+from utils.pickles import Record, StoredTensor
 
 DEPTH, MOST = 60, 20_000  # of modules inside modules, and of modules; files beyond them are built to exhaust readers
 _ACTIVATIONS = {"mishcuda": "Mish", "memoryefficientmish": "Mish", "swish": "SiLU", "memoryefficientswish": "SiLU"}
@@ -58,6 +59,8 @@ def read_original(path: Path | str) -> Original:
         model = _unwrap(found)
         attributes = model.attributes
         modules = dict(islice(_modules(model), MOST))
+        if sum(len(r.state) if isinstance(r.state, dict) else 1 for r in modules.values()) > MOST * DEPTH:
+            raise ValueError("modules with more attributes than any model has")
         head = next((r.attributes for r in reversed(modules.values()) if "stride" in r.attributes
                      and ("nl" in r.attributes or "anchors" in r.attributes)), {})
         return Original(
@@ -142,14 +145,15 @@ def _loaded(value: Any, key: str) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _plain(value: Any, depth: int = 8) -> Any:
-    """Containers, texts and numbers as YAML has them; a class by its name."""
-    if not depth or isinstance(value, dict | list | tuple) and len(value) > 2000:
+def _plain(value: Any, left: list[int], depth: int = 8) -> Any:
+    """Containers, texts and numbers as YAML has them; a class by its name. left: how many more there may be."""
+    left[0] -= 1
+    if not depth or left[0] < 0 or isinstance(value, dict | list | tuple) and len(value) > 2000:
         raise ValueError("an embedded model file that is nested or goes on without end")
     if isinstance(value, dict):
-        return {k if isinstance(k, int) else str(k): _plain(v, depth - 1) for k, v in value.items()}
+        return {k if isinstance(k, int) else _text(k): _plain(v, left, depth - 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v, depth - 1) for v in value]
+        return [_plain(v, left, depth - 1) for v in value]
     if isinstance(value, type) and issubclass(value, Record):
         return value.path.rpartition(".")[2]
     return value if value is None or isinstance(value, bool | int | float | str) else _kind(value)
@@ -159,22 +163,34 @@ def _description(yaml: Any) -> dict[str, Any] | None:
     """The embedded model file."""
     if not isinstance(yaml, dict) or "head" not in yaml:
         return None
-    return {word: _plain(yaml[word]) for word in _WORDS if yaml.get(word) not in (None, "")}
+    left = [20_000]
+    return {word: _plain(yaml[word], left) for word in _WORDS if yaml.get(word) not in (None, "")}
 
 
 def _names(owner: Any) -> list[str] | None:
     """Class names, which are a list or a dict by number."""
     names = owner.get("names") if isinstance(owner, dict) else None
-    if isinstance(names, dict) and all(str(k).isdigit() for k in names):
+    if isinstance(names, dict) and all(isinstance(k, int | str) and _text(k).isdecimal() for k in names):
         names = [names[k] for k in sorted(names, key=int)]
-    return [str(n) for n in names] if isinstance(names, list | tuple) and names else None
+    if not isinstance(names, list | tuple) or not names:
+        return None
+    if len(names) > MAX_CLASSES:
+        raise ValueError(f"{len(names):,} class names; at most {MAX_CLASSES:,} are read")
+    return [_text(n) for n in names]
+
+
+def _text(value: Any) -> str:
+    """A key or a class name, which may be a number. Raises ValueError for containers and for texts without end."""
+    if not isinstance(value, str | int | float | bool | None) or isinstance(value, str) and len(value) > 1000:
+        raise ValueError(f"a name that is a {_kind(value)}, or longer than 1000 letters")
+    return str(value)
 
 
 def _numbers(value: Any) -> list[float] | None:
     """A stored vector, as a list."""
-    if isinstance(value, StoredTensor) and len(value.shape) == 1 and value.shape[0]:
+    if isinstance(value, StoredTensor) and len(value.shape) == 1 and 0 < value.shape[0] <= 16:
         return value.load().float().tolist()
-    if isinstance(value, list | tuple) and value and all(isinstance(v, int | float) for v in value):
+    if isinstance(value, list | tuple) and 0 < len(value) <= 16 and all(isinstance(v, int | float) for v in value):
         return [float(v) for v in value]
     return None
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from models import load_model
 from models.weights import read_original
-from models.weights.archive import open_archive
-from models.weights.pickles import Record, Storage, StoredTensor
+from utils.archive import open_archive
 from utils.checkpoint import is_ours, load_checkpoint
 from utils.errors import UserError
+from utils.pickles import Record, Storage, StoredTensor
 
 
 class Runs:

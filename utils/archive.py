@@ -1,7 +1,8 @@
 """The two containers of torch checkpoints: a zip archive (since torch 1.6), and before it a stream of pickles followed
-by the raw storages. Both are opened for reading tensors when they are wanted; see `models.weights.pickles`.
+by the raw storages. Both are opened for reading tensors when they are wanted; see `utils.pickles`.
 """
 
+import functools
 import io
 import mmap
 import pickle
@@ -13,12 +14,13 @@ from typing import Any
 
 import torch
 
-from models.weights.pickles import Refusal, load_pickle
 from utils.errors import UserError
+from utils.pickles import Refusal, load_pickle
 
+MAX_ENTRIES = 200_000  # of a zip file, one per tensor
 MAGIC = 0x1950A86A20F9469CFC6C  # opens the stream of torch before 1.6
 PROTOCOL = 1001
-MAX_PICKLE = 1 << 28  # bytes; the largest known model's is some 2 MB, as its numbers lie outside
+MAX_PICKLE = 1 << 26  # bytes; the largest known model's is some 2 MB, as its numbers lie outside
 
 _UNREADABLE = (pickle.UnpicklingError, AttributeError, TypeError, ValueError, IndexError, KeyError, OverflowError,
                RecursionError, MemoryError, ImportError)
@@ -60,6 +62,10 @@ def open_archive(path: Path | str) -> Iterator[Any]:
         raise UserError(_truncated(path)) from None
     except (*_UNREADABLE, zipfile.BadZipFile, NotImplementedError) as error:
         text = str(error).strip().splitlines()[:1]
+        if "Bad CRC-32" in str(error):
+            raise UserError(f"{path}: damaged: the bytes of {str(error).rpartition(' ')[2]} do not agree with their "
+                            "checksum (a failing disk, a broken copy); copy or download it again, or go back to an "
+                            "older one") from None
         if any(word in str(error) for word in _ENDED):
             raise UserError(_truncated(path)) from None
         raise UserError(f"{path}: corrupt checkpoint: {''.join(text)[:200] or type(error).__name__}") from None
@@ -70,6 +76,8 @@ def _truncated(path: Path) -> str:
 
 
 def _read_zip(archive: zipfile.ZipFile, path: Path) -> Any:
+    if len(archive.filelist) > MAX_ENTRIES:
+        raise UserError(f"{path}: a zip file of {len(archive.filelist):,} entries, which is no model")
     entries = {info.filename: info for info in archive.infolist()}
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
@@ -80,7 +88,8 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> Any:
     if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in entries.values()):
         raise UserError(f"{path}: its entries are compressed or encrypted, as torch.save never writes them; save it "
                         "again with torch")
-    if f"{root}byteorder" in entries and archive.read(f"{root}byteorder").strip() == b"big":
+    order = entries.get(f"{root}byteorder")
+    if order is not None and order.file_size < 99 and archive.read(order).strip() == b"big":
         raise UserError(f"{path}: written on a big-endian machine; save it again on another")
     if entries[f"{root}data.pkl"].file_size > MAX_PICKLE:
         raise UserError(f"{path}: its data.pkl is larger than {MAX_PICKLE >> 20} MiB, which is no model")
@@ -91,10 +100,14 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> Any:
         if held != numel * dtype.itemsize:
             raise ValueError(f"storage {key} should hold {numel} numbers of {dtype.itemsize} bytes and "
                              + ("is missing" if info is None else f"holds {held} bytes"))
-        return lambda: archive.read(info)
+        return functools.partial(read, key)
+
+    @functools.lru_cache(maxsize=1)  # views of one storage follow each other
+    def read(key: str) -> bytes:
+        return archive.read(entries[f"{root}data/{key}"])  # compares the checksum
 
     program = archive.read(f"{root}data.pkl")
-    return load_pickle(io.BytesIO(program), len(program), locate)
+    return load_pickle(io.BytesIO(program), len(program), locate, path.stat().st_size)
 
 
 def _read_stream(stream: mmap.mmap, path: Path) -> Any:
@@ -113,7 +126,7 @@ def _read_stream(stream: mmap.mmap, path: Path) -> Any:
         return read
 
     def load() -> Any:
-        return load_pickle(stream, len(stream), locate)
+        return load_pickle(stream, len(stream), locate, len(stream))
 
     magic = load()
     if type(magic) is not int or magic != MAGIC:
