@@ -5,6 +5,7 @@ The story: model -> images of a split -> detections in the original frame -> the
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,9 +19,11 @@ from tqdm import tqdm
 
 from data import Index, load_index
 from data.loader import eval_loader
+from data.truth import own_file
 from models.plugins import add_plugin_flag, load_plugins
 from models.runtime import load_runtime
 from utils import plots, report
+from utils.class_names import match_classes
 from utils.cli import (
     Parser,
     Rule,
@@ -39,6 +42,7 @@ from utils.distributed import Group, join
 from utils.errors import UserError, run_script
 from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
 from utils.files import write_bytes
+from utils.reference import by_pycocotools
 from utils.saving import UniqueStems
 from utils.structures import Batch, Detections, PackedTargets
 
@@ -96,9 +100,11 @@ def evaluate_file(args: argparse.Namespace, weights: str, group: Group, device: 
     select = runtime.select
     if args.single_cls and len(runtime.names) > 1:
         select = one_class(select)
-    elif len(index.names) != len(runtime.names):
-        raise UserError(f"{weights} knows {len(runtime.names)} classes, {data} has {len(index.names)}; "
-                        "give the --data it was trained on, and --single-cls where it was trained so")
+    elif not (args.single_cls and len(index.names) == 1):
+        order, said = match_classes(runtime.names, index.names, str(weights), str(data))
+        if said:
+            print(said)
+        select = relabelled(select, order) if order else select
     loader = make_loader(args, runtime, index, group)
     folder = report.increment_dir(args.project, args.name, args.exist_ok) if group.main else None
     result = evaluate(without_losses(runtime.predict), select, loader, index, device=runtime.device,
@@ -114,8 +120,10 @@ def publish(args: argparse.Namespace, result: Evaluation, index: Index, folder: 
     table = write_results(result, index, folder, picture=not args.noplots)
     if args.save_json:
         result.evaluator.save_json(folder / "predictions.json")
+        if result.evaluator.truth.file is None:  # there is no file of the user's to hold them against
+            write_bytes(folder / "ground_truth.json", json.dumps(result.evaluator.truth.to_coco()).encode())
     if args.save_txt:
-        save_txt(result.evaluator.results(), index, folder / "labels", args.save_conf)
+        save_txt(result.evaluator.results(by_record=True), index, folder / "labels", args.save_conf)
     if damaged:
         print(f"{len(damaged)} images could not be decoded, the first: {damaged[0]}")
     print(table)
@@ -153,6 +161,15 @@ def one_class(select: Select) -> Select:
     return merged
 
 
+def relabelled(select: Select, order: list[int]) -> Select:
+    """`select` whose labels are those of the dataset; order: the dataset's label of each label of the model."""
+    def mapped(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
+        found = select(boxes, scores, **thresholds)
+        return [Detections(d.boxes, d.scores, torch.tensor(order, device=d.labels.device)[d.labels]) for d in found]
+
+    return mapped
+
+
 @torch.no_grad()
 def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
              iou: float = 0.65, max_det: int = 300, progress: bool = True, group: Group = ALONE) -> Evaluation:
@@ -162,7 +179,7 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
     processes that call this together, each with its share of the batches (`eval_loader(..., rank, world)`) and the same
     weights; all get the result of the whole split.
     """
-    evaluator = CocoEvaluator(index.coco(), len(index.names), index.category_ids)
+    evaluator = CocoEvaluator(index.truth, len(index.names), index.category_ids, index.names)
     confusion = ConfusionMatrix(len(index.names))
     losses: dict[str, list[Tensor]] = {}
     seconds = dict.fromkeys(("load", "inference", "nms"), 0.0)
@@ -231,17 +248,42 @@ def _lap(seconds: dict[str, float], stage: str, since: float, device: torch.devi
 def write_results(result: Evaluation, index: Index, folder: Path, picture: bool = True) -> str:
     """The table, and the curves and pictures that YOLO users expect, into `folder`; returns the table.
 
-    pycocotools itself computes the twelve numbers once more; the table says so, or tells where they differ.
+    pycocotools itself computes the twelve numbers once more; the table says on what, and where they differ.
     """
-    reference = result.evaluator.reference()
-    wrong = {k: v for k, v in reference.items() if abs(v - result.metrics.numbers()[k]) > 1e-9}
-    verdict = f"pycocotools differs: {wrong}" if wrong else "the twelve numbers are confirmed by pycocotools"
-    table = f"{format_table(result.metrics, index.names, per_class=True)}\n{verdict}"
+    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *verdict(result.evaluator,
+                                                                                            result.metrics)])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.txt").write_text(table + "\n", encoding="utf-8")
     if picture:
         draw_results(result, index, folder)
     return table
+
+
+def verdict(evaluator: CocoEvaluator, metrics: Metrics) -> list[str]:
+    """What the numbers go by and what pycocotools says. Confirmed are only those that it gives on the user's own file
+    with the detections that `save_json` writes."""
+    truth, ours, said = evaluator.truth, metrics.numbers(), [f"note: {note}" for note in evaluator.truth.notes]
+    if not len(truth.image):
+        return [*said, f"there is nothing to judge by: the {truth.what} hold no object"]
+    if truth.file:
+        try:
+            own = by_pycocotools(own_file(truth.file), evaluator.results())
+        except ValueError as error:
+            said.append(f"pycocotools fails on {truth.file} as it stands ({error})")
+        else:
+            wrong = differences(own, ours)
+            if not wrong:
+                return [*said, f"the twelve numbers are confirmed by pycocotools on {truth.file}"]
+            said.append(f"pycocotools on {truth.file} as it stands gives other numbers: {wrong}")
+        said += [f"  the file has {what}" for what in truth.departures]
+    wrong = differences(evaluator.reference(), ours)
+    what = f"the {truth.what}" + ", read as they are meant" * bool(truth.file)
+    return [*said, f"pycocotools differs: {wrong}" if wrong else f"pycocotools gives the same twelve numbers on {what}"]
+
+
+def differences(numbers: dict[str, float], ours: dict[str, float]) -> str:
+    """Those of `numbers` that are not ours, beside ours."""
+    return ", ".join(f"{k} {v:.4f} (here {ours[k]:.4f})" for k, v in numbers.items() if abs(v - ours[k]) > 1e-9)
 
 
 def draw_results(result: Evaluation, index: Index, folder: Path) -> None:

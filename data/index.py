@@ -1,7 +1,8 @@
 """A split of a dataset, ready to train on or to evaluate with: `load_index`."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from data.records import Record, RecordTable
 from data.report import ScanReport
 from data.scan import scan
 from data.source import Source, read_source
+from data.truth import truth_of
 from utils.errors import UserError
+from utils.truth import Truth
 
 SIZE_BINS = {"small": (0, 32 ** 2), "medium": (32 ** 2, 96 ** 2), "large": (96 ** 2, float("inf"))}  # COCO, in px^2
 
@@ -26,15 +29,18 @@ class Index:
 
     records: a sequence of `Record`; names: of the classes, by label; category_ids: what each label is called in result
     files, as in the source where it is COCO, 1..nc otherwise; report: what the scan found; source: where it came from;
-    key: of its files, None where no cache was asked for.
+    key: of its files, None where no cache was asked for; single_cls: all classes were made one; part: these are not all
+    images of the split.
     """
 
     records: Sequence[Record]
     names: list[str]
-    category_ids: list[int]
+    category_ids: list[Hashable]
     report: ScanReport
     source: Source
     key: label_cache.Key | None = None
+    single_cls: bool = False
+    part: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
@@ -42,7 +48,12 @@ class Index:
     def subset(self, images: "int | Sequence[int]") -> "Index":
         """The first `images` images, or those at these positions. The report stays that of the whole split."""
         positions = range(min(images, len(self))) if isinstance(images, int) else images
-        return replace(self, records=RecordTable.from_records(self.records).select(positions))
+        return replace(self, records=RecordTable.from_records(self.records).select(positions), part=True)
+
+    @cached_property
+    def truth(self) -> Truth:
+        """What detections on these images are judged against: the annotations as the user's files have them."""
+        return truth_of(self)
 
     def coco(self) -> dict[str, Any]:
         """The ground truth in the form of COCO JSON: native areas and category ids, ignore regions as `iscrowd`."""
@@ -92,10 +103,11 @@ def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: 
         raise UserError(f"{source.yaml}: no usable image for `{split}:` in {folder}{first}; correct `{split}:` "
                         f"or put images there")
     names, category_ids = meta["names"], meta["category_ids"]
-    if single_cls and len(names) > 1:
+    single_cls = single_cls and len(names) > 1
+    if single_cls:
         names, category_ids = ["item"], [1]
         table = replace(table, labels=np.zeros_like(table.labels))
-    return Index(table, names, category_ids, report, source, key)
+    return Index(table, names, category_ids, report, source, key, single_cls)
 
 
 def _load(source: Source, cache: bool, polygons: bool,

@@ -18,6 +18,10 @@ KINDS = {
     "leftover": ("hidden images and those that other programs leave (._*, .ipynb_checkpoints, __MACOSX)", "left out"),
     "closed_folder": ("folders that cannot be read", "skipped"),
     "repeated_image": ("images listed twice", "taken once"),
+    "shared_id": ("images whose id another image has too", "skipped with their labels, which cannot be told apart"),
+    "twin_image": ("entries of files that are listed under several ids", "each shows the labels of all of them"),
+    "moved_image": ("images that are not where `file_name` says", "found by their name"),
+    "bad_window": ("windows (`corner`) that reach out of their file", "skipped"),
     "corrupt_label": ("label files that cannot be read", "image skipped"),
     "wrong_encoding": ("label files in another encoding than they declare", "read in one that fits"),
     "corrupt_row": ("labels that are not well formed", "skipped"),
@@ -32,6 +36,8 @@ KINDS = {
     "orphan": ("labels of an image that is not listed", "skipped"),
     "swapped": ("boxes whose corners are swapped", "put right"),
     "clipped": ("boxes that reach out of their image", "cut at its border"),
+    "odd_area": ("areas that cannot be (0, one for all, or larger than the box)", "the box's own is taken"),
+    "marked": ("annotations marked `ignore` or `uncertain`", "ignore regions"),
     "no_area": ("boxes without area inside their image", "skipped"),
     "duplicate": ("boxes given twice", "taken once"),
     "wrong_size": ("label files that claim another image size", "the image is believed"),
@@ -40,7 +46,7 @@ KINDS = {
 }
 # `strict` lets them pass: nothing is lost
 HARMLESS = ("turned_image", "deep_image", "leftover", "extra_columns", "missing_label", "other_class", "wrong_size",
-            "wrong_name")
+            "wrong_name", "moved_image", "odd_area", "marked")
 
 
 @dataclass

@@ -24,6 +24,9 @@ def scan(found: Unchecked, report: ScanReport, max_pixels: int = MAX_PIXELS) -> 
     headers, sizes = read_headers(found.paths, report, max_pixels)
     usable = np.array([isinstance(h, Header) for h in headers], bool)
     turned = np.array([isinstance(h, Header) and h.turned for h in headers], bool)
+    full_sizes = sizes.copy()
+    if found.windows is not None:
+        sizes, usable = _take_windows(found, sizes, usable, report)
     _compare_sizes(found, sizes, turned, usable, report)
     tell_turned(found.paths, headers, sizes, report)
     boxes, keep = _check_labels(found, sizes, usable, report)
@@ -39,6 +42,8 @@ def scan(found: Unchecked, report: ScanReport, max_pixels: int = MAX_PIXELS) -> 
         image_ids=np.array(found.image_ids, np.int64)[usable], sizes=sizes[usable].astype(np.int32),
         ends=np.cumsum(per_image, dtype=np.int64), boxes=boxes, labels=found.labels[keep], ignore=found.ignore[keep],
         areas=np.where(np.isnan(areas), box_areas(boxes), areas), annotation_ids=found.annotation_ids[keep])
+    if found.windows is not None:
+        table.windows, table.full_sizes = found.windows[usable].astype(np.int32), full_sizes[usable].astype(np.int32)
     if found.polygons is not None:
         table.polygon_points, table.polygon_ends = _outlines(found, sizes, keep)
         drawn = int((np.diff(table.polygon_ends, prepend=0)[~table.ignore] > 0).sum())
@@ -50,6 +55,19 @@ def scan(found: Unchecked, report: ScanReport, max_pixels: int = MAX_PIXELS) -> 
     if found.all_classes is not None and found.all_classes[keep].any():  # COCO's protocol ignores class by class
         table = table.repeat_for_classes(found.all_classes[keep], len(found.names))
     return table
+
+
+def _take_windows(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
+                  report: ScanReport) -> tuple[np.ndarray, np.ndarray]:
+    """The size of each window, of the file where there is none; which are usable: those that lie within their file."""
+    is_window = found.windows[:, 2] > 0
+    outside = is_window & usable & (found.windows[:, 2:] > sizes[:, ::-1]).any(1)
+    if outside.any():
+        k = np.flatnonzero(outside)[0]
+        report.add("bad_window", f"{found.paths[k]} of {sizes[k, 1]}x{sizes[k, 0]}, corner "
+                   f"{found.windows[k].tolist()}", int(outside.sum()))
+    own = (found.windows[:, 2:] - found.windows[:, :2])[:, ::-1]
+    return np.where(is_window[:, None], own, sizes), usable & ~outside
 
 
 def _compare_sizes(found: Unchecked, sizes: np.ndarray, turned: np.ndarray, usable: np.ndarray,

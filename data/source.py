@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data import formats
-from data.formats.raw import image_files
+from data.formats.raw import IMAGE_SUFFIXES, image_files
 from data.listing import listed_images
 from utils.config import CFG_ROOT, find_config, read_yaml
 from utils.errors import UserError, nearest, short, shown
@@ -269,4 +269,6 @@ def _image_folder(root: Path, annotations: Path) -> Path:
     stem = annotations.stem.removeprefix("instances_").removeprefix("image_info_").removesuffix("-dev2017")
     stem = stem + "2017" if stem == "test" else stem
     tried = [root / stem, root / "images" / stem, annotations.parent / "images"]
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in annotations.parent.iterdir()):
+        tried += [root / "images", annotations.parent.parent / "images"]
     return next((folder for folder in tried if folder.is_dir()), annotations.parent)

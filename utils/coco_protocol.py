@@ -7,13 +7,14 @@ Legend: T = 10 IoU thresholds, R = 101 recall thresholds, K classes, A = 4 area 
 D detections, G objects of one image and class. Bit a*T + t of a mask stands for area range a and threshold t.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from utils.truth import Truth
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -44,30 +45,44 @@ class Found:
 
 
 class Objects:
-    """The ground truth, grouped by class and image.
+    """A `Truth` sorted for the protocol: by class, then by image in the order of ids, then as the file has them.
 
-    rows: complete COCO annotations (image_id, category_id, bbox, area, iscrowd); the ids are all that there are.
+    groups: (class, place of the image) -> rows; counts (K, A): objects that can be found; image_place (n,): where the
+    image at a position of the truth comes in the order of ids.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]) -> None:
-        self.image_place = {image: i for i, image in enumerate(sorted(image_ids))}
-        class_place = {category: k for k, category in enumerate(category_ids)}
-        self.groups: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
-        self.counts = np.zeros((len(class_place), A), dtype=np.int64)  # objects that can be found
-        for row in rows:
-            k = class_place[row["category_id"]]
-            self.groups[k, self.image_place[row["image_id"]]].append(row)
-            self.counts[k] += [not row["iscrowd"] and low <= row["area"] <= high for low, high in AREAS]
+    def __init__(self, truth: Truth) -> None:
+        by_id = sorted(range(len(truth.image_ids)), key=lambda k: id_order(truth.image_ids[k]))
+        self.image_place = np.empty(len(by_id), np.int64)
+        self.image_place[by_id] = np.arange(len(by_id))
+        image = self.image_place[truth.image]
+        order = np.lexsort((image, truth.label))  # stable
+        areas, crowd = truth.areas[order][:, None], truth.crowd[order]
+        # as COCOeval asks, which lets an area that is no number count everywhere
+        counted = ~crowd[:, None] & ~((areas < AREAS[:, 0]) | (areas > AREAS[:, 1]))  # (M, A)
+        self.boxes, self.crowd, self.masks = truth.boxes[order], crowd, (counted * np.array(_RANGE)).sum(1)
+        key = np.stack((truth.label[order], image[order]))
+        starts = np.flatnonzero(np.r_[True, (key[:, 1:] != key[:, :-1]).any(0)]) if len(order) else np.zeros(0, int)
+        ends = [*starts[1:].tolist(), len(order)]
+        self.groups = {(k, i): slice(start, end) for k, i, start, end in
+                       zip(*key[:, starts].tolist(), starts.tolist(), ends, strict=False)}
+        self.counts = np.zeros((len(truth.category_ids), A), dtype=np.int64)
+        np.add.at(self.counts, key[0], counted)
 
 
-def judge(objects: Objects, image_ids: Sequence[int], classes: np.ndarray, boxes: np.ndarray,
-          scores: np.ndarray) -> Found:
+def id_order(value: Hashable) -> tuple[bool, Any]:
+    """A key by which ids sort as COCOeval sorts them; texts behind numbers where a file has both."""
+    return isinstance(value, str), value
+
+
+def judge(objects: Objects, images: np.ndarray, classes: np.ndarray, boxes: np.ndarray, scores: np.ndarray,
+          most: int = MOST) -> Found:
     """Decide for each detection at each IoU and area range whether it is right.
 
-    image_ids, classes, scores (D,), boxes (D, 4) left, top, width, height, all in the order of COCO's result rows.
-    Beyond the best 100 of an image and class none is kept.
+    images (position in the truth), classes, scores (D,), boxes (D, 4) left, top, width, height, all in the order of
+    COCO's result rows. Beyond the best `most` of an image and class none is kept.
     """
-    images = np.array([objects.image_place[i] for i in image_ids], dtype=np.int64)
+    images = objects.image_place[images]
     order = np.lexsort((-scores, images, classes))  # stable, as COCOeval's merge sort
     classes, images, boxes, scores = classes[order], images[order], boxes[order], scores[order]
     key = np.stack((classes, images))
@@ -78,27 +93,27 @@ def judge(objects: Objects, image_ids: Sequence[int], classes: np.ndarray, boxes
     for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
         rows = objects.groups.get((int(classes[start]), int(images[start])))
         if rows:
-            part = slice(start, start + min(size, MOST))
-            hits[part], ignored[part] = _match(boxes[part], rows)
+            part = slice(start, start + min(size, most))
+            hits[part], ignored[part] = _match(boxes[part], objects.boxes[rows], objects.crowd[rows],
+                                               objects.masks[rows].tolist())
     areas = (boxes[:, 2] * boxes[:, 3])[:, None]
     outside = (areas < AREAS[:, 0]) | (areas > AREAS[:, 1])  # (D, A)
     ignored |= ~hits & (outside * np.array(_RANGE)).sum(1)
-    keep = ranks < MOST
+    keep = ranks < most
     return Found(*(values[keep] for values in (classes, images, ranks, boxes, scores, hits, ignored)))
 
 
-def _match(boxes: np.ndarray, rows: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
-    """Masks of hits and of ignored hits for boxes (D, 4) of falling score against the objects of one image and class.
+def _match(boxes: np.ndarray, objects: np.ndarray, crowd: np.ndarray,
+           counts: list[int]) -> tuple[list[int], list[int]]:
+    """Masks of hits and of ignored hits for boxes (D, 4) of falling score against the objects of one image and class:
+    boxes (G, 4), which are crowds (G,), and the area ranges in which each counts, as a mask.
 
     COCO's rule: the best free object that counts in this area range; only without one, the best that does not count
     (crowd, or outside the range), where a crowd is never used up. Of equal overlaps the later object.
     """
-    crowd = [row["iscrowd"] for row in rows]
-    overlaps = coco_mask.iou(boxes, np.array([row["bbox"] for row in rows], dtype=np.float64), crowd)  # (D, G)
+    overlaps = coco_mask.iou(boxes, objects, crowd.astype(np.uint8).tolist())  # (D, G)
     passed = np.searchsorted(IOUS, overlaps, side="right")
-    counts = [0 if row["iscrowd"] else sum(mask for mask, (low, high) in zip(_RANGE, AREAS.tolist(), strict=True)
-                                           if low <= row["area"] <= high) for row in rows]
-    free = [_ALL] * len(rows)
+    free = [_ALL] * len(objects)
     hits, ignored = [0] * len(boxes), [0] * len(boxes)
     for d in np.flatnonzero(passed.any(1)).tolist():
         near = np.flatnonzero(passed[d])

@@ -3,26 +3,24 @@
 Legend: T IoU thresholds, R recall thresholds, K classes, A area ranges, as in `utils.coco_protocol`.
 """
 
-import contextlib
-import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from utils.coco_protocol import RECALLS, Found, Objects, accumulate, judge
+from utils.coco_protocol import MOST, RECALLS, Found, Objects, accumulate, id_order, judge
 from utils.confusion import ConfusionMatrix as ConfusionMatrix  # part of this module's face
 from utils.errors import UserError
 from utils.files import write_bytes
+from utils.reference import NUMBERS, by_pycocotools
 from utils.structures import Detections
+from utils.truth import Truth, dense_limit
 
 CONFIDENCES = np.linspace(0, 1, 1000)
-NUMBERS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L")
+LIMITS = (500, 1000, 2000, 5000, 10_000)  # detections per image and class where images hold more than 100 objects
 
 
 @dataclass
@@ -78,30 +76,42 @@ class Curves:
 class Metrics(Numbers):
     """Numbers over all classes, the same per class, the curves, and the confidence of the best mean F1.
 
-    unseen: images of the ground truth for which `update` was never called; their objects count as missed.
+    unseen: images of the ground truth for which `update` was never called; their objects count as missed. beside: the
+    twelve numbers by another rule, where COCO's own says too little on this ground truth, each with what it is.
     """
 
     confidence: float
     per_class: list[Numbers]
     curves: Curves
     unseen: int
+    beside: list["Beside"] = field(default_factory=list)
+
+
+@dataclass
+class Beside:
+    """A second row of the table: its title, why it stands there, its twelve numbers."""
+
+    title: str
+    why: str
+    values: dict[str, float]
 
 
 class CocoEvaluator:
     """Collects detections in the original frames and computes COCO's numbers against one ground truth.
 
-    ground_truth: COCO JSON form; `area` falls back to that of the box, `iscrowd` to 0. category_ids: the category of
-    each class index, any ints. Raises `UserError` where the ground truth names images or categories it does not have.
+    ground_truth: a `Truth`, or COCO JSON as `json.load` gives it (`Truth.from_coco`). category_ids: the category
+    of each class index. names: of the classes, for messages.
     """
 
-    def __init__(self, ground_truth: dict[str, Any], num_classes: int, category_ids: Sequence[int]) -> None:
+    def __init__(self, ground_truth: "Truth | dict[str, Any]", num_classes: int, category_ids: Sequence[Hashable],
+                 names: Sequence[str] = ()) -> None:
         if len(category_ids) != num_classes or len(set(category_ids)) != num_classes:
             raise ValueError(f"expected {num_classes} different category ids, got {list(category_ids)}")
-        self.category_ids = [int(c) for c in category_ids]
-        self._images = [int(image["id"]) for image in ground_truth["images"]]
-        self._rows = _truth_rows(ground_truth, set(self._images), set(self.category_ids))
-        self._objects = Objects(self._rows, self._images, self.category_ids)
-        self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # image id -> labels, xywh, scores
+        given = isinstance(ground_truth, Truth)
+        self.truth = ground_truth if given else Truth.from_coco(ground_truth, category_ids)
+        self.names = list(names) or [str(c) for c in category_ids]
+        self._place = {record: k for k, record in enumerate(self.truth.record_ids)}
+        self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # position -> labels, xywh, scores
 
     def update(self, image_ids: Sequence[int], detections: Sequence[Detections]) -> None:
         """Take the detections of some images, boxes in pixels of the ORIGINAL frame. Each image is taken once.
@@ -110,29 +120,30 @@ class CocoEvaluator:
         twice and for labels outside the classes.
         """
         for image_id, found in zip(image_ids, detections, strict=True):
-            if image_id not in self._objects.image_place:
+            place = self._place.get(image_id)
+            if place is None:
                 raise ValueError(f"image id {image_id} is not in the ground truth")
-            if image_id in self._found:
+            if place in self._found:
                 raise ValueError(f"image id {image_id} was given twice")
             boxes = found.boxes.detach().cpu().double().numpy()  # (N, 4) xyxy
             scores = found.scores.detach().cpu().double().numpy()  # (N,)
             labels = found.labels.detach().cpu().numpy()  # (N,)
             if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
                 raise UserError(f"image id {image_id}: a detection is not finite; the model's weights have diverged")
-            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.category_ids):
-                raise ValueError(f"image id {image_id}: labels outside the {len(self.category_ids)} classes")
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.truth.category_ids):
+                raise ValueError(f"image id {image_id}: labels outside the {len(self.truth.category_ids)} classes")
             xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
-            self._found[int(image_id)] = labels, xywh.round(3), scores.round(5)
+            self._found[place] = labels, xywh.round(3), scores.round(5)
 
     def state(self) -> dict[str, np.ndarray]:
         """What was taken so far, in the ground truth's order of images whatever the order of the updates.
 
-        image_ids, counts (n,): the images and how many detections each has; labels, scores (D,), boxes (D, 4) left,
-        top, width, height of all of them.
+        images, counts (n,): positions of the images and how many detections each has; labels, scores (D,), boxes (D, 4)
+        left, top, width, height of all of them.
         """
-        ids = [image_id for image_id in self._images if image_id in self._found]
-        parts = [self._found[image_id] for image_id in ids]
-        return {"image_ids": np.array(ids, np.int64), "counts": np.array([len(p[0]) for p in parts], np.int64),
+        places = sorted(self._found)
+        parts = [self._found[place] for place in places]
+        return {"images": np.array(places, np.int64), "counts": np.array([len(p[0]) for p in parts], np.int64),
                 "labels": np.concatenate([np.zeros(0, np.int64), *(p[0] for p in parts)]),
                 "boxes": np.concatenate([np.zeros((0, 4)), *(p[1] for p in parts)]),
                 "scores": np.concatenate([np.zeros(0), *(p[2] for p in parts)])}
@@ -143,34 +154,33 @@ class CocoEvaluator:
         Raises ValueError for an image that both have.
         """
         ends = state["counts"].cumsum().tolist()
-        for image_id, start, end in zip(state["image_ids"].tolist(), [0, *ends], ends, strict=False):
-            if image_id in self._found:
-                raise ValueError(f"image id {image_id} was given twice")
-            self._found[image_id] = tuple(state[word][start:end] for word in ("labels", "boxes", "scores"))
+        for place, start, end in zip(state["images"].tolist(), [0, *ends], ends, strict=False):
+            if place in self._found:
+                raise ValueError(f"image id {self.truth.record_ids[place]} was given twice")
+            self._found[place] = tuple(state[word][start:end] for word in ("labels", "boxes", "scores"))
 
-    def results(self) -> list[dict[str, Any]]:
+    def results(self, by_record: bool = False) -> list[dict[str, Any]]:
         """All detections as COCO result rows, rounded to 1/1000 px and 1e-5 score: the rows that `compute` judges.
-        Images come in the order of the ground truth."""
-        found = self.state()
-        images = np.repeat(found["image_ids"], found["counts"])
+        Images come in the order of the ground truth, under the file's own ids or those of the records."""
+        found, truth = self.state(), self.truth
+        ids = truth.record_ids if by_record else truth.image_ids
+        images = np.repeat(found["images"], found["counts"])
         columns = (found[word].tolist() for word in ("labels", "boxes", "scores"))
-        return [{"image_id": image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
-                for image_id, label, box, score in zip(images.tolist(), *columns, strict=True)]
+        return [{"image_id": ids[place], "category_id": truth.category_ids[label], "bbox": box,
+                 "score": score} for place, label, box, score in zip(images.tolist(), *columns, strict=True)]
 
     def save_json(self, path: Path | str) -> None:
         """Write `results()` as a COCO results file, whole or not at all."""
         write_bytes(path, json.dumps(self.results()).encode())
 
     def compute(self) -> Metrics:
-        """COCO's numbers of what was taken so far."""
-        taken = self.state()
-        found = judge(self._objects, np.repeat(taken["image_ids"], taken["counts"]).tolist(), taken["labels"],
-                      taken["boxes"], taken["scores"])
-        arrays = accumulate(self._objects, found)
-        labels = self._objects.counts[:, 0].tolist()
+        """COCO's numbers of what was taken so far, with those of other rules beside them where they say more."""
+        objects = Objects(self.truth)
+        found, arrays = self._judged(objects)
+        labels = objects.counts[:, 0].tolist()
         images = [0] * len(labels)
-        for (k, _), rows in self._objects.groups.items():
-            images[k] += not all(row["iscrowd"] for row in rows)
+        for (k, _), rows in objects.groups.items():
+            images[k] += not objects.crowd[rows].all()
         curves = _curves(found, arrays[0], labels)
         best = int(curves.f1.mean(0).argmax()) if curves.classes else 0
         at_best = {c: {w: float(getattr(curves, w)[i, best]) for w in ("precision", "recall", "f1")}
@@ -179,43 +189,48 @@ class CocoEvaluator:
         per_class = [Numbers(**_numbers(*(x[..., [k], :] for x in arrays)), **at_best.get(k, undefined),
                              n_images=images[k], n_labels=labels[k]) for k in range(len(labels))]
         mean = {w: float(np.mean([v[w] for v in at_best.values()])) for w in undefined} if at_best else undefined
-        by_id = np.argsort(self.category_ids)  # pycocotools' order of summation, for equality to the last bit
-        return Metrics(**_numbers(*(x[..., by_id, :] for x in arrays)), **mean, n_images=len(self._images),
-                       n_labels=sum(labels), confidence=float(CONFIDENCES[best]), per_class=per_class, curves=curves,
-                       unseen=len(self._images) - len(self._found))
+        return Metrics(**self._means(arrays), **mean, n_images=len(self.truth.image_ids), n_labels=sum(labels),
+                       confidence=float(CONFIDENCES[best]), per_class=per_class, curves=curves,
+                       unseen=len(self.truth.image_ids) - len(self._found), beside=self._beside(objects))
 
     def reference(self) -> dict[str, float]:
         """The twelve numbers by pycocotools itself: equal to those of `compute`, and many times slower."""
-        rows = self.results()
-        for number, row in enumerate(rows, 1):
-            row.update(id=number, area=row["bbox"][2] * row["bbox"][3], iscrowd=0)
-        with contextlib.redirect_stdout(io.StringIO()):
-            sides = []
-            for annotations in (self._rows, rows):  # COCO.loadRes would fail where nothing was found
-                coco = COCO()
-                coco.dataset = {"images": [{"id": i} for i in self._images], "annotations": annotations,
-                                "categories": [{"id": c} for c in self.category_ids]}
-                coco.createIndex()
-                sides.append(coco)
-            evaluation = COCOeval(*sides, "bbox")
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True))
+        return by_pycocotools(self.truth.to_coco(), self.results())
 
+    def _judged(self, objects: Objects, most: int = MOST) -> tuple[Found, tuple[np.ndarray, ...]]:
+        taken = self.state()
+        found = judge(objects, np.repeat(taken["images"], taken["counts"]), taken["labels"], taken["boxes"],
+                      taken["scores"], most)
+        return found, accumulate(objects, found)
 
-def _truth_rows(ground_truth: dict[str, Any], images: set[int], categories: set[int]) -> list[dict[str, Any]]:
-    """The annotations as COCOeval wants them, numbered anew because it takes a match with id 0 for none."""
-    rows = []
-    for number, row in enumerate(ground_truth["annotations"], 1):
-        for word, known in (("image_id", images), ("category_id", categories)):
-            if row[word] not in known:
-                raise UserError(f"annotation {row.get('id')}: {word} {row[word]} is not in the ground truth; drop it")
-        crowd = int(row.get("iscrowd") or 0)
-        rows.append({"id": number, "image_id": int(row["image_id"]), "category_id": int(row["category_id"]),
-                     "bbox": [float(v) for v in row["bbox"]], "iscrowd": crowd, "ignore": crowd,
-                     "area": float(row["area"] if "area" in row else row["bbox"][2] * row["bbox"][3])})
-    return rows
+    def _means(self, arrays: Sequence[np.ndarray]) -> dict[str, float]:
+        """The twelve numbers, summed in pycocotools' order of categories, for equality to the last bit."""
+        ids = self.truth.category_ids
+        by_id = sorted(range(len(ids)), key=lambda k: id_order(ids[k]))
+        return _numbers(*(x[..., by_id, :] for x in arrays))
+
+    def _beside(self, objects: Objects) -> list[Beside]:
+        """Numbers by other rules: more than 100 detections, areas of the boxes, `ignore` obeyed."""
+        truth, rows = self.truth, []
+        dense = dense_limit(truth, MOST)
+        if dense:
+            count, image, label = dense
+            limit = next((limit for limit in LIMITS if limit >= count), count)
+            rows.append(Beside(f"all, {limit} a class", f"image {truth.image_ids[image]} has {count} objects of class "
+                               f"{self.names[label]}: COCO's numbers take the best {MOST} detections per image and "
+                               f"class, so they cannot reach 1; this row takes {limit} (AP@{limit}, and AR@{limit} "
+                               f"under AR100)", self._means(self._judged(objects, limit)[1])))
+        odd = truth.odd_areas()
+        if odd:
+            rows.append(Beside("all, box areas", f"of {len(truth.areas)} areas {odd}: AP_S, AP_M, AP_L and their AR go "
+                               f"by them as they are; this row goes by width times height of the boxes",
+                               self._means(self._judged(Objects(truth.by_box_area()))[1])))
+        if (truth.marked & ~truth.crowd).any():
+            count = int((truth.marked & ~truth.crowd).sum())
+            rows.append(Beside("all, `ignore`", f"{count} annotations are marked `ignore`, which pycocotools does not "
+                               f"know and takes for objects; in this row they are ignore regions, as in training",
+                               self._means(self._judged(Objects(truth.marked_as_crowd()))[1])))
+        return rows
 
 
 def _numbers(precision: np.ndarray, recall: np.ndarray, few: np.ndarray) -> dict[str, float]:
@@ -253,22 +268,24 @@ def confidence_curves(hits: np.ndarray, scores: np.ndarray, n_labels: int) -> np
 
 
 def format_table(metrics: Metrics, names: Sequence[str], per_class: bool = True) -> str:
-    """An aligned text table: a row for all classes and, on request, one per class that has objects. -1 shows as '-'."""
-    rows = [("all", metrics)]
+    """An aligned text table: a row for all classes, one by each other rule, and on request one per class that has
+    objects. -1 shows as '-'."""
+    head, undefined = ("precision", "recall"), {"precision": -1.0, "recall": -1.0}
+    rows = [("all", metrics.n_images, metrics.n_labels, vars(metrics))]
+    rows += [(row.title, metrics.n_images, metrics.n_labels, row.values | undefined) for row in metrics.beside]
     if per_class:
-        rows += [(names[k], numbers) for k, numbers in enumerate(metrics.per_class) if numbers.n_labels]
-    shown = {"P": "precision", "R": "recall"} | {name: name for name in NUMBERS}
-    width = min(max(len("Class"), *(len(name) for name, _ in rows)), 24)
-    head = f"{'Class':<{width}} {'Images':>7} {'Labels':>7}" + "".join(f" {title:>5}" for title in shown)
-    lines = [head]
-    for name, numbers in rows:
-        values = [getattr(numbers, field) for field in shown.values()]
-        cells = "".join(f" {'-' if value < 0 else format(value, '.3f'):>5}" for value in values)
+        rows += [(names[k], numbers.n_images, numbers.n_labels, vars(numbers))
+                 for k, numbers in enumerate(metrics.per_class) if numbers.n_labels]
+    width = min(max(len("Class"), *(len(row[0]) for row in rows)), 24)
+    lines = [f"{'Class':<{width}} {'Images':>7} {'Labels':>7}" + "".join(f" {t:>5}" for t in ("P", "R", *NUMBERS))]
+    for name, n_images, n_labels, values in rows:
+        shown = (values[word] for word in (*head, *NUMBERS))
+        cells = "".join(f" {'-' if value < 0 else format(value, '.3f'):>5}" for value in shown)
         short = name if len(name) <= width else name[:width - 1] + "…"
-        lines.append(f"{short:<{width}} {numbers.n_images:>7} {numbers.n_labels:>7}{cells}")
+        lines.append(f"{short:<{width}} {n_images:>7} {n_labels:>7}{cells}")
     absent = sum(numbers.n_labels == 0 for numbers in metrics.per_class)
     if per_class and absent:
         lines.append(f"{absent} of {len(metrics.per_class)} classes have no object in these images")
     if metrics.unseen:
         lines.append(f"{metrics.unseen} of {metrics.n_images} images were not evaluated: their objects count as missed")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"{row.title}: {row.why}" for row in metrics.beside)])

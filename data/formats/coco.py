@@ -1,22 +1,26 @@
 """COCO JSON: instances_*.json, and image_info_*.json without annotations. Crowds become ignore regions.
 
-Polygons are taken from `segmentation` where it is a list of outlines; masks in run lengths have none.
+Polygons are taken from `segmentation` where it is a list of outlines; masks in run lengths have none. `read` gives what
+a training sees and a scan may repair; `read_truth` what is judged, which is the file as it stands.
 """
 
-from array import array
-from dataclasses import dataclass, field
-from math import isfinite
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from data.formats.raw import Unchecked, image_files, join_outlines
-from data.json_stream import read_lists
-from data.records import NO_POLYGON
+from data.formats.coco_file import CROWD, LACKS_AREA, MARKED, CocoFile, meant
+from data.formats.coco_places import find_images
+from data.formats.coco_units import check_units
+from data.formats.raw import Unchecked, image_files
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError, nearest
+from utils.truth import Truth, is_constant, too_large
+
+FEW = 10  # objects whose areas may be alike by chance
 
 
 def recognises(entry: Path, images: list[str]) -> bool:
@@ -31,117 +35,159 @@ def inputs(source: Source) -> list[str]:
 
 def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
     """All annotations of a split, classes in the order of the category ids, or of the YAML's `names` if there are."""
-    files = [_File(entry, folder, report, [] if polygons else None)
+    files = [CocoFile(entry, folder, report, [] if polygons else None).read()
              for entry, folder in zip(source.entries, source.image_folders, strict=True)]
-    for file in files:
-        file.read()
     names, category_ids, left_out = _classes(source, files)
-    to_label = {category: label for label, category in enumerate(category_ids)}
-    labels = [file.labels(to_label, left_out) for file in files]
-    before = np.cumsum([0, *(len(f.paths) for f in files[:-1])])
-    image = _joined([part[0] + start for part, start in zip(labels, before, strict=True)])
-    label, crowd, numbers = (_joined([part[k] for part in labels]) for k in (1, 2, 3))
-    boxes = numbers[:, :4].copy()
-    boxes[:, 2:] += boxes[:, :2]
     report.notes += source.notes
-    ids = [i for f in files for i in f.ids]
-    if len(set(ids)) != len(ids) or not all(type(i) is int for i in ids):
-        report.notes.append("image ids are not whole numbers, each once: 1 to n are used instead")
-        ids = list(range(1, len(ids) + 1))
-    annotation_ids = numbers[:, 5].astype(np.int64)
-    return Unchecked([p for f in files for p in f.paths], [str(f.entry) for f in files for _ in f.paths], ids,
-                     np.array([size for f in files for size in f.sizes], np.int64).reshape(-1, 2), image, boxes, label,
-                     crowd, numbers[:, 4].copy(), annotation_ids, annotation_ids, names, category_ids, row_word="id",
-                     exact=True, polygons=[p for part in labels for p in part[4]] if polygons else None)
+    parts = [_images(file, report) for file in files]
+    to_label = {category: label for label, category in enumerate(category_ids)}
+    labels = [file.labels([file.ids[k] for k in part.kept] + part.shared, to_label, left_out, part.shared)
+              for file, part in zip(files, parts, strict=True)]
+    for file in files:
+        report.notes += file.told()
+    before = np.cumsum([0, *(len(part.kept) for part in parts[:-1])])
+    image = _joined([part[0] + start for part, start in zip(labels, before, strict=True)])
+    label, flags, numbers, seen = (_joined([part[k] for part in labels]) for k in (1, 2, 3, 4))
+    outlines = [p for part in labels for p in part[5]] if polygons else None
+    ids = _record_ids(files, report)
+    found = Unchecked(
+        [p for part in parts for p in part.paths], [str(f.entry) for f, p in zip(files, parts, strict=True)
+                                                    for _ in p.paths],
+        [i for own, f, part in zip(ids, files, parts, strict=True) for i in (own[f.ids[k]] for k in part.kept)],
+        np.array([f.sizes[k] for f, p in zip(files, parts, strict=True) for k in p.kept], np.int64).reshape(-1, 2),
+        image, numbers[:, :4].copy(), label, (flags & (CROWD | MARKED)) > 0, numbers[:, 4].copy(),
+        np.where(np.isnan(numbers[:, 5]), seen, numbers[:, 5]).astype(np.int64), seen, names, category_ids,
+        row_word="annotation", exact=True, polygons=outlines,
+        windows=_windows([f.corners[k] for f, p in zip(files, parts, strict=True) for k in p.kept]))
+    if not np.isnan(numbers[:, 5]).any():
+        found.rows, found.row_word = found.annotation_ids, "id"
+    check_units(found)
+    _check_areas(found, report)
+    found.boxes[:, 2:] += found.boxes[:, :2]
+    _tell_regions(found, flags, report)
+    return _with_labels_of_twins(found, report)
+
+
+def read_truth(source: Source) -> tuple[Truth, bool]:
+    """The annotations of a split as its files have them, and whether they are all of one file's, classes and images."""
+    report = ScanReport()
+    files = [CocoFile(entry, folder, report).read()
+             for entry, folder in zip(source.entries, source.image_folders, strict=True)]
+    _, category_ids, left_out = _classes(source, files)
+    to_label = {category: label for label, category in enumerate(category_ids)}
+    own = [list(dict.fromkeys(file.ids)) for file in files]
+    labels = [file.labels(ids, to_label, left_out) for file, ids in zip(files, own, strict=True)]
+    before = np.cumsum([0, *map(len, own[:-1])])
+    image = _joined([part[0] + start for part, start in zip(labels, before, strict=True)])
+    label, flags, numbers = (_joined([part[k] for part in labels]) for k in (1, 2, 3))
+    lacking = (flags & LACKS_AREA) > 0
+    records = [i for numbers_of in _record_ids(files, report) for i in numbers_of.values()]
+    ids = [i for part in own for i in part]
+    what = f"annotations of {' and '.join(file.entry.name for file in files)}"
+    truth = Truth(ids if len(set(ids)) == len(ids) else list(records), category_ids, image, label,
+                  numbers[:, :4].copy(), np.where(lacking, numbers[:, 2] * numbers[:, 3], numbers[:, 4]),
+                  (flags & CROWD) > 0, records, (flags & MARKED) > 0, what=what,
+                  departures=[said for file in files for said in file.departures()])
+    if report.count("corrupt_row"):
+        truth.notes.append(f"{report.count('corrupt_row')} annotations are not well formed and are not judged")
+    if left_out:
+        truth.notes.append(f"{len(left_out)} classes that `names` leaves out are not judged")
+    return truth, len(files) == 1 and not left_out
 
 
 @dataclass
-class _File:
-    """An annotation file as it streams by: what is kept of each object are some numbers, not the object.
+class _Images:
+    """Images of a file that are used: their positions in its list and paths; ids that several images share."""
 
-    keys, kinds: image ids and category ids as the annotations name them, with the numbers that stand for them in
-    `codes`, per annotation: key, kind, crowd, how many annotations stand before. numbers: left, top, width, height,
-    area, id. outlines: per annotation where they are wanted.
-    """
+    kept: list[int]
+    paths: list[str]
+    shared: list[Hashable]
 
-    entry: Path
-    folder: Path
-    report: ScanReport
-    outlines: list[np.ndarray] | None
-    paths: list[str] = field(default_factory=list)
-    ids: list[Any] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    categories: list[Any] = field(default_factory=list)
-    keys: dict[Any, int] = field(default_factory=dict)
-    kinds: dict[Any, int] = field(default_factory=dict)
-    codes: array = field(default_factory=lambda: array("i"))
-    numbers: array = field(default_factory=lambda: array("d"))
-    seen: int = 0
 
-    def read(self) -> None:
-        """Stream the file. `UserError` where it is no COCO file."""
-        try:
-            lists = read_lists(self.entry, {"images": self.add_image, "annotations": self.add_annotation,
-                                            "categories": self.categories.append})
-        except OSError as error:
-            raise UserError(f"{self.entry}: cannot be read: {error.strerror}; give the annotation file") from None
-        except ValueError as error:  # not JSON, or not UTF-8
-            raise UserError(f"{self.entry}: not whole JSON ({error}); copy or download it again") from None
-        for key in ("images", "categories"):
-            if key not in lists:
-                raise UserError(f"{self.entry}: no list `{key}` in it; give a COCO file such as "
-                                f"instances_train2017.json")
+def _images(file: CocoFile, report: ScanReport) -> _Images:
+    """Each image once; those whose id another image has too are left out, since their labels cannot be told apart."""
+    first: dict[Hashable, int] = {}
+    shared: dict[Hashable, int] = {}
+    for k, key in enumerate(file.ids):
+        j = first.setdefault(key, k)
+        if j != k and (file.names[j], file.corners[j]) == (file.names[k], file.corners[k]):
+            report.add("repeated_image", f"{file.entry}: {file.names[k]}")
+        elif j != k:
+            shared[key] = k
+    if shared:
+        key, k = next(iter(shared.items()))
+        report.add("shared_id", f"{file.entry}: id {key} of {file.names[first[key]]} and {file.names[k]}",
+                   sum(key in shared for key in file.ids))
+    kept = [k for key, k in first.items() if key not in shared]
+    paths, moved = find_images([file.names[k] for k in kept], file.folder)
+    if moved:
+        report.add("moved_image", f"{file.names[kept[moved[0]]]} is {paths[moved[0]]}", len(moved))
+    return _Images(kept, paths, list(shared))
 
-    def add_image(self, image: Any) -> None:
-        """Note one image."""
-        if not isinstance(image, dict) or not isinstance(image.get("id"), (int, str)) or not image.get("file_name"):
-            raise UserError(f"{self.entry}: an image without `id` or `file_name`: {image!r:.80}; write both")
-        self.paths.append(str(self.folder / str(image["file_name"])))
-        self.ids.append(image["id"])
-        self.sizes.append((_whole(image.get("height")), _whole(image.get("width"))))
 
-    def add_annotation(self, annotation: Any) -> None:
-        """Note one annotation, or count why it is none."""
-        self.seen += 1
-        try:
-            image, category = annotation["image_id"], annotation["category_id"]
-            crowd, number = bool(annotation.get("iscrowd", 0)), annotation.get("id", self.seen)
-            row = [*map(float, annotation["bbox"]), float(annotation.get("area", np.nan)), float(int(number))]
-            codes = (self.keys.setdefault(image, len(self.keys)), self.kinds.setdefault(category, len(self.kinds)))
-            usable = len(row) == 6 and isfinite(sum(row[:4]))
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-            usable = False
-        if not usable:
-            self.report.add("corrupt_row", f"{self.entry} annotation {self.seen}")
-            return
-        self.codes.extend((*codes, crowd, self.seen))
-        self.numbers.extend(row)
-        if self.outlines is not None:
-            self.outlines.append(_outline(annotation.get("segmentation")))
+def _record_ids(files: Sequence[CocoFile], report: ScanReport) -> list[dict[Hashable, int]]:
+    """Per file, what records call its image ids: the same where all are whole numbers, each once; 1 to n otherwise."""
+    ids = [i for f in files for i in dict.fromkeys(f.ids)]
+    if len(set(ids)) != len(ids) or not all(type(i) is int and abs(i) < 1 << 62 for i in ids):
+        own = "the files share some" if len(set(ids)) != len(ids) else "results have the file's own"
+        report.notes.append(f"image ids are not whole numbers, each once: 1 to n are used instead in here; {own}")
+        numbers = iter(range(1, len(ids) + 1))
+        return [{i: next(numbers) for i in dict.fromkeys(f.ids)} for f in files]
+    return [{i: i for i in f.ids} for f in files]
 
-    def labels(self, to_label: dict[int, int], left_out: set[int]) -> tuple[np.ndarray, ...]:
-        """Image of this file, label, crowd, `numbers` (M, 6) and outlines of the annotations with an image and a class.
 
-        The others are counted.
-        """
-        place = {image: position for position, image in enumerate(self.ids)}
-        key, kind, crowd, seen = np.frombuffer(self.codes, np.int32).reshape(-1, 4).T  # as they are: no second copy
-        image = np.array([place.get(k, -1) for k in self.keys], np.int64)[key]
-        label = np.array([to_label.get(k, -1) for k in self.kinds], np.int64)[kind]
-        other = np.array([k in left_out for k in self.kinds], bool)[kind]
-        for word, fault, name, names in (("orphan", image < 0, "image_id", (key, self.keys)),
-                                         ("other_class", (image >= 0) & other, "category_id", (kind, self.kinds)),
-                                         ("bad_class", (image >= 0) & (label < 0) & ~other, "category_id",
-                                          (kind, self.kinds))):
-            rows = np.flatnonzero(fault)
-            if len(rows):
-                said = list(names[1])[names[0][rows[0]]]
-                self.report.add(word, f"{self.entry} annotation {seen[rows[0]]} ({name} {said})", len(rows))
-        keep = np.flatnonzero((image >= 0) & (label >= 0))
-        numbers = np.frombuffer(self.numbers, np.float64).reshape(-1, 6)
-        numbers = numbers if len(keep) == len(numbers) else numbers[keep]
-        outlines = [] if self.outlines is None else [self.outlines[i] for i in keep]
-        return image[keep], label[keep], crowd[keep].astype(bool), numbers, outlines
+def _windows(corners: list[tuple[int, int, int, int] | None]) -> np.ndarray | None:
+    """(n, 4) windows of their files, all 0 for a whole image; None where all are whole."""
+    return np.array([c or (0, 0, 0, 0) for c in corners], np.int64) if any(corners) else None
+
+
+def _tell_regions(found: Unchecked, flags: np.ndarray, report: ScanReport) -> None:
+    marked = np.flatnonzero((flags & MARKED > 0) & (flags & CROWD == 0))
+    if len(marked):
+        report.add("marked", f"{found.label_files[found.image[marked[0]]]} {found.row_word} {found.rows[marked[0]]}",
+                   len(marked))
+    if len(flags) and (flags & CROWD).all():
+        report.notes.append(f"all {len(flags)} annotations are `iscrowd: 1`, so there is no object to learn or to "
+                            f"find; some tools write that for every mask in run lengths: set `iscrowd` to 0 in "
+                            f"{found.label_files[0]} where they are objects")
+
+
+def _check_areas(found: Unchecked, report: ScanReport) -> None:
+    """Take the box's own area where the one written cannot be: 0, one for all, larger than the box."""
+    objects, sides = ~found.ignore, found.boxes[:, 2:]
+    odd = objects & (sides > 0).all(1) & (~(found.areas > 0) | too_large(found.areas, sides)) & ~np.isnan(found.areas)
+    if objects.sum() >= FEW and is_constant(found.areas[objects], sides[objects].prod(1)):
+        odd = objects
+    rows = np.flatnonzero(odd)
+    if len(rows):
+        report.add("odd_area", f"{found.label_files[found.image[rows[0]]]} {found.row_word} {found.rows[rows[0]]}: "
+                   f"{found.areas[rows[0]]:g} for {sides[rows[0], 0]:g} x {sides[rows[0], 1]:g} px", len(rows))
+        found.areas = np.where(odd, np.nan, found.areas)
+
+
+def _with_labels_of_twins(found: Unchecked, report: ScanReport) -> Unchecked:
+    """A file that is listed under several ids shows the labels of all of them, under each."""
+    corners = [None] * len(found.paths) if found.windows is None else map(tuple, found.windows.tolist())
+    places = list(zip(found.paths, corners, strict=True))
+    listed = Counter(places)
+    if len(listed) == len(places):
+        return found
+    twins: dict[tuple, list[int]] = {}
+    for k, place in enumerate(places):
+        if listed[place] > 1:
+            twins.setdefault(place, []).append(k)
+    report.add("twin_image", next(iter(twins))[0], sum(len(group) for group in twins.values()))
+    alike = {k: [j for j in group if j != k] for group in twins.values() for k in group}
+    rows = [row for row in np.flatnonzero(np.isin(found.image, list(alike))).tolist()
+            for _ in alike[found.image[row]]]
+    others = [j for row in dict.fromkeys(rows) for j in alike[found.image[row]]]
+    picked = np.array([*range(len(found.image)), *rows], np.int64)
+    found.image = np.concatenate((found.image, np.array(others, np.int64)))
+    for word in ("boxes", "labels", "ignore", "areas", "annotation_ids", "rows"):
+        setattr(found, word, getattr(found, word)[picked])
+    if found.polygons is not None:
+        found.polygons = [found.polygons[row] for row in picked.tolist()]
+    return found
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -149,23 +195,15 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _outline(segmentation: Any) -> np.ndarray:
-    """The outline (k, 2) around all parts of an object; empty where the file has none that is well formed."""
-    parts = segmentation if isinstance(segmentation, list) else []
-    try:
-        parts = [np.array(p, np.float32).reshape(-1, 2) for p in parts if len(p) >= 6]
-    except (TypeError, ValueError):
-        return NO_POLYGON
-    return join_outlines(parts) if parts and all(np.isfinite(p).all() for p in parts) else NO_POLYGON
-
-
-def _classes(source: Source, files: list[_File]) -> tuple[list[str], list[int], set[int]]:
+def _classes(source: Source, files: Sequence[CocoFile]) -> tuple[list[str], list[Hashable], set[Hashable]]:
     """Names and category ids by label, and the ids that the YAML's `names` leaves out."""
-    try:
-        known = {c["id"]: str(c["name"]) for file in files for c in file.categories}
-        by_id = sorted(i + 0 for i in known)  # a name for a number is a TypeError
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{source.entries[0]}: a category without number `id` or without `name`; write both") from None
+    known: dict[Hashable, str] = {}
+    for file in files:
+        for key, name in file.categories.items():
+            if known.setdefault(key, name) != name:
+                raise UserError(f"{file.entry}: category {key} is {name!r} here and {known[key]!r} in "
+                                f"{files[0].entry.name}; the files of a split need the same categories")
+    by_id = sorted(known, key=lambda key: (isinstance(meant(key), str), meant(key)))
     if source.names is None:
         if source.nc not in (None, len(by_id)):
             raise UserError(f"{source.yaml}: `nc: {source.nc}` but {len(by_id)} categories in "
@@ -178,7 +216,3 @@ def _classes(source: Source, files: list[_File]) -> tuple[list[str], list[int], 
             raise UserError(f"{source.yaml}: `names` has {name!r}, which {source.entries[0].name} has not; {hint}")
     chosen = [ids[name] for name in source.names]
     return source.names, chosen, set(known) - set(chosen)
-
-
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) else 0

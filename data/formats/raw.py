@@ -30,7 +30,8 @@ class Unchecked:
     this number. exact: a box that reaches less than a pixel out of its image is kept to the last digit, so that AP is
     COCO's own. polygons: where they were asked for and the format has them, an outline (k, 2) per label in the unit of
     the boxes, k = 0 for a label without one. all_classes (M,): ignore regions in which an object of any class may lie,
-    where the format has such; their label is 0.
+    where the format has such; their label is 0. windows (n, 4): x1, y1, x2, y2 of the part of its file that an image
+    is, all 0 for a whole file; None where all are whole.
     """
 
     paths: list[str]
@@ -51,6 +52,7 @@ class Unchecked:
     exact: bool = False
     polygons: list[np.ndarray] | None = None
     all_classes: np.ndarray | None = None
+    windows: np.ndarray | None = None
 
 
 def join_outlines(parts: list[np.ndarray]) -> np.ndarray:

@@ -132,7 +132,7 @@ def annotation(number, **words):
 
 def test_coco_round_trip(tmp_path):
     given_annotations = [annotation(11), annotation(12, category_id=3, iscrowd=1, bbox=[0, 0, 100, 60]),
-                         annotation(13, image_id=5, bbox=[1.37, 2.01, 3.33, 4.44])]
+                         annotation(13, image_id=5, bbox=[1.37, 2.01, 3.33, 4.44], area=14.0)]
     index = load(makers.coco(tmp_path, given_annotations))
     assert index.names == ["cat", "dog"] and index.category_ids == [1, 3]
     first, second = index.records

@@ -1,0 +1,76 @@
+"""What the detections on a split are judged against, and the user's own file as pycocotools would read it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.formats import coco
+from data.json_stream import read_lists
+from data.report import KINDS, ScanReport
+from utils.truth import Truth
+
+if TYPE_CHECKING:
+    from data.index import Index
+
+JUDGED_KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore")  # all that pycocotools looks at
+# What a scan finds that changes the labels, or leaves some out.
+CHANGES = ("missing_image", "corrupt_image", "large_image", "unread_image", "closed_folder", "corrupt_label",
+           "corrupt_row", "not_fractions", "bad_class", "other_class", "orphan", "swapped", "clipped", "no_area",
+           "duplicate")
+
+
+def truth_of(index: "Index") -> Truth:
+    """The truth of an index: for COCO JSON the annotations as the files have them, for other formats as they were read.
+
+    Images of the file that are not on the disk belong to it, unless the index was cut down to a part of its images.
+    """
+    if index.source.format != "coco":
+        truth = Truth.from_coco(index.coco(), index.category_ids)
+        truth.what = f"labels as read from the {index.source.format} files"
+        changed = _changes(index.report)
+        if changed:
+            truth.notes.append(f"{changed} before they were judged")
+        truth.what += " of a part of the images" * index.part
+        return truth
+    truth, whole = coco.read_truth(index.source)
+    if index.part:
+        truth, whole = _only(truth, {int(i) for i in index.records.image_ids}), False
+        truth.what = f"{len(truth.image_ids)} images of the {truth.what}"
+    if index.single_cls:
+        truth, whole = replace(truth, label=np.zeros_like(truth.label), category_ids=list(index.category_ids)), False
+        truth.what += ", all classes taken as one"
+    truth.file = index.source.entries[0] if whole else None
+    return truth
+
+
+def own_file(path: Path) -> dict[str, Any]:
+    """A COCO file as `json.load` gives it, without what pycocotools does not look at when it judges boxes."""
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+
+    def take(key: str, words: tuple[str, ...]):
+        def add(item: Any) -> None:
+            content[key].append({w: item[w] for w in words if w in item} if isinstance(item, dict) else item)
+        return add
+
+    read_lists(path, {"images": take("images", ("id",)), "categories": take("categories", ("id",)),
+                      "annotations": take("annotations", JUDGED_KEYS)})
+    return content
+
+
+def _only(truth: Truth, records: set[int]) -> Truth:
+    """The truth of some of its images."""
+    kept = [k for k, record in enumerate(truth.record_ids) if record in records]
+    place = np.full(len(truth.record_ids), -1)
+    place[kept] = np.arange(len(kept))
+    rows = place[truth.image] >= 0
+    columns = {word: getattr(truth, word)[rows] for word in ("label", "boxes", "areas", "crowd", "marked")}
+    return replace(truth, image_ids=[truth.image_ids[k] for k in kept], image=place[truth.image][rows],
+                   record_ids=[truth.record_ids[k] for k in kept], **columns)
+
+
+def _changes(report: ScanReport) -> str:
+    """What the scan repaired or left out of the labels, counted."""
+    return ", ".join(f"{count} {KINDS[kind][0]} ({KINDS[kind][1]})" for kind, (count, _) in report.findings.items()
+                     if kind in CHANGES)

@@ -1,0 +1,293 @@
+"""What is judged is the user's file as it stands: the numbers are those of pycocotools on it, to the last bit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import val
+from data.index import Index, load_index
+from tests.data import makers
+from utils.errors import UserError
+from utils.evaluation import CocoEvaluator, format_table
+from utils.reference import by_pycocotools
+from utils.structures import Detections
+
+SIDE = 128
+CATEGORIES = [{"id": 9, "name": "cat"}, {"id": 4, "name": "dog"}]
+
+
+def write(folder: Path, images: list[dict], annotations: list, categories: list[dict] = CATEGORIES, **words) -> Path:
+    """A data YAML of one COCO file; its pictures are those of the images' names, but for `gone*`."""
+    for image in images:
+        path = folder / "images" / image["file_name"]
+        if not image["file_name"].startswith("gone") and not path.exists():
+            makers.image(path, SIDE, SIDE)
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    (folder / "truth.json").write_text(json.dumps(content))
+    return makers.config(folder, train={"images": "images", "annotations": "truth.json"}, **words)
+
+
+def images_of(ids: list) -> list[dict]:
+    return [{"id": i, "file_name": f"{k}.bmp", "height": SIDE, "width": SIDE} for k, i in enumerate(ids)]
+
+
+def row(number, image, box, category=9, **words) -> dict:
+    return {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3],
+            "iscrowd": 0, **words}
+
+
+def judged(index: Index, seed: int = 0) -> CocoEvaluator:
+    """Detections on every image that can be read: the truth with noise, and boxes at random."""
+    evaluator = CocoEvaluator(index.truth, len(index.names), index.category_ids, index.names)
+    random = np.random.default_rng(seed)
+    for record in index.records:
+        boxes = np.concatenate((record.boxes, record.boxes + random.normal(0, 2, record.boxes.shape)))
+        boxes = np.concatenate((boxes, np.sort(random.integers(0, 13, (20, 2, 2)) * 10, 1).reshape(-1, 4)))
+        labels = np.concatenate((record.labels, record.labels, random.integers(0, len(index.names), 20)))
+        scores = random.integers(1, 6, len(boxes)) / 8
+        order = np.argsort(-scores, kind="stable")
+        evaluator.update([record.image_id], [Detections(*(torch.tensor(column[order]) for column in
+                                                          (boxes, scores, labels)))])
+    return evaluator
+
+
+def own(folder: Path) -> dict:
+    return json.loads((folder / "truth.json").read_text())
+
+
+def load(yaml: Path, **words) -> Index:
+    return load_index(yaml, "train", cache=False, **words)
+
+
+BOXES = [[10, 10, 20, 20], [50, 40, 32, 32], [100, 100, 60, 60], [30, 60, 0, 0], [5, 5, 96, 96], [70, 70, 30, 2]]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 14))
+def test_any_file_that_pycocotools_can_read_gives_its_numbers(tmp_path, seed, count):
+    """Boxes twice, without area, beyond the image; crowds, `ignore`; any area; images that are gone or listed twice."""
+    random = np.random.default_rng(seed)
+    ids = [[3, 1, 2], ["b", "a", "10"], [2.0, 7, -1]][seed % 3]
+    images = images_of(ids)
+    if random.random() < 0.3:
+        images[2]["file_name"] = "gone.bmp"
+    if random.random() < 0.3:
+        images.append(images[0])
+    rows = []
+    for number in range(1, count + 1):
+        box = BOXES[random.integers(len(BOXES))]
+        area = [box[2] * box[3], 0, -1.0, 1024, 9216.0, 1e11, float("nan")][min(random.integers(0, 14), 6)]
+        rows.append(row(number, ids[random.integers(3)], box, [9, 4, 9, 77][random.integers(4)], area=area,
+                        iscrowd=int(random.random() < 0.2), ignore=int(random.random() < 0.3)))
+        if random.random() < 0.3:
+            rows.append({**rows[-1], "id": 1000 + number})
+    rows.append(row(500, "nowhere", BOXES[0]))
+    random.shuffle(rows)
+    index = load(write(tmp_path, images, rows))
+    evaluator = judged(index, seed)
+    metrics = evaluator.compute()
+    assert metrics.numbers() == by_pycocotools(own(tmp_path), evaluator.results())
+    if len(index.truth.image):
+        assert val.verdict(evaluator, metrics)[-1] == (f"the twelve numbers are confirmed by pycocotools on "
+                                                       f"{tmp_path / 'truth.json'}")
+
+
+def test_repairs_are_for_training_only(tmp_path):
+    """A quarter of the boxes twice: half as many of them are found as a file without would say."""
+    rows = [row(k + 1, 1, [10 + 20 * k, 10, 16, 16]) for k in range(4)]
+    index = load(write(tmp_path, images_of([1]), [*rows, {**rows[0], "id": 9}]))
+    assert index.report.count("duplicate") == 1 and index.report.boxes == 4
+    evaluator = CocoEvaluator(index.truth, 2, index.category_ids)
+    evaluator.update([1], [Detections(torch.tensor(index.records[0].boxes), torch.tensor([0.9, 0.8, 0.7, 0.6]),
+                                      torch.ones(4, dtype=torch.int64))])
+    metrics = evaluator.compute()
+    assert metrics.n_labels == 5 and pytest.approx(4 / 5) == metrics.AR100 and pytest.approx(81 / 101) == metrics.AP
+    assert metrics.numbers() == by_pycocotools(own(tmp_path), evaluator.results())
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"iscrowd": "0"}, "`iscrowd` that is missing, null or a text"),
+    ({"iscrowd": None}, "`iscrowd` that is missing, null or a text"),
+    ({"iscrowd": "false", "area": None}, "`area` that is missing, null or a text"),
+    ({"area": "400.0"}, "`area` that is missing, null or a text"),
+    ({"id": None}, "`id` that is missing, null or a text"), ({"id": "a"}, "`id` that is missing, null or a text"),
+    ({"id": 7.0}, ""),
+    ({"image_id": "3"}, "`image_id` '3' for the id 3"), ({"image_id": 3.0}, ""),
+    ({"category_id": "9"}, "`category_id` '9' for the id 9"), ({"category_id": 9.0}, ""),
+    ({"bbox": ["10", "10", 20, 20.0]}, ""),
+])
+def test_what_json_tools_write_is_read_as_it_is_meant(tmp_path, change, said):
+    rows = [{**row(1, 3, [10, 10, 20, 20]), **change}, row(2, 3, [60, 60, 30, 30], 4)]
+    index = load(write(tmp_path, images_of([3]), rows))
+    assert index.report.boxes == 2 and index.report.ignored == 0 and not index.report.findings
+    assert index.records[0].labels.tolist() == [1, 0] and index.records[0].areas.tolist() == [400, 900]
+    assert index.truth.areas.tolist() == [400, 900] and not index.truth.crowd.any()
+    assert said in index.report.format()
+    evaluator = judged(index)
+    metrics = evaluator.compute()
+    try:
+        as_it_stands = by_pycocotools(own(tmp_path), evaluator.results()) == metrics.numbers()
+    except ValueError:
+        as_it_stands = False
+    told = val.verdict(evaluator, metrics)
+    assert as_it_stands == (not said or change == {"id": None})
+    assert told[-1].startswith("the twelve numbers are confirmed by pycocotools on" if as_it_stands else
+                               "pycocotools gives the same twelve numbers on")
+    assert as_it_stands or any(said in line for line in told)
+
+
+@pytest.mark.parametrize("ids", [["x", "y"], ["007", "7"], ["1", "2"], [1.0, 2.0], [2 ** 70, 5]])
+def test_results_carry_the_ids_of_the_file(tmp_path, ids):
+    rows = [row(1, ids[0], [10, 10, 20, 20]), row(2, ids[1], [60, 60, 30, 30], "4")]
+    index = load(write(tmp_path, images_of(ids), rows, [{"id": 9, "name": "cat"}, {"id": "4", "name": "dog"}]))
+    assert [len(record) for record in index.records] == [1, 1] and index.names == ["dog", "cat"]
+    evaluator = judged(index)
+    assert {r["image_id"] for r in evaluator.results()} == set(ids)
+    assert {r["category_id"] for r in evaluator.results()} == {9, "4"}
+    assert {r["image_id"] for r in evaluator.results(by_record=True)} == {r.image_id for r in index.records}
+
+
+def test_ids_that_pycocotools_takes_otherwise_are_told(tmp_path):
+    rows = [row(0, 1, [10, 10, 20, 20]), row(5, 1, [60, 60, 30, 30]), row(5, 2, [40, 60, 30, 30])]
+    index = load(write(tmp_path, images_of([1, 2]), rows))
+    assert index.report.boxes == 3 and "1 annotations whose `id` another has too" in index.report.format()
+    evaluator = judged(index)
+    told = "\n".join(val.verdict(evaluator, evaluator.compute()))
+    assert "as it stands gives other numbers: AP " in told and "confirmed" not in told
+    assert "`id` 0" in told and "`id` another has too" in told
+    assert told.endswith("on the annotations of truth.json, read as they are meant")
+
+
+def test_a_file_that_pycocotools_cannot_judge_by_ends_in_a_sentence(tmp_path):
+    bare = [{"image_id": 1, "category_id": 9, "bbox": [10, 10, 20, 20]}, {"id": 3, "image_id": 1, "category_id": 9}]
+    index = load(write(tmp_path, images_of([1]), bare))
+    evaluator = judged(index)
+    metrics = evaluator.compute()
+    told = "\n".join(val.verdict(evaluator, metrics))
+    assert metrics.AP50 > 0.2 and "1 annotations are not well formed and are not judged" in told
+    assert "truth.json as it stands (KeyError: " in told and "confirmed" not in told
+
+
+def test_an_id_of_two_images_is_told_and_teaches_nothing(tmp_path):
+    images = [*images_of([1, 2]), {"id": 2, "file_name": "other.bmp", "height": SIDE, "width": SIDE}]
+    index = load(write(tmp_path, images, [row(1, 1, BOXES[0]), row(2, 2, BOXES[1])]))
+    assert index.report.count("shared_id") == 2 and not index.report.count("orphan")
+    assert len(index) == 1 and index.report.boxes == 1 and "id 2 of 1.bmp and other.bmp" in index.report.format()
+    assert judged(index).compute().unseen == 1 and len(index.truth.image) == 2
+
+
+def test_a_file_listed_under_two_ids_shows_the_labels_of_both(tmp_path):
+    images = [{**image, "file_name": "0.bmp"} for image in images_of([1, 2])]
+    index = load(write(tmp_path, images, [row(1, 1, BOXES[0]), row(2, 2, BOXES[1], 4)]))
+    assert index.report.count("twin_image") == 2
+    assert [sorted(record.labels.tolist()) for record in index.records] == [[0, 1], [0, 1]]
+    evaluator = judged(index)
+    assert "confirmed" in val.verdict(evaluator, evaluator.compute())[-1] and len(index.truth.image) == 2
+
+
+def test_parts_and_merged_classes_claim_no_more_than_was_compared(tmp_path):
+    rows = [row(1, 1, BOXES[0]), row(2, 2, BOXES[1], 4), row(3, 2, BOXES[1], 4)]
+    yaml = write(tmp_path, images_of([1, 2]), rows)
+    part, merged = judged(load(yaml).subset([1])), judged(load(yaml, single_cls=True))
+    assert part.truth.image_ids == [2] and part.compute().n_labels == 2
+    assert merged.compute().n_labels == 3 and {r["category_id"] for r in merged.results()} == {1}
+    for evaluator, said in ((part, "on the 1 images of the annotations of truth.json"),
+                            (merged, "on the annotations of truth.json, all classes taken as one")):
+        assert val.verdict(evaluator, evaluator.compute()) == [f"pycocotools gives the same twelve numbers {said}"]
+    chosen = judged(load(write(tmp_path, images_of([1, 2]), rows, names=["dog"])))
+    told = val.verdict(chosen, chosen.compute())
+    assert told[0] == "note: 1 classes that `names` leaves out are not judged" and "confirmed" not in told[-1]
+
+
+def test_other_formats_tell_what_was_repaired(tmp_path):
+    index = load(makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .4\n0 .5 .5 .2 .4\n1 .9 .5 .4 .4\n7 .5 .5 .1 .1"}))
+    evaluator = judged(index)
+    assert val.verdict(evaluator, evaluator.compute()) == [
+        "note: 1 labels of an unknown class (skipped), 1 boxes that reach out of their image (cut at its border), 1 "
+        "boxes given twice (taken once) before they were judged",
+        "pycocotools gives the same twelve numbers on the labels as read from the yolo files"]
+
+
+def test_without_labels_there_is_nothing_to_judge_by(tmp_path):
+    evaluator = judged(load(write(tmp_path, images_of([1]), [])))
+    assert val.verdict(evaluator, evaluator.compute()) == [
+        "there is nothing to judge by: the annotations of truth.json hold no object"]
+
+
+@pytest.mark.parametrize(("area", "said"), [(0, "12 are 0, less, or no number"), (1.0, "all are 1"),
+                                            (10 ** 6, "12 are larger than their box")])
+def test_areas_that_cannot_be_are_told_and_the_boxes_own_stand_beside(tmp_path, area, said):
+    rows = [row(k, 1, [k, k, 5 * k, 5 * k], area=area) for k in range(1, 13)]
+    index = load(write(tmp_path, images_of([1]), rows))
+    assert index.report.count("odd_area") == 12 and index.counts().sum(0).tolist() == [6, 6, 0]
+    evaluator = judged(index)
+    metrics = evaluator.compute()
+    assert said in format_table(metrics, index.names)
+    beside, = metrics.beside
+    right = {**own(tmp_path), "annotations": [{**r, "area": r["bbox"][2] * r["bbox"][3]} for r in rows]}
+    assert beside.values == by_pycocotools(right, evaluator.results()) and beside.values["AP_M"] > 0
+    assert metrics.numbers() == by_pycocotools(own(tmp_path), evaluator.results()) and metrics.AP_M == -1
+
+
+def test_ignore_and_uncertain_are_regions_in_training_and_told_beside_the_number(tmp_path):
+    rows = [row(1, 1, BOXES[0], ignore=False, uncertain=False), row(2, 1, BOXES[1], ignore=True),
+            row(3, 1, BOXES[4], ignore=0, uncertain="true")]
+    index = load(write(tmp_path, images_of([1]), rows))
+    assert index.records[0].ignore.tolist() == [False, True, True] and index.report.count("marked") == 2
+    evaluator = judged(index)
+    metrics = evaluator.compute()
+    assert metrics.n_labels == 3 and "2 annotations are marked `ignore`" in format_table(metrics, index.names)
+    crowds = {**own(tmp_path), "annotations": [{**r, "iscrowd": int(r["id"] > 1)} for r in rows]}
+    assert metrics.beside[0].values == by_pycocotools(crowds, evaluator.results())
+
+
+def test_more_objects_than_a_hundred(tmp_path):
+    boxes = [[x * 6, y * 6, 5, 5] for y in range(20) for x in range(20)]
+    index = load(write(tmp_path, images_of([4]), [row(k, 4, box) for k, box in enumerate(boxes, 1)]))
+    evaluator = CocoEvaluator(index.truth, 2, index.category_ids, index.names)
+    evaluator.update([4], [Detections(torch.tensor(index.records[0].boxes), torch.linspace(0.9, 0.8, 400),
+                                      torch.ones(400, dtype=torch.int64))])
+    metrics = evaluator.compute()
+    assert metrics.AR100 == 0.25 and pytest.approx(26 / 101) == metrics.AP
+    beside, = metrics.beside
+    assert beside.values["AP"] == pytest.approx(1) and beside.values["AR100"] == 1
+    assert "image 4 has 400 objects of class cat" in (table := format_table(metrics, index.names))
+    assert "AP@500" in table and "confirmed" in val.verdict(evaluator, metrics)[-1]
+
+
+@pytest.mark.parametrize(("boxes", "said"), [
+    ([[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]], "they are fractions of the image"),
+    ([[20, 20, 60, 60], [10, 40, 50, 90]], "their areas are those of corners"),
+    ([[60, 60, 90, 90], [70, 50, 120, 99], [80, 80, 100, 127], [2, 2, 7, 9]], "would reach out of their image"),
+])
+def test_boxes_in_other_units_are_refused_with_the_cure(tmp_path, boxes, said):
+    rows = [row(k, 1, box, area=(box[2] - box[0]) * (box[3] - box[1])) for k, box in enumerate(boxes, 1)]
+    if "reach" in said:
+        rows = [{k: v for k, v in r.items() if k != "area"} for r in rows]
+    with pytest.raises(UserError, match=said):
+        load(write(tmp_path, images_of([1]), rows))
+
+
+def test_windows_of_a_file_are_images_of_their_own(tmp_path):
+    images = [{"id": k, "file_name": "big.bmp", "width": 64, "height": 128, "corner": [64 * k, 0, 64 * k + 64, 128]}
+              for k in (0, 1, 2)]
+    index = load(write(tmp_path, images, [row(1, 0, [5, 5, 20, 20]), row(2, 1, [30, 90, 34, 30])]))
+    assert [record.window for record in index.records] == [(0, 0, 64, 128), (64, 0, 128, 128)]
+    assert [(record.height, record.width, record.full) for record in index.records] == [(128, 64, (128, 128))] * 2
+    assert index.records[1].boxes.tolist() == [[30, 90, 64, 120]] and index.report.findings.keys() == {"bad_window"}
+    assert "confirmed" in val.verdict(evaluator := judged(index), evaluator.compute())[-1]
+    with pytest.raises(UserError, match="is no window"):
+        load(write(tmp_path, [{**images[0], "corner": [9, 0, 3]}], []))
+
+
+def test_coco_tiny_is_judged_by_its_own_file(shared):
+    evaluator = judged(load_index("coco-tiny", "val"))
+    metrics = evaluator.compute()
+    file = shared / "data/coco-tiny/annotations/instances_val2017.json"
+    assert val.verdict(evaluator, metrics) == [f"the twelve numbers are confirmed by pycocotools on {file.resolve()}"]
+    assert not metrics.beside and metrics.n_labels == 804

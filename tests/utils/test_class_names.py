@@ -1,0 +1,56 @@
+"""Classes of a model and of a dataset are matched by name; where that cannot be done it is told or refused."""
+
+import pytest
+
+from utils.class_names import match_classes
+from utils.errors import UserError
+
+
+def matched(model, data):
+    return match_classes(model, data, "best.pt", "set.yaml")
+
+
+def test_equal_lists_need_no_word():
+    assert matched(["cat", "dog"], ["cat", "dog"]) == (None, "")
+    assert matched(["a", "a"], ["a", "a"]) == (None, "")
+
+
+def test_another_order_is_mapped_and_told():
+    order, said = matched(["circle", "square", "star"], ["star", "circle", "square"])
+    assert order == [1, 2, 0]
+    assert "another order" in said and "'circle' is class 0 of the model and class 1 of the data" in said
+    assert matched(["0", "1", "2"], ["1", "2", "0"])[0] == [2, 0, 1]
+    assert matched(["Traffic_Light", "Dogs"], ["dog", "traffic light"])[0] == [1, 0]
+
+
+@pytest.mark.parametrize(("model", "data"), [
+    (["Person", "CAR"], ["person", "car"]), (["traffic light"], ["traffic_light"]), (["cars", "buses"], ["car", "bus"]),
+    (["aeroplane", "tvmonitor"], ["airplane", "tv"]), (["hair drier", "cup"], ["hair dryer", "cup"]),
+    (["glass", "bus"], ["Glasses", "buses"]), (["categories"], ["category"]), (["Ａ車"], ["a車"]),
+])
+def test_other_spellings_at_the_same_places_warn(model, data):
+    order, said = matched(model, data)
+    assert order is None and said.startswith("warning: ") and repr(model[0]) in said and "by position" in said
+
+
+@pytest.mark.parametrize("data", [["class0", "class1"], ["0", "1"], ["item", "object"]])
+def test_names_that_say_nothing_are_taken_by_position(data):
+    for pair in ((["cat", "dog"], data), (data, ["cat", "dog"])):
+        order, said = matched(*pair)
+        assert order is None and "say nothing" in said and data[0] in said
+
+
+@pytest.mark.parametrize(("model", "data"), [
+    (["cat", "dog"], ["cat", "cow"]), (["pothole"], ["crack"]), (["part1", "part2"], ["part1", "part3"]),
+    (["cat", "dog"], ["dog", "cow"]), (["a", "a", "b"], ["a", "b", "b"]), (["person1"], ["person2"]),
+])
+def test_another_set_is_refused_with_both_lists(model, data):
+    with pytest.raises(UserError, match="knows other classes than") as error:
+        matched(model, data)
+    assert ", ".join(model) in str(error.value) and ", ".join(data) in str(error.value)
+
+
+def test_another_number_is_refused_and_long_lists_are_cut():
+    with pytest.raises(UserError, match="--single-cls where it was trained so") as error:
+        matched([f"name {k}" * 9 for k in range(5000)], ["cat"])
+    assert "knows 5000 classes" in str(error.value) and len(str(error.value)) < 1500

@@ -1,0 +1,72 @@
+"""Which class of a model is which class of a dataset: matched by name, never by number alone where names say more."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from utils.errors import UserError
+
+# Names of one class in the lists of Pascal VOC and Darknet, and in COCO's.
+SYNONYMS = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv",
+            "televisionmonitor": "tv"}
+NAMELESS = re.compile(r"(class|cls|c|category|cat|object|obj|item|label)?[\s_-]*\d*", re.IGNORECASE)
+ALIKE = 0.85  # of two spellings at the same place
+LISTED = 20  # names that a message shows
+
+
+def match_classes(model: Sequence[str], data: Sequence[str], who: str, what: str) -> tuple[list[int] | None, str]:
+    """The dataset's label of each label of the model, None where they are the same; and a sentence where it was not
+    clear from equal lists, '' where it was.
+
+    The same names in another order are matched by name. Other spellings at the same places (case, spaces, plural) are
+    taken by place, and so are names that say nothing (`class0`). Raises `UserError` for anything else; who, what: the
+    model and the dataset in its words.
+    """
+    if list(model) == list(data):
+        return None, ""
+    if len(model) != len(data):
+        raise UserError(f"{who} knows {len(model)} classes ({_list(model)}), {what} has {len(data)} ({_list(data)}); "
+                        f"give the --data it was trained on, and --single-cls where it was trained so")
+    keys = [spelling(name) for name in model], [spelling(name) for name in data]
+    for ours, theirs in ((model, data), keys):
+        if len(set(ours)) == len(ours) and sorted(ours) == sorted(theirs) and list(ours) != list(theirs):
+            order = [list(theirs).index(name) for name in ours]
+            moved = next(k for k, label in enumerate(order) if k != label)
+            return order, (f"{what} has the classes of {who} in another order: they are matched by name "
+                           f"({model[moved]!r} is class {moved} of the model and class {order[moved]} of the data)")
+    if all(_alike(a, b, keys) for a, b in zip(*keys, strict=True)):
+        said = next(f"{a!r} and {b!r}" for a, b in zip(model, data, strict=True) if a != b)
+        return None, f"warning: {who} and {what} spell their classes otherwise ({said}); they are matched by position"
+    for side, names in ((who, model), (what, data)):
+        if all(map(NAMELESS.fullmatch, names)):
+            return None, (f"warning: the class names of {side} say nothing ({_list(names)}); classes are matched by "
+                          f"position")
+    raise UserError(f"{who} knows other classes than {what}: {_list(model)} and {_list(data)}; give the --data it was "
+                    f"trained on, or correct `names`")
+
+
+def spelling(name: str) -> str:
+    """A name without case, spaces and signs, in the singular."""
+    key = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold()) or name
+    if key.endswith("ies") and len(key) > 4:
+        key = key[:-3] + "y"
+    elif key.endswith(("sses", "shes", "ches", "xes", "uses")):
+        key = key[:-2]
+    elif key.endswith("s") and not key.endswith(("ss", "us", "is")):
+        key = key[:-1]
+    return SYNONYMS.get(key, key)
+
+
+def _alike(a: str, b: str, keys: tuple[Sequence[str], Sequence[str]]) -> bool:
+    """Whether two spellings at the same place are of one class: the same, or nearly and neither is another's."""
+    if a == b:
+        return True
+    digits = [re.sub(r"\D", "", key) for key in (a, b)]
+    return (digits[0] == digits[1] and min(len(a), len(b)) >= 6 and a not in keys[1] and b not in keys[0]
+            and SequenceMatcher(None, a, b).ratio() >= ALIKE)
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:40] for name in names[:LISTED])
+    return shown if len(names) <= LISTED else f"{shown} ... of {len(names)}"

@@ -1,0 +1,119 @@
+"""What detections are judged against: the annotations of a split as they stand, apart from how they are judged.
+
+Legend: n images, M annotations, K classes.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.errors import UserError
+
+SLACK = 1.01  # an area up to this times (width + 1) * (height + 1) is one of its box: some tools count whole pixels
+
+
+@dataclass(eq=False)
+class Truth:
+    """The ground truth of an evaluation, nothing repaired.
+
+    image_ids: what the user's file calls the images, numbers or texts, each once; record_ids: what `Record` calls them,
+    the same where the file's are whole numbers; category_ids: what the file calls the K classes, by label. image,
+    label (M,) int64: positions; boxes (M, 4) float64 left, top, width, height; areas (M,) float64, as written, NaN
+    counts in every area range; crowd (M,) bool: `iscrowd`; marked (M,) bool: `ignore`, which pycocotools does not know.
+    what: in a few words, what this is the truth of; file: the one COCO file that this is all of, None where there is
+    none; notes: what is to be told beside the numbers; departures: what pycocotools takes otherwise than it is meant.
+    """
+
+    image_ids: list[Hashable]
+    category_ids: list[Hashable]
+    image: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    record_ids: list[Hashable] = field(default_factory=list)
+    marked: np.ndarray | None = None
+    what: str = "ground truth"
+    file: Path | None = None
+    notes: list[str] = field(default_factory=list)
+    departures: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.record_ids = self.record_ids or self.image_ids
+        if self.marked is None:
+            self.marked = np.zeros(len(self.image), bool)
+
+    @classmethod
+    def from_coco(cls, content: Mapping[str, Any], category_ids: Sequence[Hashable]) -> "Truth":
+        """That of COCO JSON as `json.load` gives it; `area` falls back to that of the box, `iscrowd` to 0.
+
+        Raises `UserError` where an annotation names an image or a category that is not there.
+        """
+        rows, ids = content["annotations"], list(dict.fromkeys(image["id"] for image in content["images"]))
+        places = {"image_id": {key: k for k, key in enumerate(ids)},
+                  "category_id": {key: k for k, key in enumerate(category_ids)}}
+        for row in rows:
+            for word, known in places.items():
+                if row[word] not in known:
+                    raise UserError(f"annotation {row.get('id')}: {word} {row[word]} is not in the ground truth; "
+                                    f"drop it")
+        image, label = (np.array([known[row[word]] for row in rows], np.int64) for word, known in places.items())
+        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+        areas = np.array([np.nan if row.get("area") is None else row["area"] for row in rows], np.float64)
+        lacking = np.array([row.get("area") is None for row in rows], bool)
+        areas = np.where(lacking, boxes[:, 2] * boxes[:, 3], areas)
+        return cls(ids, list(category_ids), image, label, boxes, areas,
+                   np.array([bool(row.get("iscrowd")) for row in rows], bool))
+
+    def to_coco(self) -> dict[str, Any]:
+        """The same as COCO JSON, annotations numbered from 1: pycocotools takes a match with id 0 for none."""
+        rows = zip(self.image.tolist(), self.label.tolist(), self.boxes.tolist(), self.areas.tolist(),
+                   self.crowd.tolist(), strict=True)
+        annotations = [{"id": number, "image_id": self.image_ids[image], "category_id": self.category_ids[label],
+                        "bbox": box, "area": area, "iscrowd": int(crowd)}
+                       for number, (image, label, box, area, crowd) in enumerate(rows, 1)]
+        return {"images": [{"id": i} for i in self.image_ids], "annotations": annotations,
+                "categories": [{"id": c} for c in self.category_ids]}
+
+    def odd_areas(self) -> str:
+        """Which areas cannot be those of their objects, and how many; '' where all can."""
+        objects = ~self.crowd
+        own, areas = self.boxes[:, 2] * self.boxes[:, 3], self.areas
+        kinds = {"are 0, less, or no number": int((objects & ~(areas > 0) & ~(own <= 0)).sum()),
+                 "are larger than their box": int((objects & too_large(areas, self.boxes[:, 2:])).sum())}
+        said = [f"{count} {what}" for what, count in kinds.items() if count]
+        if is_constant(areas[objects], own[objects]):
+            said.append(f"all are {areas[objects][0]:g}")
+        return ", ".join(said)
+
+    def by_box_area(self) -> "Truth":
+        """The same with each area that of the box."""
+        return replace(self, areas=self.boxes[:, 2] * self.boxes[:, 3])
+
+    def marked_as_crowd(self) -> "Truth":
+        """The same with what is marked `ignore` an ignore region."""
+        return replace(self, crowd=self.crowd | self.marked)
+
+
+def too_large(areas: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """(M,) True for an area that is more than its box of sides (M, 2) holds."""
+    return areas > SLACK * (sides + 1).prod(1)
+
+
+def is_constant(areas: np.ndarray, own: np.ndarray) -> bool:
+    """Whether all areas are one number although the boxes' own (M,) are not."""
+    return len(areas) > 1 and bool((areas == areas[0]).all()) and bool(own.max() > own.min())
+
+
+def dense_limit(truth: Truth, most: int) -> tuple[int, int, int] | None:
+    """Where an image has more than `most` objects of a class: how many the fullest has, its position, its label."""
+    objects = np.flatnonzero(~truth.crowd)
+    key = truth.image[objects] * len(truth.category_ids) + truth.label[objects]
+    keys, counts = np.unique(key, return_counts=True)
+    if not len(counts) or counts.max() <= most:
+        return None
+    image, label = divmod(int(keys[counts.argmax()]), len(truth.category_ids))
+    return int(counts.max()), image, label
