@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.smoke.results import PROJECT, stamp, table
+from benchmarks.record import PROJECT, stamp, table
 from models import build_model
 from utils.autobatch import meter_of
 from utils.cli import positive

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import add_peer_flags, find_peer, yolo_row, yolo_rows
-from benchmarks.smoke.results import PROJECT, last_line, stamp, table
+from benchmarks.record import PROJECT, last_line, stamp, table
 from benchmarks.turns import Program, Row
 from data import load_index
 from data.headers import read_header

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.smoke.results import PROJECT
+from benchmarks.record import PROJECT
 from data.records import Record
 from utils.errors import UserError
 

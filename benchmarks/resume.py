@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.smoke.results import PROJECT, Piece, Section
+from benchmarks.record import PROJECT, Piece, Section
 from benchmarks.steps.interrupt import CASES, Place, Trial, interrupt_and_resume, train_whole
 from benchmarks.steps.resume_page import write_page
 from data import load_index

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.peers import add_peer_flags, find_peer
-from benchmarks.smoke.results import PROJECT, Piece, Section
+from benchmarks.record import PROJECT, Piece, Section
 from benchmarks.steps.batches import NAMES, draw_data, save_batch
 from benchmarks.steps.contest import compete, contender
 from benchmarks.steps.table import EQUAL_THREADS, write_table
@@ -78,7 +78,7 @@ def make_plan(args: argparse.Namespace, device: torch.device) -> list[str]:
 
 def contenders(key: str, args: argparse.Namespace, device: torch.device, work: Path, python: str) -> list[Program]:
     """Who takes part in a piece, the peer first. Where all images lie on our device, it loads with its workers."""
-    model, _, batch, source = key.split()
+    model, _, batch, source, *only = key.split()
     imgsz, cpu = 64 if args.small else args.imgsz, device.type == "cpu"
     base = {"model": model, "batch": int(batch), "imgsz": imgsz, "source": source, "device": str(device),
             "names": NAMES, "threads": args.threads or torch.get_num_threads(), "optimizer": args.optimizer,
@@ -88,10 +88,10 @@ def contenders(key: str, args: argparse.Namespace, device: torch.device, work: P
         save_batch(Path(base["batch_file"]), int(batch), imgsz)
     else:
         base["workers"] = worker_count(args.workers, device.type)
-        base |= with_data(work, imgsz, int(batch), args.small, COPIES)
+        base |= with_data(work, imgsz, int(batch), image_count(args), COPIES)
     ours = {**base, "amp": "auto", "layout": "channels_last", "compile": False}
     if source == "gpu":
-        ours |= with_data(work, imgsz, int(batch), args.small, 1)
+        ours |= with_data(work, imgsz, int(batch), image_count(args), 1)
     found = [contender("ours", ours)]
     if python:
         theirs = {**base, "source": "workers" if source == "gpu" else source, "force_threads": False}
@@ -103,25 +103,30 @@ def contenders(key: str, args: argparse.Namespace, device: torch.device, work: P
                   contender("ours, fp32 contiguous", {**ours, "amp": "fp32", "layout": "contiguous"})]
     if not cpu and source != "workers":
         found.append(contender("ours, compiled", {**ours, "compile": True}))
-    return found
+    return [one for one in found if not only or one.config.get("compile", False) == (only == ["compiled"])]
 
 
-def with_data(work: Path, imgsz: int, batch: int, small: bool, copies: int) -> dict[str, Any]:
+def image_count(args: argparse.Namespace) -> int:
+    return args.images or (IMAGES_SMALL if args.small else IMAGES)
+
+
+def with_data(work: Path, imgsz: int, batch: int, images: int, copies: int) -> dict[str, Any]:
     """The part of a configuration that says which images are read from the disk."""
-    images = IMAGES_SMALL if small else IMAGES
     batches = math.ceil(images * copies / batch)
     return {"data": str(draw_data(work / "scenes", images, imgsz, copies)), "batches": batches,
             "epochs": STEPS // batches}
 
 
-def measure(key: str, args: argparse.Namespace, device: torch.device, work: Path, python: str) -> Piece:
-    """One piece: everybody's medians."""
+def measure(key: str, args: argparse.Namespace, device: torch.device, work: Path, python: str,
+            until: float = float("inf")) -> Piece:
+    """One piece: everybody's medians. until: when it must have ended, by time.monotonic; of keys
+    with a fifth word `plain` or `compiled` only programs that do not, or do, compile take part."""
     rounds, steps = (1, 1) if args.small else ROUNDS[device.type]
     rounds, steps = args.rounds or rounds, args.steps or steps
     taking_part = contenders(key, args, device, work, python)
     config = taking_part[-1].config
     skip = PREFETCH * config["workers"] if config["workers"] and not args.small else 0  # ready before the clock began
-    rows = compete(taking_part, work / key.replace(" ", "-"), rounds, steps, skip)
+    rows = compete(taking_part, work / key.replace(" ", "-"), rounds, steps, skip, until)
     return {"model": config["model"], "batch": config["batch"], "imgsz": config["imgsz"], "source": config["source"],
             "threads": config["threads"], "workers": config["workers"], "rows": rows}
 
@@ -139,6 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--sources", nargs="+", choices=SOURCES["cuda"],
         help="where batches come from; default resident on a CPU; resident, gpu (--cache gpu) and workers on a GPU")
     add("--imgsz", type=positive, default=640, help="side of the images in pixels")
+    add("--images", type=positive, help=f"how many are drawn for the loaders; default {IMAGES}")
     add("--optimizer", default="auto", choices=("auto", "SGD", "AdamW"), help="of both sides; auto: each by itself")
     add("--threads", type=positive, help="of PyTorch on the CPU; default: its own choice")
     add("--workers", type=number(int, 0), help="processes that load images; default as in train.py")

@@ -7,11 +7,13 @@ import queue
 import signal
 import subprocess
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.smoke.results import PROJECT, last_line
+from benchmarks.record import PROJECT, last_line
 from utils.errors import UserError
 
 Row = dict[str, Any]
@@ -25,6 +27,7 @@ class Program:
     command: list[str]
     config: Row
     threads: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
     facts: Row = field(default_factory=dict)
     rounds: list[Row] = field(default_factory=list)
     _process: subprocess.Popen | None = None
@@ -38,7 +41,8 @@ class Program:
         config, self._log = folder / f"{stem}.json", folder / f"{stem}.log"
         config.write_text(json.dumps(self.config), encoding="utf-8")
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads),
-                       "YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "1"}  # the peer's: nothing at home, no network
+                       "YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "1",  # the peer's: nothing at home, no network
+                       **self.environment}
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen([*self.command, str(config)], cwd=PROJECT, env=environment, text=True,
                                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
@@ -64,6 +68,17 @@ class Program:
             self._failed("ended")
         return self._answer(seconds)
 
+    def answers(self, line: str, until: float) -> Iterator[Row]:
+        """All that it answers to a line up to an answer that holds `end`, which comes too.
+
+        Raises `UserError` where that is not there by `until` (time.monotonic).
+        """
+        answer = self.ask(line, max(until - time.monotonic(), 0))
+        yield answer
+        while "end" not in answer:
+            answer = self._answer(max(until - time.monotonic(), 0))
+            yield answer
+
     def _answer(self, seconds: float) -> Row:
         try:
             line = self._answers.get(timeout=seconds)
@@ -77,13 +92,13 @@ class Program:
         text = self._log.read_text(encoding="utf-8", errors="replace")
         raise UserError(f"{self.name}: {what}: {last_line(text)} (see {self._log})")
 
-    def stop(self) -> None:
-        """End the process and its loaders."""
+    def stop(self, patience: float = 10.0) -> None:
+        """End the process and its loaders, by force where it has not ended by itself within so many seconds."""
         if self._process is None:
             return
         with contextlib.suppress(subprocess.TimeoutExpired, OSError):
             self._process.stdin.close()
-            self._process.wait(10)
+            self._process.wait(patience)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its own session: what it has started goes with it
         self._process.wait()

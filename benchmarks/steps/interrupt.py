@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.smoke.results import PROJECT, Piece, last_line
+from benchmarks.record import PROJECT, Piece, last_line
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.report import read_csv

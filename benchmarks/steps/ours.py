@@ -4,7 +4,9 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +45,7 @@ class Resident:
 
 
 class Timed:
-    """A loader whose batches are handed out when their round comes."""
+    """A loader whose batches are handed out when their round comes; it measures how long the device waits for them."""
 
     def __init__(self, loader: Iterable[Batch], rounds: Rounds) -> None:
         self.loader, self.rounds = loader, rounds
@@ -52,9 +54,31 @@ class Timed:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
+        batches = iter(self.loader)
+        while True:
+            since = self._mark()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self.rounds.waited(partial(self._between, since, self._mark()))
             self.rounds.before_step()
             yield batch
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number` of the epoch once more."""
+        return self.loader.batch(number)
+
+    def _mark(self) -> "torch.cuda.Event | float":
+        """Now, on the device's own clock: it gets there when all is done that it was asked for before."""
+        if self.rounds.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.rounds.device))
+        return event
+
+    def _between(self, since: "torch.cuda.Event | float", ready: "torch.cuda.Event | float") -> float:
+        """Seconds from one mark to the other, on a GPU between the end of a step and the arrival of a batch."""
+        return ready - since if isinstance(since, float) else since.elapsed_time(ready) / 1e3
 
 
 def words_of(config: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from benchmarks.smoke.results import Piece, table
+from benchmarks.record import Piece, table
 from benchmarks.steps.interrupt import CASES
 
 

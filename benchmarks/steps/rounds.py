@@ -9,6 +9,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,11 +32,18 @@ class Rounds:
         self._skip = self._left = self._steps = 0
         self._since = (0.0, 0.0)
         self._running = False
+        self._waits: list[Callable[[], float]] = []
 
     def ready(self, **facts: Any) -> None:
         """Tell what is about to be timed: the last word before the first step."""
         self._say({**facts, "python_gb": peak_rss_gb(), "torch": torch.__version__,
                    "threads": torch.get_num_threads()})
+
+    def waited(self, seconds_of: Callable[[], float]) -> None:
+        """Add the seconds that the device waited for the batch of the step to come, where the round has begun by now;
+        they are asked for when it has ended."""
+        if self._running and self._skip == 0 and self._left < self._steps:
+            self._waits.append(seconds_of)
 
     def before_step(self) -> None:
         if self._running and self._skip == 0 and self._left == 0:
@@ -56,6 +64,7 @@ class Rounds:
             raise SystemExit(0)
         self._skip, self._steps = map(int, line.split())
         self._left, self._running = self._steps, True
+        self._waits.clear()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -67,7 +76,8 @@ class Rounds:
         if self.device.type == "cuda":
             memory = {"memory_gb": torch.cuda.max_memory_allocated(self.device) / GIB,
                       "reserved_gb": torch.cuda.max_memory_reserved(self.device) / GIB}
-        self._say({"steps": self._steps, "wall": wall, "cpu": cpu, **memory})
+        waited = {"waited": sum(seconds_of() for seconds_of in self._waits)} if self._waits else {}
+        self._say({"steps": self._steps, "wall": wall, "cpu": cpu, **memory, **waited})
 
     def _settle(self) -> None:
         if self.device.type == "cuda":

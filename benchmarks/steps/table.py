@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.smoke.results import Piece, Section, table
+from benchmarks.record import Piece, Section, table
 
 EQUAL_THREADS = "as many threads as ours"
 HEAD = ["program", "batches from", "computes in", "threads", "optimiser", "images/s", "ms a step", "span over rounds",

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import train_step
 from benchmarks.peers import find_peer
-from benchmarks.smoke.results import Section
+from benchmarks.record import Section
 from benchmarks.steps import contest, ours, table
 from benchmarks.steps.batches import BOXES, NAMES, draw_data, load_batch, save_batch
 from benchmarks.steps.rounds import Rounds

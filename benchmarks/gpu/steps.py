@@ -1,4 +1,4 @@
-"""One training step, with the very parts that train.py is made of: is it right, does it wait, how fast is it?"""
+"""One training step, with the very parts that train.py is made of: is it right, does it wait, in every precision?"""
 
 import contextlib
 import time
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 import train
-from benchmarks.smoke.goldens import check, exact_fp32, relative
-from benchmarks.smoke.results import PROJECT, Piece
+from benchmarks.gpu.context import Context
+from benchmarks.gpu.goldens import exact_fp32, relative
+from benchmarks.record import PROJECT
 from models.starting import make_training, start_model
 from tests.models.loss_cases import random_targets
-from utils.device import memory_gb
 from utils.distributed import Group
 from utils.settings import make_parser
 from utils.state import Training
@@ -27,9 +27,9 @@ NAMES = ["one", "two", "three"]
 NOISE = 10  # how many times the CPU's own rounding error in fp32 another device may be off
 EXACT = 1e-6  # relative, in float64
 NEAR = 0.05  # relative difference of the first loss that bf16 (8 bits) may make
-EQUAL = {"yolov8n-assn": (320, 4), "yolov7": (256, 2)}  # model -> image size, batch
-EQUAL_SMALL = {"yolov8n-assn": (64, 2)}
-SPEED = ("yolov8n", "yolov8n --neck ssfpn", "yolov8n-assn", "yolov7-assn")
+EQUAL, EQUAL_SMALL = (128, 2), (64, 2)  # image size, batch of a step that is compared
+COMPILED = 1e-2  # relative, gradients of a compiled step in fp32: other sums, amplified by a fresh model
+PRECISION = "yolov8n-assn"
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,7 @@ class Setting:
 PLAIN, CLOSEST = Setting("fp32", torch.contiguous_format), Setting("fp32", torch.channels_last)
 AS_TRAINED = Setting("bf16", torch.channels_last, False, True)  # what train.py does on a GPU that knows bf16
 SETTINGS = (PLAIN, CLOSEST, Setting("bf16", torch.contiguous_format), Setting("bf16", torch.channels_last),
-            Setting("bf16", torch.channels_last, False), AS_TRAINED)
-
-
-def plan(small: bool) -> list[str]:
-    """The models whose step is compared with the CPU's."""
-    return list(EQUAL_SMALL if small else EQUAL)
-
-
-def plan_speed(small: bool) -> list[str]:
-    """The models whose step is timed, in words of train.py."""
-    return ["yolov8n-assn"] if small else list(SPEED)
+            AS_TRAINED, Setting("fp16", torch.contiguous_format), Setting("fp16", torch.channels_last, False, True))
 
 
 @contextlib.contextmanager
@@ -111,26 +101,27 @@ def forward_backward(run: Training, images: Tensor, targets: PackedTargets) -> d
     return dict(zip(names, losses, strict=True))
 
 
-def measure(words: str, device: torch.device, small: bool) -> Piece:
+def measure(context: Context, words: str) -> None:
     """Loss terms, gradients, updates and averaged weights of one step against the CPU; and whether a step waits.
 
     In float64 the device must agree with the CPU to many digits. In fp32 both are off from that truth: fresh deep
     models amplify rounding a thousandfold and more, so the CPU's own error, in two memory layouts, says what is to be
     expected (PyTorch's batch norm of channels_last on a CPU adds up in one long fp32 sum: the larger of the two).
     """
-    imgsz, batch = (EQUAL_SMALL if small else EQUAL)[words]
+    size = EQUAL_SMALL if context.small else EQUAL
     cpu = torch.device("cpu")
     with exact_fp32(), global_settings(CLOSEST):
-        truth = _one_step(words, imgsz, batch, cpu, PLAIN, double=True)
-        rounded = [_one_step(words, imgsz, batch, cpu, setting) for setting in (PLAIN, CLOSEST)]
-        exact = _one_step(words, imgsz, batch, device, CLOSEST, double=True)
-        ours = _one_step(words, imgsz, batch, device, CLOSEST)
-    checks = [check(f"{what}, float64", relative(exact[what], truth[what]), EXACT) for what in truth]
+        truth = _one_step(words, *size, cpu, PLAIN, double=True)
+        rounded = [_one_step(words, *size, cpu, setting) for setting in (PLAIN, CLOSEST)]
+        exact = _one_step(words, *size, context.device, CLOSEST, double=True)
+        ours = _one_step(words, *size, context.device, CLOSEST)
+    for what in truth:
+        context.check(f"{what}, float64", relative(exact[what], truth[what]), EXACT)
     for what in truth:
         noise = max(relative(one[what], truth[what]) for one in rounded)
-        checks.append(check(f"{what}, fp32", relative(ours[what], truth[what]), max(NOISE * noise, 1e-5)))
-    checks += [_sync_check(words, imgsz, batch, device, setting) for setting in (CLOSEST, AS_TRAINED)]
-    return {"imgsz": imgsz, "batch": batch, "checks": checks}
+        context.check(f"{what}, fp32", relative(ours[what], truth[what]), max(NOISE * noise, 1e-5))
+    for setting in (CLOSEST, AS_TRAINED):
+        _check_waiting(context, words, *size, setting)
 
 
 def _one_step(words: str, imgsz: int, batch: int, device: torch.device, setting: Setting, double: bool = False) -> dict:
@@ -155,11 +146,12 @@ def _vector(tensors) -> Tensor:
     return torch.cat([t.detach().double().cpu().flatten() for t in tensors])
 
 
-def _sync_check(words: str, imgsz: int, batch: int, device: torch.device, setting: Setting) -> Piece:
+def _check_waiting(context: Context, words: str, imgsz: int, batch: int, setting: Setting) -> None:
     """Does forward, loss, backward, optimiser or EMA wait for the device? PyTorch raises where one does."""
-    what = f"no synchronisation in {setting}"
-    if device.type != "cuda":
-        return {"what": what, "error": None, "limit": None, "ok": True, "note": "not checked: no CUDA"}
+    what, device = f"no synchronisation in {setting}", context.device
+    if not context.cuda:
+        context.skip(what, "no CUDA")
+        return
     run = make_run(words, imgsz, batch, device, setting)
     images, targets = make_batch(imgsz, batch, device, setting.layout)
 
@@ -171,7 +163,7 @@ def _sync_check(words: str, imgsz: int, batch: int, device: torch.device, settin
         whole_step()  # first use creates handles and the optimiser's state
         torch.cuda.synchronize(device)
         note = waits(whole_step)
-    return {"what": what, "error": None, "limit": None, "ok": not note, "note": note}
+    context.fact(what, not note, note)
 
 
 def waits(whole_step: Callable[[], None]) -> str:
@@ -197,36 +189,46 @@ def waits(whole_step: Callable[[], None]) -> str:
     return f"{first}; all: {', '.join(sorted(places))}"
 
 
-def measure_speed(words: str, device: torch.device, small: bool) -> Piece:
-    """images/s, peak memory and first loss of a step in every setting."""
-    imgsz, batch, steps = (64, 2, 1) if small else (640, 16, 30)
-    rows: list[Piece] = []
-    for setting in SETTINGS[:4] if device.type == "cpu" else SETTINGS:
+def measure_precision(context: Context) -> None:
+    """In every precision and layout: the first loss is near that of fp32, no loss is infinite, and steps are taken."""
+    imgsz, batch, steps = (64, 2, 2) if context.small else (320, 8, 12)
+    first = 0.0
+    for setting in SETTINGS if context.cuda else SETTINGS[1:4:2]:
         with global_settings(setting):
-            rows.append({"setting": str(setting)} | _timed(words, imgsz, batch, steps, device, setting))
-        difference = abs(rows[-1]["loss"] / rows[0]["loss"] - 1)
-        rows[-1] |= {"loss_difference": difference, "ok": difference <= NEAR}
-    return {"imgsz": imgsz, "batch": batch, "steps": steps, "rows": rows}
+            run = make_run(PRECISION, imgsz, batch, context.device, setting)
+            images, targets = make_batch(imgsz, batch, context.device, setting.layout)
+            before, losses = _vector(run.model.parameters()), []
+            for _ in range(steps):
+                losses.append(sum(forward_backward(run, images, targets).values()).detach())
+                train.step(run)
+        losses = torch.stack(losses).float().cpu()
+        first = first or float(losses[0])
+        context.check(f"first loss, {setting}", abs(float(losses[0]) / first - 1), NEAR)
+        moved = float((_vector(run.model.parameters()) - before).abs().max())
+        scale = run.scaler.get_scale() if run.scaler.is_enabled() else 1.0
+        context.fact(f"{steps} steps, {setting}", bool(losses.isfinite().all()) and 0 < moved < float("inf"),
+                     f"losses {losses[0] / batch:.3f} to {losses[-1] / batch:.3f}, loss scale {scale:.0f}")
 
 
-def _timed(words: str, imgsz: int, batch: int, steps: int, device: torch.device, setting: Setting) -> Piece:
-    def settle() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    run = make_run(words, imgsz, batch, device, setting)
-    images, targets = make_batch(imgsz, batch, device, setting.layout)
-    seconds, losses = [], []
-    for _ in range(steps + min(steps, 5)):
-        settle()
-        since = time.perf_counter()
-        losses.append(sum(forward_backward(run, images, targets).values()).detach() / batch)
-        train.step(run)
-        settle()
-        seconds.append(time.perf_counter() - since)
-    median = sorted(seconds[-steps:])[steps // 2]
-    return {"images_per_s": batch / median, "ms_per_step": 1e3 * median, "memory_gb": memory_gb(device),
-            "loss": float(losses[0])}
+def measure_compiled(context: Context) -> None:
+    """The first step of a compiled model against that of the plain one, in fp32; how long it took to compile."""
+    imgsz, batch = (64, 2) if context.small else (320, 4)
+    found, spans = [], []
+    for word in ("", " --compile"):
+        torch.compiler.reset()
+        words = "yolov3-tiny" if context.small else PRECISION + word
+        with exact_fp32(), global_settings(CLOSEST):
+            run = make_run(words, imgsz, batch, context.device, CLOSEST, optimizer="SGD")
+            if context.small and word:  # on a CPU a compiler of C++ would take minutes
+                run.model.model.compile(backend="eager")
+            since = time.perf_counter()
+            losses = forward_backward(run, *make_batch(imgsz, batch, context.device, CLOSEST.layout))
+            context.synchronize()
+            spans.append(time.perf_counter() - since)
+        gradients = _vector(p.grad for p in run.model.parameters() if p.grad is not None)
+        found.append((_vector(losses.values()), gradients))
+    (losses, gradients), (compiled_losses, compiled_gradients) = found
+    context.check("loss terms", relative(compiled_losses, losses), COMPILED / 10)
+    context.check("gradients", relative(compiled_gradients, gradients), COMPILED,
+                  f"first step {spans[1]:.1f} s, not compiled {spans[0]:.1f} s")
+    torch.compiler.reset()

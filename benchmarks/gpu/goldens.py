@@ -3,13 +3,12 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.smoke.results import Piece
+from benchmarks.gpu.context import Context
 from models import build_model
 from models.losses import TalOptions, anchor_head_loss, box_similarity, dfl_head_loss
 from models.weights import import_state_dict
@@ -17,29 +16,43 @@ from tests.golden_rule import filled_state_dict, rule_input
 from tests.models.loss_cases import anchor_maps, dfl_maps, targets_from_rows
 from utils.boxes import cxcywh_to_xyxy
 
-MODELS = {"yolov7": "yolov7", "yolov7-assn": "yolov7-assn", "yolov7-ss": "yolov7-ssfpn", "yolov8n": "yolov8n",
-          "yolov8n-assn": "yolov8n-assn"}  # fixture -> our name
+MODELS = {"yolov8n": "yolov8n", "yolov8n-assn": "yolov8n-assn", "yolov7": "yolov7", "yolov7-assn": "yolov7-assn",
+          "yolov7-ss": "yolov7-ssfpn", "yolov5s": "yolov5s", "yolov3-tiny": "yolov3-tiny", "yolov7-w6": "yolov7-w6",
+          "yolor-csp": "yolor-csp", "yolov4-p5-ss": "yolov4-p5-ssfpn"}  # fixture -> our name
 LOSSES = ("loss_v8_8.1.47", "loss_v8_8.4.190", "loss_yolov5", "loss_sca_yolov3", "loss_yolov7", "loss_yolov7_ota",
           "loss_yolov7_aux_ota")
 SIMILARITY = "box_similarity"
 
 
-def plan(small: bool) -> list[str]:
-    """The fixtures to compare with."""
-    return ["yolov8n", "loss_v8_8.4.190", "loss_yolov7_ota"] if small else [*MODELS, *LOSSES, SIMILARITY]
+def measure_model(context: Context, name: str) -> None:
+    """Maps, decoded boxes and scores of one model, plain and fused."""
+    fixture = _read(context, name)
+    if fixture:
+        with exact_fp32():
+            _check_model(context, MODELS[name], *fixture)
 
 
-def measure(name: str, folder: Path, device: torch.device) -> Piece:
-    """Compare one fixture of `folder`; the piece holds a list of checks."""
+def measure_losses(context: Context) -> None:
+    """Losses with their gradients, and similarities of boxes."""
+    for name in LOSSES[1:2] if context.small else LOSSES:
+        fixture = _read(context, name)
+        if fixture:
+            with exact_fp32():
+                _check_losses(context, name, *fixture)
+    fixture = _read(context, SIMILARITY)
+    if fixture:
+        _check_similarities(context, fixture[1])
+
+
+def _read(context: Context, name: str) -> tuple[dict, dict[str, np.ndarray]] | None:
+    """The pair of files of a fixture; None, which is told, where this machine has no such folder."""
+    folder = context.shared / "golden"
+    if not folder.is_dir():
+        context.skip(name, "the originals' numbers are not here")
+        return None
     meta = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     with np.load(folder / f"{name}.npz", allow_pickle=False) as stored:
-        arrays = dict(stored)
-    with exact_fp32():
-        if name in MODELS:
-            return {"checks": _model_checks(MODELS[name], meta, arrays, device)}
-        if name == SIMILARITY:
-            return {"checks": _similarity_checks(arrays, device)}
-        return {"checks": _loss_checks(name, meta, arrays, device)}
+        return meta, dict(stored)
 
 
 @contextlib.contextmanager
@@ -56,35 +69,31 @@ def exact_fp32() -> Iterator[None]:
             setting.allow_tf32 = value
 
 
-def check(what: str, error: float, limit: float, note: str = "") -> Piece:
-    """One comparison; a NaN does not pass."""
-    return {"what": what, "error": float(error), "limit": float(limit), "ok": bool(error <= limit), "note": note}
-
-
 @torch.no_grad()
-def _model_checks(ours: str, meta: dict, arrays: dict[str, np.ndarray], device: torch.device) -> list[Piece]:
+def _check_model(context: Context, ours: str, meta: dict, arrays: dict[str, np.ndarray]) -> None:
+    device = context.device
     model = build_model(ours, meta["nc"]).eval()
     import_state_dict(model, filled_state_dict(meta))
     model.to(device)
     noise, v8 = meta["noise_f32_vs_f64_max_abs"], meta["family"] == "yolov8"
     images = rule_input(meta["input_shape"]).to(device)
-    raw, checks = model(images), []
+    raw = model(images)
     for ours_, theirs in (("box", "raw_box"), ("cls", "raw_cls")) if v8 else (("lead", "raw"),):
         errors = [_largest(level, arrays[f"{theirs}_{i}"]) for i, level in enumerate(raw.maps[ours_])]
-        checks.append(check(f"{ours_} maps", max(errors), max(1e-4, *(20 * n for n in noise[theirs]))))
+        context.check(f"{ours_} maps", max(errors), max(1e-4, *(20 * n for n in noise[theirs])))
     rect = model(rule_input(meta["rect_input_shape"]).to(device))
-    checks += _decoded("", model.decode(raw), arrays["pred"], 1, noise, v8)
+    _check_decoded(context, "", model.decode(raw), arrays["pred"], 1, noise, v8)
     wanted = arrays["rect_pred_cols8" if v8 else "rect_pred_rows8"]
-    checks += _decoded(" (not square)", model.decode(rect), wanted, 8, noise, v8)
+    _check_decoded(context, " (not square)", model.decode(rect), wanted, 8, noise, v8)
     fused = next((name for name in arrays if name.startswith("pred_fused")), None)
     model.fuse()
     after = model.decode(model(images))
     wanted, step = (arrays[fused], 16) if fused else (arrays["pred"], 1)
-    return checks + _decoded(" (fused)", after, wanted, step, noise, v8)
+    _check_decoded(context, " (fused)", after, wanted, step, noise, v8)
 
 
-def _decoded(label: str, found: tuple[Tensor, Tensor], wanted: np.ndarray, step: int, noise: dict,
-             v8: bool) -> list[Piece]:
+def _check_decoded(context: Context, label: str, found: tuple[Tensor, Tensor], wanted: np.ndarray, step: int,
+                   noise: dict, v8: bool) -> None:
     """Decoded boxes and scores, every `step`-th row, against centre, size, [objectness,] scores of the original."""
     rows = torch.from_numpy(wanted.transpose(0, 2, 1) if v8 else wanted)
     scores = rows[..., 4:] if v8 else rows[..., 4:5] * rows[..., 5:]
@@ -94,29 +103,29 @@ def _decoded(label: str, found: tuple[Tensor, Tensor], wanted: np.ndarray, step:
     centre, side = rows[..., :2].abs(), rows[..., 2:4].abs()
     allowed = 1e-4 * (centre + side / 2).repeat(1, 1, 2) + 30 * noise["pred_box_px"]
     worst = (difference / allowed).argmax()
-    return [check(f"boxes{label}, px", difference.flatten()[worst], allowed.flatten()[worst]),
-            check(f"scores{label}", _largest(found[1][:, ::step], scores), max(1e-4, 20 * noise["pred_conf"]))]
+    context.check(f"boxes{label}, px", difference.flatten()[worst], allowed.flatten()[worst])
+    context.check(f"scores{label}", _largest(found[1][:, ::step], scores), max(1e-4, 20 * noise["pred_conf"]))
 
 
 def _largest(found: Tensor, wanted: np.ndarray | Tensor) -> float:
     return float((found.detach().cpu() - torch.as_tensor(wanted)).abs().max())
 
 
-def _similarity_checks(arrays: dict[str, np.ndarray], device: torch.device) -> list[Piece]:
-    truth, checks = torch.from_numpy(arrays["box2"]).to(device), []
+def _check_similarities(context: Context, arrays: dict[str, np.ndarray]) -> None:
+    device = context.device
+    truth = torch.from_numpy(arrays["box2"]).to(device)
     for kind in ("iou", "giou", "diou", "ciou", "sca"):
         boxes = torch.from_numpy(arrays["box1"]).to(device).requires_grad_()
         similarity = box_similarity(boxes, truth, kind)
-        checks.append(check(kind, _largest(similarity, arrays[f"scaloss_{kind}"]), 1e-5))
+        context.check(f"similarity {kind}", _largest(similarity, arrays[f"scaloss_{kind}"]), 1e-5)
         if f"scaloss_{kind}_grad_box1" in arrays:
             (1 - similarity).sum().backward()
             wanted = torch.from_numpy(arrays[f"scaloss_{kind}_grad_box1"])
-            checks.append(check(f"gradient of {kind}", relative(boxes.grad, wanted), 1e-4))
-    return checks
+            context.check(f"gradient of {kind}", relative(boxes.grad, wanted), 1e-4)
 
 
-def _loss_checks(name: str, meta: dict, arrays: dict[str, np.ndarray], device: torch.device) -> list[Piece]:
-    checks = []
+def _check_losses(context: Context, name: str, meta: dict, arrays: dict[str, np.ndarray]) -> None:
+    device = context.device
     for case, expected in meta["results"].items():
         letter, classes = case.split("_nc")
         rows = arrays.get(f"targets_{letter}", np.zeros((0, 6), np.float32))
@@ -126,12 +135,11 @@ def _loss_checks(name: str, meta: dict, arrays: dict[str, np.ndarray], device: t
         sum(losses.values()).backward()
         wanted = [2 * item for item in expected["items"][:3]] + [expected["total"]]
         error = max(abs(t.item() - w) / max(abs(w), 1e-6) for t, w in zip(terms, wanted, strict=True))
-        checks.append(check(f"loss terms {case}", error, 1e-4))
+        context.check(f"{name}: terms {case}", error, 1e-4)
         stored = [i for i in range(len(maps)) if f"{case}_grad_{i}" in arrays]
         if stored:
             errors = [relative(_gradient(maps[i]), torch.from_numpy(arrays[f"{case}_grad_{i}"])) for i in stored]
-            checks.append(check(f"gradients {case}", max(errors), 1e-3))
-    return checks
+            context.check(f"{name}: gradients {case}", max(errors), 1e-3)
 
 
 def _losses(name: str, meta: dict, classes: int, targets, device: torch.device) -> tuple[list, dict[str, Tensor]]:

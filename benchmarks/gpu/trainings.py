@@ -1,4 +1,7 @@
-"""Whole trainings by train.py, several side by side, stopped when the time is up and resumed by the next call."""
+"""Does the neck help small objects? Whole trainings by train.py, several side by side on one device.
+
+They are stopped when the time is up, and resumed by the next call.
+"""
 
 import re
 import shlex
@@ -7,48 +10,54 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 import yaml
 
 import val
-from benchmarks.smoke.results import PROJECT, Piece, Section, last_line
+from benchmarks.record import PROJECT, Piece, Section, last_line, write_whole
 from data import load_index
 from data.loader import eval_loader
 from models import load_model
 from utils.checkpoint import load_checkpoint
-from utils.config import find_config, read_yaml
+from utils.config import read_yaml
 from utils.errors import UserError
 from utils.report import read_csv
 
-MODELS = ("yolov8n", "yolov8n --neck ssfpn", "yolov8n-assn")
+VARIANTS = ("yolov8n", "yolov8n --neck ssfpn", "yolov8n --neck assn", "yolov8n --neck assn --box-loss sca")
 GRACE = 15.0  # seconds that a training has to end after it was asked to
 POLL = 0.2
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is trained, and the split that the results are told of."""
+    """One data set, and how much is trained on it. split: that the results are told of."""
 
+    data: str
     epochs: int
     imgsz: int
     batch: int
     seeds: tuple[int, ...]
     val_interval: int
+    cache: str = "gpu"
     split: str = "test"
 
 
-FULL = Scale(epochs=100, imgsz=640, batch=16, seeds=(0, 1, 2), val_interval=5)
-SMALL = Scale(epochs=1, imgsz=64, batch=8, seeds=(0,), val_interval=1)
+# 850 scans of circuit boards, nearly all of whose defects are small at 320 px; 800 drawn scenes, four in ten small
+FULL = (Scale("deeppcb", epochs=30, imgsz=320, batch=32, seeds=(0, 1, 2), val_interval=10),
+        Scale("shapes", epochs=20, imgsz=320, batch=32, seeds=(0, 1, 2), val_interval=10))
+SMALL = (Scale("shapes", epochs=1, imgsz=64, batch=8, seeds=(0,), val_interval=1),)
+SHAPES = {"size": 320, "train": 800, "val": 100, "test": 200}
+SHAPES_SMALL = {"size": 96, "train": 16, "val": 8, "test": 8}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: model in words of train.py, seed, and where it lives."""
+    """One training: model in words of train.py, seed, how much of which data, its YAML ('' where it is not here), and
+    where it lives."""
 
     model: str
     seed: int
@@ -58,11 +67,11 @@ class Run:
 
     @property
     def key(self) -> str:
-        return f"{self.model} seed {self.seed}"
+        return f"{self.scale.data} {self.model} seed {self.seed}"
 
     @property
     def folder(self) -> Path:
-        return self.work / "train" / f"{self.model.replace(' --neck ', '-')}-seed{self.seed}"
+        return self.work / "train" / self.key.replace(" --neck ", "-").replace(" --", "-").replace(" ", "-")
 
     @property
     def log(self) -> Path:
@@ -71,7 +80,7 @@ class Run:
     def command(self, device: torch.device, workers: int) -> list[str] | None:
         """What starts or continues this training; None where it has ended."""
         here = ["--device", str(device.index or 0) if device.type == "cuda" else "cpu", "--workers", str(workers),
-                "--cache", "ram"]
+                "--cache", self.scale.cache]
         last = self.folder / "weights" / "last.pt"
         if last.is_file():  # train.py takes its state out of last.pt when it has ended
             return ["train.py", "--resume", str(last), *here] if "train" in load_checkpoint(last) else None
@@ -82,41 +91,39 @@ class Run:
                 "--name", self.folder.name, "--exist-ok", *here]
 
 
-def plan(scale: Scale, data: str, work: Path) -> list[Run]:
-    """All trainings, seed by seed, so that an unfinished table already compares the models."""
-    return [Run(model, seed, scale, data, work.resolve()) for seed in scale.seeds for model in MODELS]
+def plan(small: bool, epochs: int | None, shared: Path, work: Path, write: bool = True) -> list[Run]:
+    """All trainings, data set by data set and seed by seed, so that an unfinished table already compares the models.
+    epochs: instead of each scale's own; write: the files that name the data, into `work`."""
+    runs = []
+    for scale in SMALL if small else FULL:
+        scale = replace(scale, epochs=epochs or scale.epochs)
+        data = describe_data(scale.data, small, shared, work, write)
+        runs += [Run(model, seed, scale, data, work.resolve()) for seed in scale.seeds
+                 for model in (VARIANTS[::3] if small else VARIANTS)]
+    return runs
 
 
-def find_data(given: str, small: bool, shared: Path, work: Path) -> str:
-    """The --data of the trainings: as given, else BCCD as it lies in `shared`, else (small) a few built-in shapes."""
-    if given:
-        return given
-    work.mkdir(parents=True, exist_ok=True)
-    if small:
-        content: dict[str, Any] = {"format": "shapes", "path": str(work.resolve() / "shapes"), "size": 96,
-                                   "train": 16, "val": 8, "test": 8}
+def describe_data(name: str, small: bool, shared: Path, work: Path, write: bool) -> str:
+    """The YAML of a data set in `work`, written where told so; '' where its files are not here."""
+    if name == "shapes":
+        content = {"format": "shapes", "path": str(work.resolve() / "shapes"), "seed": 0,
+                   **(SHAPES_SMALL if small else SHAPES)}
     else:
-        content = read_yaml(find_config("bccd", "data"))
-        content["path"] = str((shared / "data" / "bccd").resolve())
-        if not Path(content["path"]).is_dir():
-            raise UserError(f"{content['path']}: BCCD is not there; name the folder that holds data/bccd: "
-                            "--shared PATH, or train on something else: --data NAME")
-    path = work / f"{'shapes-small' if small else 'bccd'}.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    if small:
-        for split in ("train", "val", "test"):
-            load_index(path, split)  # drawn once, here, and not by each of the trainings at the same time
+        source = (shared / "data" / name / f"{name}.yaml").resolve()
+        if not source.is_file():
+            return ""
+        content = {"path": str(source.parent), **read_yaml(source)}
+    path = work / f"{name}.yaml"
+    if write:
+        write_whole(path, yaml.safe_dump(content, sort_keys=False))
     return str(path.resolve())
 
 
 def measure(runs: Sequence[Run], section: Section, device: torch.device, deadline: float, jobs: int,
             workers: int) -> list[str]:
-    """Train and evaluate what `section` lacks, `jobs` at a time, until `deadline` by time.monotonic.
-
-    Returns a sentence for each training that failed; the next call tries it again.
-    """
-    waiting = [run for run in runs if run.key not in section.pieces]
-    failed: list[str] = []
+    """Train and evaluate, `jobs` at a time, until `deadline` by time.monotonic; what is under way then goes on when the
+    same is asked for again. Returns a sentence for each training that failed."""
+    waiting, failed = list(runs), []
     going: dict[Run, subprocess.Popen | None] = {}
     try:
         while (waiting or going) and time.monotonic() < deadline - GRACE:
@@ -128,18 +135,33 @@ def measure(runs: Sequence[Run], section: Section, device: torch.device, deadlin
                 if code is None:
                     continue
                 del going[run]
-                if code:
-                    why = last_line(run.log.read_text(encoding="utf-8", errors="replace"))
-                    failed.append(f"{run.key}: train.py ended with code {code}: {why} ({run.log})")
-                    print(failed[-1])
-                else:
-                    piece = _evaluated(run, device, workers, jobs)
-                    section.add(run.key, piece, float(_seconds(run)))
-                    print(f"{run.key}: AP {piece['test']['AP']:.3f}, {piece['images_per_s']:.0f} images/s")
+                error = _write_down(run, code, section, device, workers, jobs)
+                if error:
+                    failed.append(f"{run.key}: {error}")
             time.sleep(POLL)
     finally:
         stop([process for process in going.values() if process])
     return failed
+
+
+def _write_down(run: Run, code: int, section: Section, device: torch.device, workers: int, jobs: int) -> str:
+    """The result of a training that has ended, or why there is none: '' where all is well."""
+    error = ""
+    if code:
+        why = last_line(run.log.read_text(encoding="utf-8", errors="replace"))
+        error = f"train.py ended with code {code}: {why} ({run.log})"
+    else:
+        try:
+            piece = _evaluated(run, device, workers, jobs)
+        except (RuntimeError, ValueError, OSError, UserError) as problem:
+            error = f"could not be evaluated: {last_line(str(problem))}"
+    if error:
+        section.add(run.key, {"section": "necks", "error": error}, 0.0)
+    else:
+        section.add(run.key, piece, float(_seconds(run)))
+    told = error or f"AP {piece['test']['AP']:.3f}, {piece['images_per_s']:.0f} images/s"
+    print(f"{run.key}: {told}")
+    return error
 
 
 def _start(run: Run, device: torch.device, workers: int) -> subprocess.Popen | None:
@@ -184,8 +206,9 @@ def _evaluated(run: Run, device: torch.device, workers: int, jobs: int) -> Piece
                               device=device, progress=False)
         numbers[split] = result.metrics.numbers()
     rows = read_csv(run.folder / "results.csv")
-    return {"model": run.model, "seed": run.seed, "data": Path(run.data).stem, "epochs": s.epochs, "imgsz": s.imgsz,
-            "batch": s.batch, "split": s.split, "jobs": jobs, "workers": workers, "train_command": _commands(run),
+    return {"section": "necks", "model": run.model, "seed": run.seed, "data": s.data, "epochs": s.epochs,
+            "imgsz": s.imgsz, "batch": s.batch, "split": s.split, "jobs": jobs, "workers": workers,
+            "train_command": _commands(run),
             "val": numbers["val"], "test": numbers[s.split],
             "images_per_s": len(load_index(run.data, "train")) / epoch_seconds(rows), "memory_gb": _memory(run.log)}
 
