@@ -20,8 +20,7 @@ from utils.distributed import join
 from utils.report import read_csv
 from utils.state import Training
 
-BATCH = 4
-SIZE, SIZE_SMALL = (48, 3), (8, 2)  # images, epochs
+SIZE, SIZE_SMALL = (192, 16, 3), (8, 4, 2)  # images, batch, epochs
 OF_THE_MACHINE = ("time", "images_per_s", "memory_gb")  # columns of results.csv
 _ALONE: dict[Path, Path] = {}
 NEAR = 0.1  # relative difference of the last loss after some steps on another device, in another precision
@@ -56,10 +55,10 @@ def run_training(context: Context, name: str, device: torch.device, *extra: obje
     """A small training, from its start or (`--resume`) from where it was; its folder, also where it was stopped."""
     place = context.work / "runs"
     place.mkdir(parents=True, exist_ok=True)
-    images, epochs = SIZE_SMALL if context.small else SIZE
+    images, batch, epochs = SIZE_SMALL if context.small else SIZE
     tiny_data(place, images, 4, size=64)
     here = ["--device", "cpu" if device.type == "cpu" else str(device.index or 0), "--workers", 0]
-    start = ["--data", place / "tiny.yaml", "--cfg", "yolov8n", "--imgsz", 64, "--epochs", epochs, "--batch", BATCH,
+    start = ["--data", place / "tiny.yaml", "--cfg", "yolov8n", "--imgsz", 64, "--epochs", epochs, "--batch", batch,
              "--optimizer", "SGD", "--close-mosaic", 1, "--noplots", "--project", place, "--name", name, "--exist-ok"]
     words = [*extra, *here] if "--resume" in extra else [*start, *here, *extra]
     if "--resume" not in extra:
