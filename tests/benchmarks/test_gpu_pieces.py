@@ -60,5 +60,5 @@ def test_bytes_are_counted_and_views_are_free():
 def test_candidates_are_few_or_many(dense, least, most):
     boxes, scores = candidates(1, 8400, 80, dense)
     assert boxes.shape == (1, 8400, 4) and scores.shape == (1, 8400, 80)
-    assert (boxes[..., 2:] > boxes[..., :2]).all() and 0 <= scores.min() and scores.max() <= 1
+    assert (boxes[..., 2:] > boxes[..., :2]).all() and scores.min() >= 0 and scores.max() <= 1
     assert least <= int((scores > (0.001 if dense else 0.25)).sum()) <= most
