@@ -16,16 +16,16 @@ from data.listing import label_file
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError
+from utils.files import read_plain
 
-HEAD = 1 << 13  # bytes of a label file that tell its format
+LARGEST = 1 << 26  # bytes of a label file
 ENOUGH = 10  # rows that tell it, of which some may be damaged
 Parser = Callable[[str, str, ScanReport], list[tuple]]  # text, file, report -> rows
 
 
-def read_text(file: str | Path, limit: int = -1) -> str:
-    """A label file, or its first bytes. A byte order mark is no part of it; other bytes than UTF-8 stay apart."""
-    with open(file, "rb") as stream:  # noqa: PTH123  Path costs 2x here, and there may be 100k
-        data = stream.read(limit)
+def read_text(file: str) -> str:
+    """A label file. A byte order mark is no part of it; other bytes than UTF-8 stay apart."""
+    data = read_plain(file, LARGEST)
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     return data.decode("utf-16", "replace") if wide else data.decode("utf-8-sig", "surrogateescape")
 
@@ -74,7 +74,7 @@ def sniff(entry: Path, images: Sequence[str], name: str, is_row: Callable[[str],
     answers: list[bool] = []
     for file in files:
         with suppress(OSError):
-            said = map(is_row, map(str.strip, read_text(file, HEAD).splitlines()[:5]))
+            said = map(is_row, map(str.strip, read_text(file).splitlines()[:5]))
             answers += [answer for answer in said if answer is not None]
         if len(answers) >= ENOUGH:
             break

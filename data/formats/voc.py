@@ -16,9 +16,11 @@ from data.formats.voc_xml import parse_xml
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError, nearest
+from utils.files import read_plain
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 IMAGES = ("JPEGImages", "images", "Images")  # folders of images beside Annotations
+LARGEST = 1 << 26  # bytes of an XML file
 FEW = 3  # sides at 0 from which files may count from 0; fewer are slips
 
 
@@ -88,7 +90,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
 def _open(image: str, xml: str, names: list[str], report: ScanReport) -> ET.Element | None:
     """The root of an XML file, an empty one where there is no file, None where it cannot be read."""
     try:
-        root, told = parse_xml(Path(xml).read_bytes(), names)
+        root, told = parse_xml(read_plain(xml, LARGEST), names)
     except FileNotFoundError:
         report.add("missing_label", f"{xml} for {image}")
         return ET.Element("annotation")
@@ -209,7 +211,7 @@ def _found_names(pairs: list[tuple[str, str]]) -> list[str]:
     names = set()
     for _, xml in pairs[:2000]:
         try:
-            root, _ = parse_xml(Path(xml).read_bytes())
+            root, _ = parse_xml(read_plain(xml, LARGEST))
             names |= {(n.text or "").strip() for n in root.findall("object/name")}
         except (OSError, ET.ParseError):
             continue

@@ -1,5 +1,6 @@
 """VisDrone and DOTA are read as published, with their ignore regions."""
 
+import os
 import re
 
 import numpy as np
@@ -93,6 +94,15 @@ def test_suffixes_in_capitals(tmp_path, labels, text):
 def test_a_damaged_first_row_hides_no_format(tmp_path, labels, text):
     report = load(write(tmp_path, labels, "1 2 3 ?\n" + text)).report
     assert report.count("corrupt_row") == 2 and report.boxes
+
+
+@pytest.mark.parametrize(("labels", "text", "names"), [("annotations", VIS, None), ("labelTxt", DOTA, ["plane"])])
+def test_pipes_are_no_label_files(tmp_path, labels, text, names):
+    yaml = write(tmp_path, labels, text, names=names)
+    (tmp_path / labels / "b.txt").unlink()
+    os.mkfifo(tmp_path / labels / "b.txt")
+    report = load(yaml).report
+    assert report.count("corrupt_label") == 1 and "a folder, pipe or device" in report.format()
 
 
 def test_converted_labels_stay_yolo_unless_the_yaml_says_otherwise(tmp_path):

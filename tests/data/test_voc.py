@@ -1,5 +1,6 @@
 """Pascal VOC as tools write it: XML in any encoding, lists in many forms, corners that count from 0."""
 
+import os
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -109,6 +110,12 @@ def test_sizes_as_tools_write_them(tmp_path, side):
     size = f"<size><width>{side}</width><height>60</height></size>"
     report = load(makers.voc(tmp_path, {"a": makers.xml(CAT, size)})).report
     assert report.boxes == 1 and report.count("wrong_size") == (side != "100.0")
+
+
+def test_pipes_are_no_label_files(tmp_path):
+    yaml = makers.voc(tmp_path, {"a": makers.xml(CAT), "b": None})
+    os.mkfifo(tmp_path / "Annotations/b.xml")
+    assert load(yaml).report.count("corrupt_label") == 1
 
 
 def test_suffixes_in_capitals(tmp_path):
