@@ -15,7 +15,7 @@ import threading
 import cv2
 import numpy as np
 
-from data.kinds import Header, foreign_kind, parse, plain_tiff
+from data.kinds import Header, foreign_kind, jpeg_frame, parse, plain_tiff
 from utils.cli import HARD_LIMIT, MAX_PIXELS
 
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -178,11 +178,20 @@ def _by_opencv(data: np.ndarray, header: Header, reduce: int) -> np.ndarray | No
         return None if image is None else _three_channels(to_bytes(image))
     if header.kind == "tiff":
         data = np.frombuffer(plain_tiff(memoryview(data)), np.uint8)
-    flags = REDUCED[reduce] | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags)
-    if image is None and header.kind == "jpeg" and (mended := mend_jpeg(data.tobytes())):
-        image = cv2.imdecode(np.frombuffer(mended, np.uint8), flags)
-    return image
+    if header.kind == "jpeg" and data[-2:].tobytes() != END_OF_JPEG:
+        data = _whole_jpeg(data)
+    return cv2.imdecode(data, REDUCED[reduce] | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _whole_jpeg(data: np.ndarray) -> np.ndarray:
+    """A JPEG with its end marker; `ValueError` where more than that is missing, which OpenCV 4 fills with grey."""
+    content = data.tobytes()
+    if content.rfind(END_OF_JPEG) > jpeg_frame(content)[1]:  # bytes of a camera follow; thumbnails stand before
+        return data
+    mended = mend_jpeg(content)
+    if mended is None:
+        raise ValueError("cut short: a JPEG without its end")
+    return np.frombuffer(mended, np.uint8)
 
 
 def _three_channels(image: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ def saved(path: Path, image: Image.Image | np.ndarray, **options) -> Path:
 
 
 def by_opencv(path: Path, values: np.ndarray) -> Path:
-    path.write_bytes(cv2.imencode(path.suffix, values)[1].tobytes())
+    path.write_bytes(cv2.imencode(path.suffix, values, [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1].tobytes())
     return path
 
 
@@ -265,6 +265,18 @@ def test_what_no_decoder_takes_is_counted_and_the_rest_goes_on(tmp_path):
     for line in source.skipped:
         assert "Traceback" not in line and len(line) < 300
     assert any("--max-pixels" in line for line in source.skipped)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp", ".gif", ".jp2"])
+@pytest.mark.parametrize("cut", [500, 1500])
+def test_what_is_cut_short_is_refused_alike_by_scan_and_decoder(tmp_path, suffix, cut):
+    noise = np.random.default_rng(0).integers(0, 255, (H, W, 3)).astype(np.uint8)
+    path = saved(tmp_path / f"a{suffix}", noise)
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(ValueError):
+        read_header(str(path))
+    with pytest.raises(ValueError):
+        decode(np.fromfile(path, np.uint8))
 
 
 def test_the_limit_on_pixels_is_named_and_can_be_raised(tmp_path):

@@ -85,7 +85,7 @@ def test_unreadable_images_are_counted_every_pass(tmp_path):
     source = open_source(str(tmp_path))
     for _ in range(2):
         assert len(list(source)) == 2
-        assert source.skipped == [f"{tmp_path / 'bad.jpg'}: cut short, damaged or no image: it cannot be decoded"]
+        assert source.skipped == [f"{tmp_path / 'bad.jpg'}: cut short: a JPEG without its end"]
 
 
 def test_a_source_that_yields_nothing_is_an_error(tmp_path):
