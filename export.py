@@ -81,7 +81,9 @@ def main(args: argparse.Namespace) -> list[Path]:
               "checked against PyTorch:")
         print("\n".join(f"  {comparison}" for comparison in comparisons))
         done.append(path)
-    free = "any size and batch" if options.dynamic else f"{options.batch} x 3 x {options.size[0]} x {options.size[1]}"
+    free = f"{options.batch} x 3 x {options.size[0]} x {options.size[1]}"
+    if options.dynamic:
+        free = f"any batch, height and width in multiples of {max(model.strides)}"
     print(f"input: {free}; try: python detect.py --weights {shlex.quote(str(done[-1]))} --source "
           "<picture, folder or video>")
     return done

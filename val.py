@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> Evaluation:
 
 def evaluate_file(args: argparse.Namespace, weights: str, group: Group, device: torch.device) -> Evaluation:
     """Evaluate one model; main writes and prints what was found."""
-    runtime = load_runtime(weights, args.device if group.alone else device, half=args.half)
+    runtime = load_runtime(weights, args.device if group.alone else device, half=args.half, trust=args.trust)
     data = args.data or runtime.trained.get("data")
     if not data:
         raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
@@ -328,6 +328,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_workers(parser)
     add_max_pixels(parser)
     parser.add_argument("--half", action="store_true", help="compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
+    parser.add_argument("--trust", action="store_true", help="load a .torchscript, which is a program, from elsewhere")
     parser.add_argument("--single-cls", action="store_true", help="treat all classes as one")
     parser.add_argument("--save-txt", action="store_true", help="write detections as YOLO txt")
     parser.add_argument("--save-conf", action="store_true", help="with --save-txt: the score as a sixth number")

@@ -7,7 +7,9 @@ choosing among the boxes (NMS) is left to the reader. `models.runtime.Card` trav
 """
 
 import copy
+import io
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from models.runtime import CARD_KEY, Card, Runtime, TorchRuntime, first_line, lo
 from utils.errors import UserError
 from utils.files import replacing
 from utils.structures import Detections
+from utils.trust import remember
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript"}
 OPSET = 17  # has every operator that is needed, and onnxruntime reads it since 1.12
@@ -83,12 +86,16 @@ def export(model: nn.Module, path: Path, options: ExportOptions, pictures: Tenso
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # tracing warns of constants; the comparisons below are what decides
                 write(traced, temporary, card, options)
-            written = load_runtime(temporary, checked_on)
+            written = load_runtime(temporary, checked_on, trust=True)
             written.path = path  # for its error messages
             comparisons = list(_compare(reference, written, options, pictures))
             _judge(comparisons, path, options)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); copy the weights to another folder") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}), and whatever lay there is untouched; copy the "
+                        "weights to another folder") from None
+    if path.suffix == ".torchscript" and not remember(path):
+        print(f"warning: {path}: its digest could not be noted in the user's cache folder; detect.py and val.py will "
+              "ask for --trust", file=sys.stderr)
     return comparisons
 
 
@@ -122,7 +129,8 @@ def _write_torchscript(traced: nn.Module, path: Path, card: Card, options: Expor
     device = next(traced.parameters()).device
     with torch.inference_mode():
         script = torch.jit.trace(traced, _example(options, device), check_trace=False)
-    script.save(str(path), _extra_files={f"{CARD_KEY}.json": card.to_json()})
+    # Through memory: torch's own writer aborts the process on a full disk.
+    path.write_bytes(script.save_to_buffer(_extra_files={f"{CARD_KEY}.json": card.to_json()}))
 
 
 def _write_onnx(traced: nn.Module, path: Path, card: Card, options: ExportOptions) -> None:
@@ -131,20 +139,28 @@ def _write_onnx(traced: nn.Module, path: Path, card: Card, options: ExportOption
     axes = {"images": {0: "batch", 2: "height", 3: "width"},
             "boxes": {0: "batch", 1: "candidates"}, "scores": {0: "batch", 1: "candidates"}}
     device = next(traced.parameters()).device
+    written = io.BytesIO()
     try:
         # dynamo=False: the exporter that needs no package beside onnx, and that torch 2.6 and 2.15 both have.
-        torch.onnx.export(traced, (_example(options, device),), str(path), input_names=["images"],
+        torch.onnx.export(traced, (_example(options, device),), written, input_names=["images"],
                           output_names=["boxes", "scores"], opset_version=options.opset,
                           dynamic_axes=axes if options.dynamic else None, dynamo=False)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--opset {options.opset}: this model cannot be written so: {first_line(error)}") from error
-    graph = onnx.load(str(path))
+    graph = onnx.load_model_from_string(written.getvalue())
     if options.simplify:
         import onnxslim
 
         graph = onnxslim.slim(graph)
-    graph.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    onnx.save(graph, str(path))
+    for output, last in zip(graph.graph.output, (4, len(card.names)), strict=True):  # which tracing leaves unnamed
+        output.type.tensor_type.shape.dim[2].dim_value = last
+    stride = max(card.strides)
+    graph.doc_string = (f"images: RGB in [0, 1], height and width multiples of {stride}; boxes: x1, y1, x2, y2 in "
+                        "pixels of images; scores: one per class, NMS is left to the reader")
+    words = {CARD_KEY: card.to_json(), "stride": str(stride), "names": repr(dict(enumerate(card.names)))}
+    for key, value in words.items():
+        graph.metadata_props.add(key=key, value=value)
+    path.write_bytes(graph.SerializeToString())
 
 
 def _compare(reference: Runtime, exported: Runtime, options: ExportOptions, pictures: Tensor) -> Iterator[Comparison]:

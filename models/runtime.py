@@ -7,7 +7,8 @@ and `scores` (B, N, C) float32; what else one must know to use it travels inside
 
 import json
 import warnings
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ import torch
 from torch import Tensor
 
 from models import load_model
+from utils.checkpoint import MAX_CLASSES
 from utils.cli import input_size
 from utils.device import select_device
-from utils.errors import UserError
+from utils.errors import UserError, printable, shown
 from utils.nms import non_max_suppression
 from utils.structures import Detections
+from utils.trust import is_own
 
 CARD_FORMAT = "assn-export/1"
+MAX_CARD = 1 << 24  # characters
 CARD_KEY = "assn"  # the entry of ONNX metadata_props, and the stem of TorchScript's extra file
 
 
@@ -55,13 +59,37 @@ class Card:
         """Read a card back. Raises `UserError` for files that this project did not write, or a newer version of it."""
         if not text:
             raise UserError(f"{path}: was not written by this project's export.py (no card inside); export it again")
-        content = json.loads(text)
+        try:
+            content = json.loads(text) if len(text) < MAX_CARD else None
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: its card, which says how to use it, is damaged; export it again")
         if content.get("format") != CARD_FORMAT or content.get("select") != "nms":
             found = f"{content.get('format')}, select {content.get('select')}"
             raise UserError(f"{path}: its card ({found}) is not what this version reads ({CARD_FORMAT}, nms); export "
                             "it again")
+        wrong = next((key for key in _CARD_CHECKS if key not in content or not _CARD_CHECKS[key](content[key])), None)
+        if wrong:
+            raise UserError(f"{path}: its card is damaged: {wrong} {shown(content.get(wrong))[:80]}; export it again")
         size = content["size"] and tuple(content["size"])
-        return cls(**{**content, "names": tuple(content["names"]), "strides": tuple(content["strides"]), "size": size})
+        known = {key: content[key] for key in (*_CARD_CHECKS, "device", "trained") if key in content}
+        return cls(**{**known, "names": tuple(map(printable, content["names"])), "strides": tuple(content["strides"]),
+                      "size": size, "device": str(content.get("device", ""))[:20]})
+
+
+def _whole(value: Any, least: int = 1, most: int = 1 << 16) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _list_of(value: Any, check: Callable[[Any], bool], most: int) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= most and all(map(check, value))
+
+
+_CARD_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "names": lambda v: _list_of(v, lambda name: isinstance(name, str) and len(name) <= 1000, MAX_CLASSES),
+    "strides": lambda v: _list_of(v, _whole, 16), "size": lambda v: v is None or _list_of(v, _whole, 2) and len(v) == 2,
+    "batch": lambda v: v is None or _whole(v), "half": lambda v: isinstance(v, bool)}
 
 
 class Runtime:
@@ -77,7 +105,8 @@ class Runtime:
         self.path, self.device = path, device
         self.names, self.strides = list(card.names), list(card.strides)
         self.fixed_size, self.fixed_batch, self.half = card.size, card.batch, card.half
-        self.trained = card.trained
+        trained = card.trained if isinstance(card.trained, dict) else {}
+        self.trained = trained if _list_of(trained.get("imgsz", [640]), _whole, 2) else {}
 
     def choose_size(self, wanted: Sequence[int] | None = None) -> tuple[int, int]:
         """(height, width) to run at: what the file is bound to, or `wanted`, or the training's size, or 640.
@@ -102,15 +131,28 @@ class Runtime:
             bound = "x".join(map(str, self.fixed_size))
             raise UserError(f"{self.path}: exported for {bound} pixels, got {height}x{width}; give that --imgsz, or "
                             "export it again with --dynamic")
+        stride = max(self.strides)
+        if height % stride or width % stride:
+            raise UserError(f"{self.path}: takes heights and widths in multiples of {stride}, got {height}x{width}")
         step = self.fixed_batch or len(images)
         parts = []
         with torch.inference_mode():
             for part in images.to(self.device, non_blocking=True).split(step):
                 short = step - len(part)
                 padded = torch.cat((part, part.new_zeros(short, *part.shape[1:]))) if short else part
-                parts.append([out[:len(part)] for out in self._predict(padded)])
+                parts.append([out[:len(part)] for out in self._as_promised(self._predict(padded), len(padded))])
         boxes, scores = zip(*parts, strict=True)
         return torch.cat(boxes), torch.cat(scores)
+
+    def _as_promised(self, answer: Any, batch: int) -> tuple[Tensor, Tensor]:
+        """The boxes and scores that a file answered with. Raises `UserError` where these are of another form."""
+        parts = answer if isinstance(answer, tuple | list) else (answer,)
+        shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+        count = shapes[0][1] if len(shapes) == 2 and isinstance(shapes[0], tuple) and len(shapes[0]) == 3 else 0
+        if shapes != [(batch, count, 4), (batch, count, len(self.names))]:
+            raise UserError(f"{self.path}: answers {shown(shapes)} to {batch} images, not boxes (B, N, 4) and "
+                            f"scores (B, N, {len(self.names)}); export it again")
+        return parts[0].float(), parts[1].float()
 
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -149,16 +191,22 @@ class TorchRuntime(Runtime):
 class TorchScriptRuntime(Runtime):
     """A traced file; it runs on the type of device it was traced on, since tracing writes the device into the file."""
 
-    def __init__(self, path: Path, device: str | torch.device) -> None:
+    def __init__(self, path: Path, device: str | torch.device, trust: bool = False) -> None:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path}: truncated or not TorchScript; export it again")
+        if not trust and not is_own(path):
+            raise UserError(f"{path}: is a TorchScript program, which runs when it is loaded, and export.py did not "
+                            "write it for this user on this machine; --trust runs it all the same, export.py makes one "
+                            "from the checkpoint, and .onnx holds no program")
         extra = {f"{CARD_KEY}.json": ""}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "deprecated": the format has no successor that needs no compiler
                 self.module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             raise UserError(f"{path}: truncated or not TorchScript ({first_line(error)}); export it again") from None
         text = extra[f"{CARD_KEY}.json"]
-        card = Card.from_json(text.decode() if isinstance(text, bytes) else text, path)
+        card = Card.from_json(text.decode(errors="replace") if isinstance(text, bytes) else text, path)
         chosen = select_device(card.device if device == "" else str(device))
         if (chosen.type, chosen.index or 0) != (card.device, 0):
             word, other = ("cpu", "with --device 0") if card.device == "cpu" else ("0", "with --device cpu")
@@ -208,11 +256,13 @@ class OnnxRuntime(Runtime):
         return boxes, scores
 
 
-def load_runtime(path: Path | str, device: str | torch.device = "", half: bool = False) -> Runtime:
+def load_runtime(path: Path | str, device: str | torch.device = "", half: bool = False,
+                 trust: bool = False) -> Runtime:
     """Open a checkpoint or an exported file, told apart by its suffix (.pt, .onnx, .torchscript).
 
     device: '' takes the first GPU that the file and the installed libraries can use, or else the CPU; 'cpu', '0', ...
-    half: compute in 16 bits; an exported file must have been exported so.
+    half: compute in 16 bits; an exported file must have been exported so. trust: load a .torchscript, which is a
+    program, that export.py did not write here.
     Raises `UserError` for a missing, truncated or foreign file, or a device that the file cannot use.
     """
     path = Path(path)
@@ -226,7 +276,7 @@ def load_runtime(path: Path | str, device: str | torch.device = "", half: bool =
     if path.suffix in (".pt", ".pth"):
         chosen = select_device(str(device))
         return TorchRuntime(path, load_model(path), chosen, half)
-    runtime = OnnxRuntime(path, device) if path.suffix == ".onnx" else TorchScriptRuntime(path, device)
+    runtime = OnnxRuntime(path, device) if path.suffix == ".onnx" else TorchScriptRuntime(path, device, trust)
     if half and not runtime.half:
         raise UserError(f"--half: {path} was exported in fp32; export it again with --half, or drop the flag here")
     return runtime
