@@ -45,6 +45,7 @@ from utils.files import write_bytes
 from utils.reference import by_pycocotools
 from utils.saving import UniqueStems
 from utils.structures import Batch, Detections, PackedTargets
+from utils.truth import fullest
 
 PICTURED_BATCHES = 3
 ALONE = Group()
@@ -68,6 +69,7 @@ class Evaluation:
     losses: dict[str, float]
     speed: dict[str, float]
     pictured: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
+    max_det: int | None = None
 
 RULES = [
     *not_empty(("data", "project", "name")),
@@ -204,7 +206,7 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
                images_seen)
     parts = group.gather(own)
     metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, evaluator) if parts else None)
-    return Evaluation(metrics, evaluator, confusion, means, speed, pictured)
+    return Evaluation(metrics, evaluator, confusion, means, speed, pictured, max_det)
 
 
 @dataclass
@@ -250,8 +252,8 @@ def write_results(result: Evaluation, index: Index, folder: Path, picture: bool 
 
     pycocotools itself computes the twelve numbers once more; the table says on what, and where they differ.
     """
-    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *verdict(result.evaluator,
-                                                                                            result.metrics)])
+    told = verdict(result.evaluator, result.metrics, result.max_det)
+    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *told])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.txt").write_text(table + "\n", encoding="utf-8")
     if picture:
@@ -259,10 +261,15 @@ def write_results(result: Evaluation, index: Index, folder: Path, picture: bool 
     return table
 
 
-def verdict(evaluator: CocoEvaluator, metrics: Metrics) -> list[str]:
+def verdict(evaluator: CocoEvaluator, metrics: Metrics, max_det: int | None = None) -> list[str]:
     """What the numbers go by and what pycocotools says. Confirmed are only those that it gives on the user's own file
-    with the detections that `save_json` writes."""
+    with the detections that `save_json` writes. max_det: the limit of detections per image, which is told where it is
+    too low."""
     truth, ours, said = evaluator.truth, metrics.numbers(), [f"note: {note}" for note in evaluator.truth.notes]
+    most, image, _ = fullest(truth, by_class=False)
+    if max_det is not None and most > max_det:
+        said.append(f"note: image {truth.image_ids[image]} has {most} objects and at most {max_det} are looked for in "
+                    f"one: val.py --max-det {most} or more finds the others too")
     if not len(truth.image):
         return [*said, f"there is nothing to judge by: the {truth.what} hold no object"]
     if truth.file:

@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.files import write_bytes
 from utils.reference import NUMBERS, by_pycocotools
 from utils.structures import Detections
-from utils.truth import Truth, dense_limit
+from utils.truth import Truth, fullest
 
 CONFIDENCES = np.linspace(0, 1, 1000)
 LIMITS = (500, 1000, 2000, 5000, 10_000)  # detections per image and class where images hold more than 100 objects
@@ -212,9 +212,8 @@ class CocoEvaluator:
     def _beside(self, objects: Objects) -> list[Beside]:
         """Numbers by other rules: more than 100 detections, areas of the boxes, `ignore` obeyed."""
         truth, rows = self.truth, []
-        dense = dense_limit(truth, MOST)
-        if dense:
-            count, image, label = dense
+        count, image, label = fullest(truth, by_class=True)
+        if count > MOST:
             limit = next((limit for limit in LIMITS if limit >= count), count)
             rows.append(Beside(f"all, {limit} a class", f"image {truth.image_ids[image]} has {count} objects of class "
                                f"{self.names[label]}: COCO's numbers take the best {MOST} detections per image and "

@@ -108,12 +108,11 @@ def is_constant(areas: np.ndarray, own: np.ndarray) -> bool:
     return len(areas) > 1 and bool((areas == areas[0]).all()) and bool(own.max() > own.min())
 
 
-def dense_limit(truth: Truth, most: int) -> tuple[int, int, int] | None:
-    """Where an image has more than `most` objects of a class: how many the fullest has, its position, its label."""
+def fullest(truth: Truth, by_class: bool) -> tuple[int, int, int]:
+    """The most objects that an image has, of all classes or of one; the image's position and the class (0 for all)."""
     objects = np.flatnonzero(~truth.crowd)
-    key = truth.image[objects] * len(truth.category_ids) + truth.label[objects]
-    keys, counts = np.unique(key, return_counts=True)
-    if not len(counts) or counts.max() <= most:
-        return None
-    image, label = divmod(int(keys[counts.argmax()]), len(truth.category_ids))
-    return int(counts.max()), image, label
+    classes = len(truth.category_ids) if by_class else 1
+    keys, counts = np.unique(truth.image[objects] * classes + truth.label[objects] * by_class, return_counts=True)
+    if not len(counts):
+        return 0, 0, 0
+    return int(counts.max()), *divmod(int(keys[counts.argmax()]), classes)

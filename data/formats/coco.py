@@ -88,6 +88,8 @@ def read_truth(source: Source) -> tuple[Truth, bool]:
                   numbers[:, :4].copy(), np.where(lacking, numbers[:, 2] * numbers[:, 3], numbers[:, 4]),
                   (flags & CROWD) > 0, records, (flags & MARKED) > 0, what=what,
                   departures=[said for file in files for said in file.departures()])
+    if truth.image_ids != ids:
+        truth.notes.append(f"the files share image ids: results number the images of all of them from 1 to {len(ids)}")
     if report.count("corrupt_row"):
         truth.notes.append(f"{report.count('corrupt_row')} annotations are not well formed and are not judged")
     if left_out:

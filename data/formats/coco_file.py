@@ -106,7 +106,7 @@ class CocoFile:
                 flags |= LACKS_AREA * (area != area)
             if type(number) is not int:
                 number = self._own_id(number)
-            row = [*map(float, annotation["bbox"]), float(area), float(number)]
+            row = [*map(float, annotation.get("bbox") or self._box(annotation)), float(area), float(number)]
             usable = len(row) == 6 and isfinite(sum(row[:4]))
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             usable = False
@@ -117,6 +117,13 @@ class CocoFile:
         self.codes.extend((*codes, flags, self.seen))
         if self.outlines is not None:
             self.outlines.append(outline(annotation.get("segmentation")))
+
+    def _box(self, annotation: dict[str, Any]) -> list[float]:
+        """That of the outline of an annotation without one."""
+        points = outline(annotation["segmentation"])
+        low, high = points.min(0), points.max(0)
+        self.odd["no `bbox` (taken from the outline)"] += 1
+        return [*low.tolist(), *(high - low).tolist()]
 
     def _flag(self, value: Any) -> bool:
         if isinstance(value, str | None):
@@ -167,9 +174,9 @@ class CocoFile:
 
     def told(self) -> list[str]:
         """Sentences about what was read as it is meant and not as it is written, and about numbers given twice."""
-        said = [*(f"{count} annotations with {what}, read as what it means" for what, count in self.odd.items()),
-                *self._texts(), *self._ids()]
-        return [f"{self.entry.name}: {sentence}" for sentence in said]
+        said = [f"{count} annotations with {what}" for what, count in self.odd.items()] + self._texts()
+        return [f"{self.entry.name}: {sentence}" for sentence in [*(f"{s}, read as what it means" for s in said),
+                                                                  *self._ids()]]
 
     def departures(self) -> list[str]:
         """What pycocotools takes otherwise than it is meant, counted."""
@@ -181,7 +188,7 @@ class CocoFile:
         for word, own, named in (("image_id", self.ids, self.keys), ("category_id", list(self.categories), self.kinds)):
             other = [(key, own[k]) for key, k in zip(named, positions(own, named), strict=True)
                      if k >= 0 and key != own[k]]
-            said += [f"`{word}` {key!r} for the id {mine!r}" for key, mine in other[:1]]
+            said += [f"annotations with `{word}` {key!r} for the id {mine!r}" for key, mine in other[:1]]
         return said
 
     def _ids(self) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pycocotools.coco import COCO
 
 import val
 from data.index import Index, load_index
@@ -150,6 +151,32 @@ def test_results_carry_the_ids_of_the_file(tmp_path, ids):
     assert {r["image_id"] for r in evaluator.results()} == set(ids)
     assert {r["category_id"] for r in evaluator.results()} == {9, "4"}
     assert {r["image_id"] for r in evaluator.results(by_record=True)} == {r.image_id for r in index.records}
+    evaluator.save_json(tmp_path / "predictions.json")
+    COCO(tmp_path / "truth.json").loadRes(str(tmp_path / "predictions.json"))
+
+
+def test_files_that_share_ids_are_judged_together_under_other_ids(tmp_path):
+    write(tmp_path, images_of([1, 2]), [row(1, 1, BOXES[0]), row(2, 2, BOXES[1], 4)])
+    (tmp_path / "more.json").write_text(json.dumps({**own(tmp_path), "images": [{"id": 1, "file_name": "3.bmp"}]}))
+    makers.image(tmp_path / "images/3.bmp", SIDE, SIDE)
+    entries = [{"images": "images", "annotations": name} for name in ("truth.json", "more.json")]
+    index = load(makers.config(tmp_path, train=entries))
+    evaluator = judged(index)
+    assert [len(record) for record in index.records] == [1, 1, 1] and index.truth.image_ids == [1, 2, 3]
+    told = val.verdict(evaluator, evaluator.compute())
+    assert told[0] == "note: the files share image ids: results number the images of all of them from 1 to 3"
+    assert told[1:] == ["pycocotools gives the same twelve numbers on the annotations of truth.json and more.json"]
+    (tmp_path / "more.json").write_text(json.dumps({**own(tmp_path), "categories": [{"id": 9, "name": "dog"}]}))
+    with pytest.raises(UserError, match="category 9 is 'dog' here and 'cat' in truth.json"):
+        load(makers.config(tmp_path, train=entries))
+
+
+def test_a_box_that_is_missing_is_that_of_the_outline(tmp_path):
+    drawn = [[10, 10, 30, 10, 30, 50], [5, 20, 8, 20, 8, 22]]
+    rows = [{**row(k, 1, [0, 0, 1, 1], segmentation=drawn, area=400), "bbox": box} for k, box in ((1, None), (2, []))]
+    index = load(write(tmp_path, images_of([1]), [{k: v for k, v in rows[0].items() if k != "bbox"}, rows[1]]))
+    assert index.records[0].boxes.tolist() == [[5, 10, 30, 50]] and index.report.count("duplicate") == 1
+    assert "2 annotations with no `bbox` (taken from the outline)" in index.report.format()
 
 
 def test_ids_that_pycocotools_takes_otherwise_are_told(tmp_path):
@@ -258,6 +285,7 @@ def test_more_objects_than_a_hundred(tmp_path):
     assert beside.values["AP"] == pytest.approx(1) and beside.values["AR100"] == 1
     assert "image 4 has 400 objects of class cat" in (table := format_table(metrics, index.names))
     assert "AP@500" in table and "confirmed" in val.verdict(evaluator, metrics)[-1]
+    assert "image 4 has 400 objects and at most 300 are looked for" in val.verdict(evaluator, metrics, 300)[0]
 
 
 @pytest.mark.parametrize(("boxes", "said"), [
@@ -285,9 +313,10 @@ def test_windows_of_a_file_are_images_of_their_own(tmp_path):
         load(write(tmp_path, [{**images[0], "corner": [9, 0, 3]}], []))
 
 
-def test_coco_tiny_is_judged_by_its_own_file(shared):
+def test_coco_tiny_is_judged_by_its_own_file(shared):  # `shared` skips where it is absent
     evaluator = judged(load_index("coco-tiny", "val"))
     metrics = evaluator.compute()
-    file = shared / "data/coco-tiny/annotations/instances_val2017.json"
-    assert val.verdict(evaluator, metrics) == [f"the twelve numbers are confirmed by pycocotools on {file.resolve()}"]
+    told, = val.verdict(evaluator, metrics)
+    assert told.startswith("the twelve numbers are confirmed by pycocotools on ")
+    assert told.endswith("/coco-tiny/annotations/instances_val2017.json")
     assert not metrics.beside and metrics.n_labels == 804
