@@ -1,20 +1,22 @@
 """From a resolved config to layers: rows are bound to what layers declared; channels and strides are derived."""
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
+import torch
 from torch import nn
 
 from models import layers, necks
 from models.catalogue import NECKS
+from models.config_checks import MAX_CHANNELS, check_size, check_stride, is_whole
 from models.graph import IMAGE, Graph, Node, Series, relative_stride
 from models.heads import anchor, dfl
 from models.layers import extras, forks, rearrange
 from models.layers.conv import activation, default_activation
 from models.registry import LayerType, lookup
 from models.rows import Row, find_layer, parse_row, words_of
-from utils.errors import UserError, nearest
+from utils.errors import UserError, nearest, shown
 
 DECLARED = (layers, extras, forks, rearrange, necks, anchor, dfl)  # importing them fills the registry
 
@@ -40,17 +42,23 @@ def build_graph(config: dict[str, Any]) -> Graph:
     rows = _rows(config)
     scale = Scale(config["depth_multiple"], config["width_multiple"], config["max_channels"])
     words = words_of(config)
+    check_size(config["source"], layers=sum(scale.repeats(row.repeats) for row in rows))
     built: list[nn.Module] = []
     nodes: list[Node] = []
+    parameters = 0
     with default_activation(_activation(config)):
         for index, row in enumerate(rows):
             try:
                 sources = _link(row, index, nodes)
                 layer, kind = _build_row(row, sources, nodes, scale, words)
-            except (UserError, ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
-                raise UserError(f"{row}: {error}") from error
+                stride = _stride(sources[0], nodes) * relative_stride(layer)
+                check_stride(stride)
+            except Exception as error:  # a row is the user's, and so may be the layer (--debug shows the traceback)
+                said = str(error) if len(str(error)) <= 600 else str(error)[:600] + " ..."
+                raise UserError(f"{row}: {said or type(error).__name__}") from error
             built.append(layer)
-            stride = _stride(sources[0], nodes) * relative_stride(layer)
+            parameters += sum(p.numel() for p in layer.parameters())
+            check_size(str(row), parameters=parameters)
             nodes.append(Node(index, row.name, kind.name, sources, kind.many, layer.out_channels,
                               int(stride) if stride == int(stride) else stride))
     if not hasattr(built[-1], "decode"):
@@ -100,8 +108,9 @@ def _insert_neck(rows: list[Row], neck: dict[str, Any], lead: int) -> None:
     head, index = rows[-1], len(rows) - 1
     sources = [s if isinstance(s, str) or s >= 0 else s + index for s in head.sources]
     levels = options.pop("levels", None) or list(range(min(lead, len(sources))))
-    if len(set(levels)) < 2 or any(not isinstance(i, int) or not 0 <= i < len(sources) for i in levels):
-        raise UserError(f"neck {kind}: levels {levels} must be two or more of 0 to {len(sources) - 1}")
+    last = len(sources) - 1
+    if not isinstance(levels, list) or any(not is_whole(i, 0, last) for i in levels) or len(set(levels)) < 2:
+        raise UserError(f"neck {kind}: levels {shown(levels)} must be two or more of 0 to {last}")
     row = Row(f"neck {kind}", [sources[i] for i in levels], 1, NECKS.get(kind, kind), [], options=options)
     try:
         lookup(row.module)
@@ -144,8 +153,9 @@ def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Sca
     for width in kind.width:
         written = bound.arguments.get(width)
         if written is not None:
-            if isinstance(written, bool) or not isinstance(written, int) or written < 1:
-                raise UserError(f"{width} must be a whole number of channels from 1, not {written!r}")
+            if not is_whole(written, 1, MAX_CHANNELS):
+                raise UserError(f"{width} must be a whole number of channels from 1 to {MAX_CHANNELS:,}, not "
+                                f"{shown(written)}")
             bound.arguments[width] = scale.channels(written)
     keywords = dict(bound.kwargs)
     if kind.wants("strides"):
@@ -155,14 +165,27 @@ def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Sca
     copies = scale.repeats(row.repeats)
     if kind.repeats:
         keywords[kind.repeats], copies = copies, 1
-    if kind.many:
-        return _declared(kind.cls(channels, *bound.args, **keywords)), kind
-    if len(channels) != 1:
+    if not kind.many and len(channels) != 1:
         raise UserError(f"reads one map, but {len(channels)} are given")
-    made: list[nn.Module] = []
-    for _ in range(copies):
-        made.append(_declared(kind.cls(made[-1].out_channels if made else channels[0], *bound.args, **keywords)))
+
+    def make(read: list[int] | int) -> nn.Module:
+        return _declared(kind.cls(read, *bound.args, **keywords))
+
+    first = channels if kind.many else channels[0]
+    if _may_be_huge(sum(channels), [*bound.args, *keywords.values(), copies]):
+        with torch.device("meta"):  # counts without allocating
+            check_size(str(row), parameters=copies * sum(p.numel() for p in make(first).parameters()))
+    made = [make(first)]
+    if kind.many:
+        return made[0], kind
+    made.extend(make(made[-1].out_channels) for _ in range(copies - 1))
     return made[0] if len(made) == 1 else Series(made), kind
+
+
+def _may_be_huge(channels: int, values: list[Any]) -> bool:
+    """Whether a layer that reads so many channels with these arguments might not fit into memory; a bound, since a
+    kernel enters squared and a width times the channels read."""
+    return channels * prod(v * v for v in values if isinstance(v, int | float) and v > 1) > 1e13
 
 
 def _declared(layer: nn.Module) -> nn.Module:

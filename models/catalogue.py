@@ -15,9 +15,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_CLASSES, MAX_TEXT, checked_config, is_number, is_whole
 from models.rows import find_layer, parse_row, words_of
 from utils.config import CFG_ROOT, read_yaml
-from utils.errors import UserError, nearest
+from utils.errors import UserError, nearest, shown
 
 NECKS = {"assn": "ASSN", "ssfpn": "SSFPN"}  # name on the command line -> layer
 NO_NECK = "pan"  # what every base has already
@@ -43,13 +44,12 @@ def resolve(model: str | Path | dict[str, Any], num_classes: int | None = None, 
     model: a name such as `yolov8n-assn`, a path, or a dict of the same content. Arguments that are given win over the
     file. Raises `UserError` for an unknown name, key or neck, and where names and class count disagree.
     """
-    config = copy.deepcopy(model) if isinstance(model, dict) else _load(str(model))
-    config.setdefault("source", "model dict")
+    try:
+        config = copy.deepcopy(model) if isinstance(model, dict) else _load(str(model))
+    except RecursionError:
+        raise UserError("model dict: its values are nested too deeply") from None
+    config["source"] = where = _text(config.get("source")) or "model dict"
     config = _replaced(_with_base(config, Path()))
-    where = config["source"]
-    for part in ("backbone", "head"):
-        if not isinstance(config.get(part, []), list):
-            raise UserError(f"{where}: `{part}` must be a list of rows [from, repeats, module, args]")
     if not config.get("head"):
         raise UserError(f"{where}: no `head` rows and no `base`, so there is no model to build")
     _resolve_scale(config)
@@ -60,50 +60,61 @@ def resolve(model: str | Path | dict[str, Any], num_classes: int | None = None, 
     return config
 
 
-def _load(name: str, folder: Path = CFG_ROOT / "models") -> dict[str, Any]:
-    """The content of a model file by path or name; a neck suffix and a scale letter are taken off where needed."""
+def _load(name: str, folder: Path = CFG_ROOT / "models", chain: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The content of a model file by path or name; a neck suffix and a scale letter are taken off where needed.
+
+    chain: the files whose `base:` led here.
+    """
+    if len(name) > MAX_TEXT or "\0" in name:
+        raise UserError(f"{shown(name)}: no such model")
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if path.is_file():
-            return {"name": path.stem, **_read(path)}
+            return {"name": path.stem, **_read(path, chain)}
         if path.parent != Path():
             folder = path.parent
         name = path.stem
     for candidate in sorted(folder.glob("*.yaml")):
         if name == candidate.stem:
-            return {"name": name, **_read(candidate)}
+            return {"name": name, **_read(candidate, chain)}
         scale = _scale_letter(name, candidate.stem)
         if scale:
-            content = _read(candidate)
+            content = _read(candidate, chain)
             if scale in content.get("scales", {}):
                 return {**content, "name": name, "scale": scale}
     for neck in (*NECKS, NO_NECK):
         if name.endswith(f"-{neck}"):
-            return {**_load(name.removesuffix(f"-{neck}"), folder), "name": name, "neck": neck}
+            return {**_load(name.removesuffix(f"-{neck}"), folder, chain), "name": name, "neck": neck}
     known = known_models()
     hint = nearest(name, [*known, *(f"{k}-{n}" for k in known for n in NECKS)])
-    raise UserError(f"{name}: no such model; {hint or 'known: ' + ', '.join(known)}")
+    hint = hint or "python -m models lists those that there are"
+    raise UserError(f"{_text(name) or shown(name)}: no such model; {hint}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, chain: tuple[str, ...] = ()) -> dict[str, Any]:
     content = read_yaml(path)
     here = path.resolve()
     project = CFG_ROOT.parent
     content["source"] = str(here.relative_to(project)) if here.is_relative_to(project) else str(path)
-    return _replaced(_with_base(content, path.parent))
+    return _replaced(_with_base(content, path.parent, chain))
 
 
-def _with_base(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_base(config: dict[str, Any], folder: Path, chain: tuple[str, ...] = ()) -> dict[str, Any]:
     """A file that names a base: the base's content with this file's keys in place of its own."""
+    config = checked_config(config, config["source"])
     wrong = sorted(set(map(str, config)) - _KNOWN_KEYS)
     if wrong and "base" in config:  # other people's whole files may hold keys of their own
         hint = nearest(wrong[0], sorted(_KNOWN_KEYS))
-        raise UserError(f"{config['source']}: unknown key {wrong[0]!r}{'; ' + hint if hint else ''}")
+        raise UserError(f"{config['source']}: unknown key {shown(wrong[0])}{'; ' + hint if hint else ''}")
     if "base" not in config:
         return config
-    base = str(config.pop("base"))
+    base = config.pop("base")
+    chain = (*chain, config["source"])
+    if len(chain) > MAX_BASES:
+        raise UserError(f"{chain[0]}: `base:` goes in a circle, or through more than {MAX_BASES} files: "
+                        f"{' -> '.join(chain[:4])} ...")
     near = folder / base
-    content = _load(str(near) if near.suffix in {".yaml", ".yml"} and near.is_file() else base)
+    content = _load(str(near) if near.suffix in {".yaml", ".yml"} and near.is_file() else base, chain=chain)
     rows = "backbone" in config or "head" in config
     words = {**content.get("words", {}), **config.get("words", {})}
     return {**content, **config, "words": words, "source": config["source"] if rows else content["source"]}
@@ -114,20 +125,24 @@ def _replaced(config: dict[str, Any]) -> dict[str, Any]:
 
     Raises `UserError` for a name that no row has and for a replacement that is no such list.
     """
-    changes = config.pop("replace", None) or {}
-    if not isinstance(changes, dict):
-        raise UserError(f"{config['source']}: `replace` must map names of rows to [module, args]")
+    changes = config.pop("replace", {})
     rows = {row[4]: row for part in ("backbone", "head") for row in config.get(part, [])
             if isinstance(row, list) and len(row) > 4 and isinstance(row[4], str)}
     for name, change in changes.items():
         if name not in rows:
             hint = nearest(str(name), list(rows))
-            raise UserError(f"{config['source']}: no row is named {name!r} to replace{'; ' + hint if hint else ''}")
+            raise UserError(f"{config['source']}: no row is named {shown(name)} to replace"
+                            f"{'; ' + hint if hint else ''}")
         if not isinstance(change, list) or not 2 <= len(change) <= 3:
-            raise UserError(f"{config['source']}: replace {name}: expected [module, args], found {change!r}")
+            raise UserError(f"{config['source']}: replace {name}: expected [module, args], found {shown(change)}")
         module, args, *options = change
         rows[name][2:] = [module, args, name, *options]
     return config
+
+
+def _text(value: Any) -> str:
+    """`value` where it is a text short enough to be shown as it is, else ''."""
+    return value if isinstance(value, str) and len(value) <= 4 * MAX_TEXT and value.isprintable() else ""
 
 
 def _member(stem: str, scale: str) -> str:
@@ -150,11 +165,13 @@ def _resolve_scale(config: dict[str, Any]) -> None:
     if scales:
         scale = scale or next(iter(scales))
         if scale not in scales:
-            raise UserError(f"{config['source']}: scale {scale!r} is not one of {', '.join(map(str, scales))}")
+            raise UserError(f"{config['source']}: scale {scale!r} is not one of {shown(list(scales))}")
         numbers = scales[scale]
-        if not isinstance(numbers, list) or len(numbers) not in (2, 3):
+        if not (isinstance(numbers, list) and len(numbers) in (2, 3)
+                and all(is_number(n, 1e-3, 100) for n in numbers[:2])
+                and all(is_whole(n, 1, MAX_CHANNELS) for n in numbers[2:])):
             raise UserError(f"{config['source']}: scale {scale!r} must be [depth, width] or [depth, width, "
-                            "max_channels]")
+                            f"max_channels], not {shown(numbers)}")
         config["depth_multiple"], config["width_multiple"] = numbers[:2]
         config["max_channels"] = numbers[2] if len(numbers) == 3 else None
     for key, default in (("depth_multiple", 1.0), ("width_multiple", 1.0), ("max_channels", None)):
@@ -180,11 +197,14 @@ def _resolve_classes(config: dict[str, Any], num_classes: int | None, names: Any
     inherited = config.get("names") if num_classes in (None, config.get("nc")) else None
     names = inherited if names is None else names
     if isinstance(names, dict):
+        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+            raise UserError(f"{config['source']}: the keys of `names` must be 0 to {len(names) - 1}, not "
+                            f"{shown(list(names))}")
         names = [names[key] for key in sorted(names, key=int)]
     if num_classes is None:
         num_classes = len(names) if names is not None else config.get("nc", 80)
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise UserError(f"{config['source']}: {num_classes!r} classes; at least 1 is needed")
+    if not is_whole(num_classes, 1, MAX_CLASSES):
+        raise UserError(f"{config['source']}: {shown(num_classes)} classes; 1 to {MAX_CLASSES:,} are possible")
     if names is not None and len(names) != num_classes:
         raise UserError(f"{config['source']}: {len(names)} class names for {num_classes} classes")
     config["nc"] = num_classes

@@ -112,7 +112,38 @@ def build_model(model: str | Path | dict[str, Any], num_classes: int | None = No
     `type` and the neck's options. head_options: arguments of the head by name, such as box_loss, assign, gains; None
     means the head's default. Raises `UserError` naming the file, row or option that is wrong.
     """
-    return Detector(resolve(model, num_classes, names, neck, head_options))
+    detector = Detector(resolve(model, num_classes, names, neck, head_options))
+    if isinstance(model, dict) or Path(model).suffix in {".yaml", ".yml"}:  # ours, by name, are tested
+        check_forward(detector)
+    return detector
+
+
+def check_forward(detector: Detector) -> None:
+    """Run a model once on a small blank image, so that rows which do not fit together are told before any work begins.
+
+    Raises `UserError` naming the row; what the rows declared was checked when they were built.
+    """
+    graph, training, reached = detector.model, detector.training, [0]
+    step = int(max(node.stride for node in graph.nodes))
+    handles = [layer.register_forward_pre_hook(lambda *_, i=i: reached.append(i)) for i, layer in enumerate(graph)]
+    device = next(detector.parameters()).device
+    error: Exception | None = None
+    try:
+        detector.eval()
+        for side in (2 * step, 8 * step):  # a layer without padding may need more than the least
+            try:
+                with torch.no_grad():
+                    detector.decode(detector(torch.zeros(1, 3, side, side, device=device)))
+                return
+            except Exception as failure:
+                error = error or failure
+    finally:
+        for handle in handles:
+            handle.remove()
+        detector.train(training)
+    row = graph.nodes[reached[-1]]
+    raise UserError(f"{detector.config['source']} row {row.index} ({row.module}): fails on an image of "
+                    f"{2 * step} x {2 * step} pixels: {str(error)[:400] or type(error).__name__}") from error
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu", *,

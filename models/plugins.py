@@ -49,7 +49,8 @@ def load_plugin(path: str | Path) -> list[str]:
                         "models.registry")
     for layer in layers:
         if layer in taken:
-            raise UserError(f"--plugin {path}: the name {layer!r} is taken; register the class under another")
+            raise UserError(f"--plugin {path}: the name {layer!r} is taken; register the class under another "
+                            f"and let the model file say `words: {{{layer}: MyName}}`, so that its rows need no change")
         wrong = next((k.cls for k in lookup(layer) if not issubclass(k.cls, nn.Module)), None)
         if wrong is not None:
             raise UserError(f"--plugin {path}: {wrong.__name__}, registered as {layer!r}, must be an nn.Module")

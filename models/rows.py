@@ -4,11 +4,13 @@ A row is `[from, repeats, module, args]`, a name as fifth entry where wanted, or
 module, args, options (arguments by name), name. `from` is -1 for the row before, an index, a name, or a list of them.
 """
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.config_checks import is_text, is_whole
 from models.registry import LayerType, lookup
-from utils.errors import UserError, nearest
+from utils.errors import UserError, nearest, shown
 
 _KEYS = ("from", "repeats", "module", "args", "name", "options")
 
@@ -26,7 +28,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.where} ({self.module})"
+        return f"{self.where} ({self.module if self.module.isprintable() else shown(self.module)})"
 
 
 def parse_row(entry: Any, where: str) -> Row:
@@ -34,21 +36,26 @@ def parse_row(entry: Any, where: str) -> Row:
     if isinstance(entry, dict):
         wrong = [str(k) for k in entry if k not in _KEYS]
         if wrong or "module" not in entry:
-            problem = f"unknown key {wrong[0]!r}; {nearest(wrong[0], list(_KEYS))}" if wrong else "no `module`"
+            problem = f"unknown key {shown(wrong[0])}; {nearest(wrong[0], list(_KEYS))}" if wrong else "no `module`"
             raise UserError(f"{where}: {problem}".rstrip("; "))
         entry = [entry.get("from", -1), entry.get("repeats", 1), entry["module"], entry.get("args", []),
                  entry.get("name"), entry.get("options", {})]
     if not isinstance(entry, list) or not 4 <= len(entry) <= 6:
-        raise UserError(f"{where}: expected [from, repeats, module, args], found {entry!r}")
+        raise UserError(f"{where}: expected [from, repeats, module, args], found {shown(entry)}")
     source, repeats, module, args, *rest = entry
     name, options = (*rest, None, None)[:2]
-    row = Row(where, source if isinstance(source, list) else [source], repeats, str(module), args, name, options or {})
+    if not is_text(module):
+        raise UserError(f"{where}: the module must be a name such as Conv, not {shown(module)}")
+    if name is not None and not is_text(name):
+        raise UserError(f"{where} ({module}): the row's name must be a text, not {shown(name)}")
+    row = Row(where, source if isinstance(source, list) else [source], repeats, module, args, name, options or {})
     if not row.sources or any(isinstance(s, bool) or not isinstance(s, int | str) for s in row.sources):
-        raise UserError(f"{row}: `from` must be a row's number or name, or a list of them, not {source!r}")
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise UserError(f"{row}: repeats must be a whole number from 1, not {repeats!r}")
+        raise UserError(f"{row}: `from` must be a row's number or name, or a list of them, not {shown(source)}")
+    if not is_whole(repeats, 1, sys.maxsize):
+        raise UserError(f"{row}: repeats must be a whole number from 1, not {shown(repeats)}")
     if not isinstance(args, list) or not isinstance(row.options, dict):
-        raise UserError(f"{row}: arguments must be a list and options a mapping, not {args!r} and {row.options!r}")
+        raise UserError(f"{row}: arguments must be a list and options a mapping, not {shown(args)} and "
+                        f"{shown(row.options)}")
     return row
 
 
@@ -61,10 +68,15 @@ def find_layer(row: Row, words: dict[str, Any]) -> tuple[LayerType, list[Any], d
     """
     args = [_value(a, words) for a in row.args]
     options = {str(k): _value(v, words) for k, v in row.options.items()}
-    kinds = lookup(str(words.get(row.module, row.module)))
-    kind = next((k for k in kinds if k.accepts(args, options)), None)
+    module = words.get(row.module, row.module)
+    if not is_text(module):
+        raise UserError(f"`words` says that {row.module} is {shown(module)}, which is no name of a module")
+    kinds = lookup(module)
+    fitting = [k for k in kinds if k.accepts(args, options)]
+    # where a name stands for a layer of one map and for one of several, the row's sources say which is meant
+    kind = next((k for k in fitting if k.many == (len(row.sources) > 1)), next(iter(fitting), None))
     if kind is None:
-        given = ", ".join([repr(a) for a in args] + [f"{k}={v!r}" for k, v in options.items()])
+        given = ", ".join([shown(a, 60) for a in args[:8]] + [f"{k[:40]}={shown(v, 60)}" for k, v in options.items()])
         raise UserError(f"arguments ({given}) do not fit {' or '.join(f'{k.name}{k.signature}' for k in kinds)}")
     return kind, args, options
 

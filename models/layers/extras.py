@@ -317,3 +317,27 @@ class RobustConv2(_Scaled):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scaled(self.conv_deconv(self.conv_strided(x)))
+
+
+@register("CBAM")
+class ConvBlockAttention(nn.Module):
+    """CBAM on one map (Woo et al. 2018, Eq. 1 to 3): x times a channel gate, then times a spatial gate.
+
+    `channels` is written by model files of others; the map itself says the width. `kernel_size` of the spatial gate is
+    odd; the channel gate's hidden width is 1/16.
+    """
+
+    def __init__(self, c1: int, channels: int | None = None, kernel_size: int = 7) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size {kernel_size} is not odd")
+        hidden = max(c1 // 16, 1)
+        self.channel = nn.Sequential(nn.Conv2d(c1, hidden, 1, bias=False), nn.ReLU(inplace=True),
+                                     nn.Conv2d(hidden, c1, 1, bias=False))
+        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.out_channels = c1
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, most = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+        x = x * (self.channel(mean) + self.channel(most)).sigmoid()  # (B, c1, h, w)
+        return x * self.spatial(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)).sigmoid()

@@ -49,7 +49,7 @@ def test_widths_and_repeats_scale():
 @pytest.mark.parametrize("row, entry, message", [
     (2, [-1, 1, "Cnv", [16]], r"model dict row 2 \(Cnv\): unknown module; did you mean 'Conv'"),
     (2, [-1, 1, "Conv", [16, 3, 1, None, 1, 1, True, 9, 9]], r"\(Conv\): arguments \(16, .*\) do not fit Conv\(c2"),
-    (2, [-1, 1, "C3", ["wide"]], r"row 2 \(C3\): c2 must be a whole number of channels from 1, not 'wide'"),
+    (2, [-1, 1, "C3", ["wide"]], r"row 2 \(C3\): c2 must be a whole number of channels from 1 to 65,536, not 'wide'"),
     (2, [-1, 1, "Conv", [16, 3, 1, None, 1, "nn.Silu("]], r"row 2 \(Conv\): activation 'nn.Silu\(' is not one of"),
     (2, [-1, 1, "Conv", [16, 3, 1, None, 1, "__import__('os').getcwd()"]], r"row 2 \(Conv\): activation"),
     (2, [-1, 0, "Conv", [16]], r"row 2 \(Conv\): repeats must be a whole number from 1, not 0"),
@@ -128,7 +128,7 @@ def test_words_and_replaced_rows(tmp_path):
     for text, message in (
             ("replace: {find: [Conv, [8]]}", "base.yaml: no row is named 'find' to replace; did you mean 'fine'"),
             ("replace: {fine: Conv}", "replace fine: expected .module, args., found 'Conv'"),
-            ("replace: [fine]", "`replace` must map names of rows"),
+            ("replace: [fine]", "`replace` must be `key: value` lines"),
             ("words: {block: C33}", r"row 2 \(block\): unknown module; did you mean 'C3'")):
         path.write_text(f"base: base.yaml\n{text}\n")
         with pytest.raises(UserError, match=message):

@@ -1,0 +1,89 @@
+"""What a model config may hold: the type of every key and the limits that keep building it bounded in time and memory.
+
+A config comes from a YAML file, a checkpoint or a dict, none of which is trusted.
+"""
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+from utils.errors import UserError, shown
+
+MAX_CLASSES = 100_000  # the largest published vocabularies (V3Det, ImageNet-21k) hold 13,000 to 22,000
+MAX_ROWS = 2_000
+MAX_LAYERS = 2_000  # rows times their repeats
+MAX_PARAMETERS = 4_000_000_000  # 16 GB in float32
+MAX_CHANNELS = 65_536
+MAX_STRIDE = 1_024  # input pixels to a cell; the published models end at 128
+MIN_STRIDE = 0.25
+MAX_BASES = 8  # files in a chain of `base:`
+MAX_TEXT = 200  # characters of a name or key
+
+
+def is_whole(value: Any, low: int, high: int) -> bool:
+    """Whether `value` is an int (no bool) within [low, high]."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_number(value: Any, low: float, high: float) -> bool:
+    """Whether `value` is a finite int or float (no bool) within [low, high]."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and low <= value <= high
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT
+
+
+def is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and all(is_text(key) or is_whole(key, 0, MAX_CLASSES) for key in value)
+
+
+def is_rows(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MAX_ROWS
+
+
+_NUMBER = (lambda v: is_number(v, 1e-3, 100), "a number from 0.001 to 100")
+_TEXT = (is_text, f"a text of at most {MAX_TEXT} characters")
+_MAPPING = (is_mapping, "`key: value` lines")
+_ROWS = (is_rows, f"a list of at most {MAX_ROWS} rows [from, repeats, module, args]")
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "nc": (lambda v: is_whole(v, 1, MAX_CLASSES), f"the number of classes, 1 to {MAX_CLASSES:,}"),
+    "names": (lambda v: isinstance(v, list) and len(v) <= MAX_CLASSES or is_mapping(v),
+              "a list such as [person, car] or {0: person, 1: car}"),
+    "anchors": (lambda v: isinstance(v, list) and len(v) <= 16 or is_whole(v, 1, 100),
+                "a list of anchors for each level, or how many of them a level has"),
+    "depth_multiple": _NUMBER, "width_multiple": _NUMBER,
+    "max_channels": (lambda v: is_whole(v, 1, MAX_CHANNELS), f"a whole number of channels, 1 to {MAX_CHANNELS:,}"),
+    "scales": _MAPPING, "scale": _TEXT, "activation": _TEXT, "base": _TEXT, "recipe": _TEXT,
+    "backbone": _ROWS, "head": _ROWS,
+    "words": _MAPPING, "replace": _MAPPING, "options": _MAPPING,
+    "neck": (lambda v: is_text(v) or is_mapping(v), "a name such as assn, or a mapping with `type`"),
+    "necks": (lambda v: is_mapping(v) and all(is_mapping(o) for o in v.values()),
+              "the options of each neck, such as assn: {levels: [0, 1, 2]}"),
+}
+
+
+def checked_config(config: dict[str, Any], source: str) -> dict[str, Any]:
+    """`config` without the keys whose value is empty (null), every known key of the right type.
+
+    Raises `UserError` naming `source`, the key and what it should be.
+    """
+    config = {key: value for key, value in config.items() if value is not None}
+    for key, (fits, expected) in _RULES.items():
+        if key in config and not fits(config[key]):
+            raise UserError(f"{source}: `{key}` must be {expected}, not {shown(config[key])}")
+    return config
+
+
+def check_size(where: str, *, layers: int = 0, parameters: int = 0) -> None:
+    """Raises `UserError` where a model has grown beyond what is built."""
+    if layers > MAX_LAYERS:
+        raise UserError(f"{where}: the model has more than {MAX_LAYERS:,} layers with its repeats; lower `repeats`")
+    if parameters > MAX_PARAMETERS:
+        raise UserError(f"{where}: the model has more than {MAX_PARAMETERS:,} parameters; lower its widths")
+
+
+def check_stride(stride: float) -> None:
+    """Raises `UserError` for a map far larger than the image or far smaller than any object."""
+    if not MIN_STRIDE <= stride <= MAX_STRIDE:
+        raise UserError(f"its stride is {stride:g} pixels of the image; {MIN_STRIDE} to {MAX_STRIDE} is possible")
