@@ -1,5 +1,6 @@
 """What was measured, as a JSON file that grows piece by piece, with all that is needed to make it again."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -20,6 +21,7 @@ from utils.device import describe
 from utils.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
+NOTED = PROJECT / ".carry" / "revision"
 Piece = dict[str, Any]
 
 
@@ -80,12 +82,15 @@ def stamp(device: torch.device) -> dict[str, Any]:
 
 @cache
 def revision() -> str:
-    """The commit, with `-dirty` where files were changed; `unknown` outside a checkout and where git is not there."""
-    try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=PROJECT, capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+    """The commit, with `-dirty` where files were changed; where only a copy of the files is, what was noted when it was
+    made (`benchmarks.gpu.pack`), else `unknown`."""
+    found = ""
+    with contextlib.suppress(OSError):  # no git
+        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=PROJECT, capture_output=True,
+                               text=True).stdout.strip()
+    if not found and NOTED.is_file():
+        found = NOTED.read_text(encoding="utf-8").strip()
+    return found or "unknown"
 
 
 def last_line(text: str) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import record as records
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import page, schedule, steps, trainings, worker
+from benchmarks.gpu import pack, page, schedule, steps, trainings, worker
 from benchmarks.gpu.plan import SECTIONS, Task, choose, make_plan
 from benchmarks.record import Section
 from utils.checkpoint import save_checkpoint
@@ -308,3 +308,22 @@ def test_where_a_step_waits_is_told(monkeypatch):
     assert "tests/benchmarks/test_gpu.py:" in note and "synchronizing" in note
     assert modes == ["error", "default", "warn", "default"]
     assert steps.waits(lambda: None) == ""
+
+
+def test_what_is_packed_for_a_machine_is_a_part_as_it_was(tmp_path):
+    source = tmp_path / "deeppcb"
+    (source / "annotations").mkdir(parents=True)
+    (source / "deeppcb.yaml").write_text("test: {images: test, annotations: annotations/test.json}\n")
+    (source / "test").mkdir()
+    images = [{"id": 7 + i, "file_name": f"{i}.jpg"} for i in range(7)]
+    for image in images:
+        (source / "test" / image["file_name"]).write_bytes(bytes([image["id"]]))
+    labels = [{"id": k, "image_id": 7 + k % 7} for k in range(14)]
+    content = {"images": images, "annotations": labels, "categories": [1]}
+    (source / "annotations/test.json").write_text(json.dumps(content))
+    assert pack.pack_data(source, tmp_path / "packed", {"test": 5}) == {"test": 2}
+    packed = json.loads((tmp_path / "packed/annotations/test.json").read_text())
+    assert [i["id"] for i in packed["images"]] == [7, 12] and packed["categories"] == [1]
+    assert [a["id"] for a in packed["annotations"]] == [0, 5, 7, 12]
+    assert {p.name: p.read_bytes() for p in (tmp_path / "packed/test").iterdir()} == {"0.jpg": b"\7", "5.jpg": b"\x0c"}
+    assert (tmp_path / "packed/deeppcb.yaml").is_file()
