@@ -34,7 +34,7 @@ from utils.autobatch import is_out_of_memory
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import describe, memory_gb, seed_everything
 from utils.distributed import Group, join, launched
-from utils.errors import UserError, run_script
+from utils.errors import LostWorker, UserError, lost_worker, run_script
 from utils.loggers import Logger, make_loggers
 from utils.multiscale import to_device
 from utils.nonfinite import BufferGuard, check_finite, meet_bad_batch, read_losses
@@ -176,7 +176,11 @@ def keep_going(job: Job, run: Training) -> None:
         if (job.folder / "weights" / "last.pt").is_file():
             print(f"\nstopped at once; {resume}")
         raise
-    except RuntimeError as error:
+    except (RuntimeError, LostWorker) as error:
+        lost = lost_worker(error)
+        if lost:
+            way = resume if (job.folder / "weights" / "last.pt").is_file() else "then start it again"
+            raise UserError(f"{lost}; {way}") from None
         if not is_out_of_memory(error):
             raise
         parts = "" if run.group.alone else " (batches are computed in parts by a process alone, not by several)"

@@ -26,7 +26,7 @@ from data.order import AspectOrder, EpochOrder
 from data.pool import pool_for
 from data.records import Record
 from data.ring import NOWHERE, BatchRing
-from utils.errors import UserError
+from utils.errors import UserError, lost_worker
 from utils.memory import free_memory, processes_here
 from utils.structures import Batch, Letterbox, PackedTargets
 
@@ -34,6 +34,7 @@ PREFETCH = 2  # batches that each worker prepares ahead
 SPARE = 3  # places for batches beside those: with the training, with the page-locking thread, being looked at
 RING_SHARE = 0.125  # of the free memory
 STOPS = (signal.SIGINT, signal.SIGTERM)
+SEMAPHORES = 4  # of a queue: locks of both ends and its count, and one of an event
 
 
 class HasRecords(Protocol):
@@ -159,10 +160,7 @@ class Loader:
         try:
             yield from started(self._loader)
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            raise UserError(f"a loader worker has ended ({str(error).splitlines()[0].rstrip('. ')}); where memory was "
-                            "short, lower --workers or --batch-size, or leave --cache ram off") from None
+            raise lost_worker(error) or error from None
 
     def batch(self, number: int) -> Batch:
         """Batch `number` of the epoch that was set, once more, drawn by this process."""
@@ -319,7 +317,9 @@ def in_workers(owner: object, maker: Dataset, requests: Sampler, workers: int, s
 
 def started(loader: DataLoader) -> Iterator:
     """`iter(loader)`, with signals held back meanwhile: none may reach a worker before it has learned to ignore them.
-    What comes for this process is delivered afterwards."""
+    What comes for this process is delivered afterwards. Raises `UserError` where the system has no room for workers."""
+    if loader.num_workers and getattr(loader, "_iterator", None) is None:
+        _check_semaphores(loader.num_workers)
     if not hasattr(signal, "pthread_sigmask"):
         return iter(loader)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
@@ -327,6 +327,18 @@ def started(loader: DataLoader) -> Iterator:
         return iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _check_semaphores(workers: int) -> None:
+    """Whether the queues of so many workers can be made: DataLoader that fails midway leaves workers behind, which
+    nobody ends. Each semaphore is a page of /dev/shm."""
+    try:
+        for_each = [multiprocessing.Lock() for _ in range(SEMAPHORES * (workers + 2))]
+    except OSError as error:
+        raise UserError(f"--workers {workers}: the system has no room for the queues of so many processes "
+                        f"({error.strerror or error}), in a container because of a small /dev/shm; use --workers 0, or "
+                        "start the container with --shm-size 1g") from None
+    del for_each  # they go with it
 
 
 def _end_workers_with(owner: object, loader: DataLoader) -> None:
@@ -340,9 +352,12 @@ def _end_workers_with(owner: object, loader: DataLoader) -> None:
 
 
 def _end_workers(loader: "weakref.ref[DataLoader]") -> None:
-    end = getattr(getattr(loader(), "_iterator", None), "_shutdown_workers", None)
+    iterator = getattr(loader(), "_iterator", None)
+    end = getattr(iterator, "_shutdown_workers", None)
     if end is not None:
         end()
+        for worker in getattr(iterator, "_workers", ()):
+            worker.kill()  # one that waits for something that a killed one held would wait for ever
 
 
 def start_worker(_: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from data.shapes_draw import HUES, NAMES, Patch, add_grain, background, draw_patch, object_colour, paste
 from utils.errors import UserError, nearest
+from utils.files import prefix, sweep
 
 VERSION = 1  # raised when the same options draw other scenes
 SPLITS = ("train", "val", "test")
@@ -81,7 +82,8 @@ def generate(root: str | Path, split: str, count: int, size: int | tuple[int, in
     if _stamp(folder) == stamp:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=folder.parent))
+    sweep(folder.parent)
+    made = Path(tempfile.mkdtemp(prefix=prefix(split), dir=folder.parent))
     try:
         _write(made, split, count, size, seed, scene)
         (made / "shapes.json").write_text(json.dumps(stamp), encoding="utf-8")

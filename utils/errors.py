@@ -1,9 +1,13 @@
 """Errors that a user can act on: one sentence that names the thing and the cure."""
 
 import argparse
+import contextlib
+import os
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
 
 LONGEST = 200  # characters of a user's value in a message
 
@@ -12,19 +16,89 @@ class UserError(Exception):
     """A mistake in what the user gave us; its text names the file, row or flag and the cure."""
 
 
+class LostWorker(UserError):
+    """A process that loads images has ended before its time."""
+
+
+def lost_worker(error: BaseException) -> UserError | None:
+    """What to tell where a loader worker was killed, as a system does that runs out of memory; None for another error.
+
+    torch raises its error wherever the main process happens to be.
+    """
+    if isinstance(error, LostWorker):
+        return error
+    text = str(error)
+    if not isinstance(error, RuntimeError) or not text.startswith("DataLoader worker"):
+        return None
+    return LostWorker(f"a loader worker has ended ({text.splitlines()[0].rstrip('. ')}); where memory was short, lower "
+                      "--workers or --batch-size, or leave --cache ram off")
+
+
+class SafeStream:
+    """A text stream that outlives its reader: what nobody can receive any more is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self.broken = stream, False
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            self.broken = True
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.broken = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def safe_stderr() -> Iterator[None]:
+    """Within the block no error and no progress bar fails because stderr is closed or its reader has gone."""
+    before = sys.stderr
+    if before is None:  # closed from the start: nothing that is opened later may take its number
+        try:
+            os.fstat(2)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  as long as the process
+    else:
+        sys.stderr = SafeStream(before)
+    try:
+        yield
+    finally:
+        if isinstance(sys.stderr, SafeStream) and not sys.stderr.broken:  # else Python fails at its end to flush it
+            sys.stderr = before
+
+
 def run_script(main: Callable[[argparse.Namespace], object], parser: argparse.ArgumentParser) -> None:
     """Run a script's `main`: a `UserError` becomes one line on stderr and exit code 1; `--debug` shows the traceback.
 
     Exit codes: 0 done, 1 user error, 2 wrong flag (argparse), 130 interrupted.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args()
+    with safe_stderr():
+        _run(main, parser.parse_args())
+
+
+def _run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     try:
         main(args)
     except UserError as error:
         if args.debug:
             raise
         print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:
+        lost = lost_worker(error)
+        if lost is None or args.debug:
+            raise
+        print(f"error: {lost}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone: there is nobody left to tell
         sys.stdout = None

@@ -2,14 +2,22 @@
 
 import contextlib
 import errno
+import functools
 import io
 import os
+import re
+import shutil
+import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from utils.errors import UserError
+
+TEMPORARY = re.compile(r"\..*\.(\w+)-(\d+)\.\w+(?:\.\w+)?")  # what `prefix` begins
+DAY = 86400.0  # seconds
 
 
 @contextlib.contextmanager
@@ -17,12 +25,13 @@ def replacing(path: Path | str, keep: Path | str | None = None) -> Iterator[Path
     """A temporary file beside `path` to write to, which takes its place, synced to the disk, once the block has ended.
 
     An error within the block removes it and leaves `path` as it was, so whatever happens `path` holds either what it
-    held or the whole new content. keep: where the old content goes instead of away. Makes the folder; what the system
-    refuses is its `OSError`.
+    held or the whole new content. What a killed process left is removed by the next that writes to the folder. keep:
+    where the old content goes instead of away. Makes the folder; what the system refuses is its `OSError`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    sweep(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix(path.stem), suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -37,11 +46,43 @@ def replacing(path: Path | str, keep: Path | str | None = None) -> Iterator[Path
         temporary.unlink(missing_ok=True)
 
 
+def prefix(stem: str) -> str:
+    """How the name of a temporary file or folder begins: it says which process of which machine is writing."""
+    return f".{stem[:40]}.{_host()}-{os.getpid()}."
+
+
+def _host() -> str:
+    return re.sub(r"\W", "_", socket.gethostname())[:40] or "host"
+
+
+@functools.cache
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder, named by `prefix`; looked for once in the life of a process. What
+    another machine began is believed to be in work for a day."""
+    left: list[tuple[os.DirEntry, re.Match]] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        left = [(entry, found) for entry in entries if (found := TEMPORARY.fullmatch(entry.name))]
+    for entry, found in left:
+        with contextlib.suppress(OSError):
+            if not (_lives(int(found[2])) if found[1] == _host() else time.time() - entry.stat().st_mtime < DAY):
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else Path(entry.path).unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
 def _set_aside(path: Path, keep: Path) -> None:
     """Give the file at `path` the name `keep` too, so that there is no moment without it."""
     if not path.is_file():
         return
-    link = keep.with_name(f".{keep.name}.{os.getpid()}")
+    link = keep.with_name(f"{prefix(keep.stem)}link{keep.suffix}")
     try:
         link.hardlink_to(path)
     except OSError:  # a file system without links: for a moment only `keep` is there

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from utils.boxes import xyxy_to_cxcywh
 from utils.draw import draw_detections
 from utils.errors import UserError
-from utils.files import write_bytes
+from utils.files import prefix, sweep, write_bytes
 from utils.report import increment_dir
 from utils.structures import Detections
 
@@ -138,8 +137,9 @@ class VideoFile:
         self.inner = max(round(width * shrink), 1), max(round(height * shrink), 1)
         self.size = tuple(side + side % 2 for side in self.inner)  # an odd last column would be cut off
         self.path, self.frames = path, 0
-        self.part = path.with_name(f".video-{os.getpid()}.part{path.suffix}")  # OpenCV takes no odd letters everywhere
+        self.part = path.with_name(f"{prefix('video')}part{path.suffix}")  # OpenCV takes no odd letters everywhere
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         fps = round(fps, 2 if fps > 60 else 3) if math.isfinite(fps) and fps > 0 else 30.0  # MPEG-4 has 16 bits for it
         self.writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*"mp4v"), fps, self.size)
         if not self.writer.isOpened():

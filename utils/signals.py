@@ -1,5 +1,6 @@
 """Ending a run at a point from which it can go on, when it is told to stop."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -41,7 +42,8 @@ class StopRequest:
         self.number = number
         # not print: its buffer may be in use at the moment that the signal breaks into
         name = signal.Signals(number).name
-        os.write(2, f"\n{name}: finishing this step, then saving; once more stops at once\n".encode())
+        with contextlib.suppress(OSError):  # nobody may be listening
+            os.write(2, f"\n{name}: finishing this step, then saving; once more stops at once\n".encode())
 
     def check(self) -> None:
         """Raise `Stopped` where a signal has come."""
