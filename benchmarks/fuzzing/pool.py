@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -87,8 +88,9 @@ class Worker:
             if (self.home / "log").is_file()
             else ""
         )
-        current = log.rpartition("Current thread")[2] if "Current thread" in log else log
-        place = place_of("most recent call first\n" + current)
+        stacks = [place_of(f"most recent call first\n{part}") for part in re.split("(?:Current t|T)hread", log)]
+        busy = [place for place in stacks if place not in ("outside", "data/threads.py:in_threads")]
+        place = busy[-1] if busy else stacks[-1]  # the main thread comes last, and may only wait for the others
         clock = time.monotonic() - self.since
         return Outcome(
             self.task.kind, self.task.seed, self.task.number, result, place, text, log[-4000:],

@@ -98,9 +98,9 @@ def written(rng: np.random.Generator, suffix: str) -> bytes:
     height, width = pick(rng, SIDES)
     pixels = picture(int(rng.integers(9)), height, width)
     if suffix in (".jp2", ".ppm", ".bmp") or rng.random() < 0.2:
-        return cv2.imencode(suffix if suffix in (".jp2", ".ppm", ".bmp", ".png", ".tif", ".webp") else ".jpg", pixels)[
-            1
-        ].tobytes()
+        known = (".jp2", ".ppm", ".bmp", ".png", ".tif", ".webp")
+        done, data = cv2.imencode(suffix if suffix in known else ".jpg", pixels)
+        return (data if done else cv2.imencode(".png", pixels)[1]).tobytes()  # JPEG 2000 has no picture of one pixel
     image = PIL.Image.fromarray(pixels)
     mode = pick(rng, MODES)
     try:
