@@ -227,19 +227,20 @@ class VisDroneTxt(Kind):
         shutil.copytree(ground, folder, dirs_exist_ok=True)
         place = folder / self.folder
         place.mkdir()
-        head = pick(rng, ("", self.head()))
+        head, written, bytes_too = pick(rng, ("", self.head())), 0, bool(rng.random() < 0.2)
         for number in range(2):
             table = [self.row(rng) for _ in range(3)]
             lines = spoil_rows(rng, table) if number == 0 else [" ".join(map(str, row)) for row in table]
             data = (head + "\n".join(map(self.line, lines)) + pick(rng, ("\n", ",\n", ""))).encode("utf-8", "replace")
-            spoiled = number == 0 and rng.random() < 0.2
-            (place / f"{number}.txt").write_bytes(spoil_bytes(rng, data) if spoiled else data)
+            (place / f"{number}.txt").write_bytes(spoil_bytes(rng, data) if bytes_too and number == 0 else data)
+            written += len(lines)
+        write_facts(folder, written=0 if bytes_too else written)
 
     def head(self) -> str:
         return ""
 
     def attempt(self, folder: Path) -> None:
-        read(folder)
+        check_counted(read(folder).report, read_facts(folder)["written"])
 
 
 class DotaTxt(VisDroneTxt):
