@@ -6,6 +6,7 @@ and `scores` (B, N, C) float32; what else one must know to use it travels inside
 """
 
 import json
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -13,10 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models import load_model
+from models.foreign import Layout, Slot, as_input, find_layout
 from utils.checkpoint import MAX_CLASSES
 from utils.cli import input_size
 from utils.device import select_device
@@ -244,14 +247,44 @@ class OnnxRuntime(Runtime):
             self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime's own exceptions share no public base class
             raise UserError(f"{path}: truncated or not an ONNX file ({first_line(error)}); export it again") from None
-        card = Card.from_json(self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY, ""), path)
-        super().__init__(path, card, chosen)
+        words = self.session.get_modelmeta().custom_metadata_map
+        self.path = path
+        self.layout = None if CARD_KEY in words else self._foreign_layout(words)
+        super().__init__(path, self._card(words), chosen)
+
+    def _foreign_layout(self, words: dict[str, str]) -> Layout:
+        """How to use a file of another program."""
+        slots = [[Slot(s.name, tuple(n if isinstance(n, int) and n > 0 else None for n in s.shape), s.type)
+                  for s in side] for side in (self.session.get_inputs(), self.session.get_outputs())]
+        layout = find_layout(*slots, words, self.path, lambda output, inputs: self._run([output], inputs)[0])
+        kind = "YOLOv5 or YOLOv7" if layout.anchors else "YOLOv8"
+        count = len(layout.names)
+        print(f"{self.path}: not of this project; read as {kind} writes it, {count} class{'es' * (count > 1)}"
+              + ("" if words.get("names") else ", whose names it does not hold"), file=sys.stderr)
+        return layout
+
+    def _card(self, words: dict[str, str]) -> Card:
+        layout = self.layout
+        if layout is None:
+            return Card.from_json(words[CARD_KEY], self.path)
+        trained = {"imgsz": list(layout.imgsz[:2])} if layout.imgsz else {}
+        return Card(layout.names, layout.strides, layout.size, layout.batch, layout.half, trained=trained)
+
+    def _run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            return self.session.run(outputs, inputs)
+        except Exception as error:  # as above
+            shapes = [list(value.shape) for value in inputs.values()]
+            raise UserError(f"{self.path}: failed on {shapes[0]}: {first_line(error)}") from None
 
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        try:
-            outputs = self.session.run(["boxes", "scores"], {"images": as_unit(images).cpu().numpy()})
-        except Exception as error:  # as above
-            raise UserError(f"{self.path}: failed on {list(images.shape)}: {first_line(error)}") from None
+        unit, layout = as_unit(images), self.layout
+        if layout is not None:
+            answer = self._run([layout.output], {layout.input: as_input(unit, layout.half)})[0]
+            return layout.decode(torch.from_numpy(answer).to(self.device), self.path)
+        outputs = self._run(["boxes", "scores"], {"images": unit.cpu().numpy()})
+        if any(out.dtype.kind != "f" for out in outputs):
+            raise UserError(f"{self.path}: answers {' and '.join(str(o.dtype) for o in outputs)}; export it again")
         boxes, scores = (torch.from_numpy(out).to(self.device) for out in outputs)
         return boxes, scores
 
