@@ -24,7 +24,8 @@ VERDICTS = {"note": "healthy", "look": "look at this", "broken": "broken"}
 MANY = 0.1  # share of labels or images lost, or of images seen in training, from which a split is broken
 RARE, IMBALANCE = 10, 100  # objects; times
 PER_IMAGE = 100  # detections of a class per image that COCO's AP counts
-OFTEN = ("missing_label", "wrong_size")  # ordinary in a few images, not in a tenth of them
+OFTEN = ("missing_label", "wrong_size", "odd_area")  # ordinary in a few images or labels, not in a tenth of them
+BY_IMAGE = ("corrupt_label", "missing_label", "wrong_size")  # kinds that are counted by image
 SIDES = (8, 16, 32)  # pixels
 NAMED = 5  # examples that a line names
 
@@ -76,8 +77,9 @@ def _scanned(index: Index, split: str) -> list[Finding]:
             continue
         count, example = report.findings[kind]
         # A label file that cannot be read takes its image with it.
-        whole = report.images if "image" in kind or kind == "corrupt_label" else report.boxes + report.ignored
-        lost = count / max(report.images if kind in OFTEN else count + whole, 1)
+        by_image = "image" in kind or kind in BY_IMAGE
+        whole = report.images if by_image else report.boxes + report.ignored
+        lost = count / max(whole if kind in OFTEN else count + whole, 1)
         level = "note" if kind in HARMLESS else "broken" if "skipped" in done and lost >= MANY else "look"
         if kind in OFTEN and lost >= MANY:
             level = "look"

@@ -44,6 +44,14 @@ def test_missing_labels_are_ordinary_in_a_few_images_only(tmp_path):
     assert many[0].startswith("look at this: train: 3 images without a label file") and "looked for" in many[0]
 
 
+def test_areas_that_cannot_be_are_in_the_verdict(tmp_path):
+    for area, said in ((0.0, True), (9000.0, True), (200.0, False)):
+        rows = [annotation(k, area=area + k * bool(area), bbox=[10 * k, 10, 8, 30 + k]) for k in range(1, 9)]
+        told = [r for r in reasons(makers.coco(tmp_path, rows)) if "areas" in r]
+        assert len(told) == said and all(r.startswith("look at this: train: 8 areas that cannot be") and
+                                         r.endswith("or leave `area` out") for r in told)
+
+
 def test_a_split_without_objects_says_why(tmp_path):
     crowds = makers.coco(tmp_path / "crowds", [annotation(1, iscrowd=1), annotation(2, image_id=5, iscrowd=1)])
     assert reasons(crowds)[0].startswith("broken: train: there is not one object in this split: all 2 labels are")
