@@ -21,7 +21,7 @@ from data.formats.raw import IMAGE_SUFFIXES
 from data.records import RecordTable
 from data.report import ScanReport
 from data.threads import in_threads
-from utils.files import open_plain, replacing
+from utils.files import read_blocks, replacing
 
 VERSION = 3  # raised when the same files give other arrays
 BLOCK = 1 << 20  # bytes of a file hashed at a time
@@ -60,10 +60,8 @@ def digest(config: Any, files: Sequence[str]) -> Key:
 def file_hash(path: str) -> bytes:
     """blake2b of a file's bytes, read in blocks. `OSError` where it cannot be read."""
     key = hashlib.blake2b(digest_size=16)
-    file, _ = open_plain(path)
-    with file:
-        while block := file.read(BLOCK):
-            key.update(block)
+    for block in read_blocks(path, block=BLOCK):
+        key.update(block)
     return key.digest()
 
 

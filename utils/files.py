@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import functools
-import io
 import os
 import re
 import shutil
@@ -103,20 +102,19 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def open_plain(path: str) -> tuple[io.FileIO, int]:
-    """A file opened for reading, and its size. `OSError` for pipes and devices, which are not waited for."""
-    file = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "a folder, pipe or device, no file", path)
-    return file, status.st_size
+def read_blocks(path: str, most: int | None = None, block: int = 1 << 20) -> Iterator[bytes]:
+    """The bytes of a file in blocks; `OSError` where it is none, or larger than `most` bytes.
 
-
-def read_plain(path: str, most: int) -> bytes:
-    """The bytes of a file of at most `most` bytes; `OSError` where it is larger or no file."""
-    file, size = open_plain(path)
-    with file:
-        if size > most:
+    Pipes and devices are refused, and not waited for. Bare system calls: there may be 100k files.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "a folder, pipe or device, no file", path)
+        if most is not None and status.st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most:,} bytes", path)
-        return file.read()
+        while content := os.read(handle, min(block, status.st_size + 1)):
+            yield content
+    finally:
+        os.close(handle)
