@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from data.cache_content import check, read_array, read_table
 from data.formats.raw import IMAGE_SUFFIXES
 from data.records import RecordTable
 from data.report import ScanReport
 from data.threads import in_threads
 from utils.files import read_blocks, replacing
 
-VERSION = 3  # raised when the same files give other arrays
+VERSION = 4  # raised when the same files give other arrays
 BLOCK = 1 << 20  # bytes of a file hashed at a time
 HERE = "\0/"  # stands in a cached text for the folder that the dataset lies in; no path has a NUL
 
@@ -73,19 +74,29 @@ def places(root: Path, name: str) -> list[Path]:
     return [root / name, user / f"{tag}-{name}", Path(tempfile.gettempdir()) / f"assn-{os.getuid()}" / f"{tag}-{name}"]
 
 
-def load(files: list[Path], key: Key) -> tuple[RecordTable, dict[str, Any], ScanReport] | None:
-    """The first cache with this key: records, meta and report; None where there is none, or only damaged ones."""
+def load(files: list[Path], key: Key,
+         damaged: list[Path] | None = None) -> tuple[RecordTable, dict[str, Any], ScanReport] | None:
+    """The first cache with this key: records, meta and report; None where there is none, or only damaged ones.
+
+    What a file holds is checked as labels are: types, shapes, ranges. Files that do not pass are added to `damaged`.
+    """
     for file in files:
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                meta = json.loads(arrays["meta"].tobytes())
-                if meta["key"] != key.text:
-                    continue
-                table = RecordTable(**{f.name: arrays[f.name] for f in fields(RecordTable) if f.name in arrays})
-                report = ScanReport(**_replaced(meta["report"], HERE, key.base))
-                return _with_paths(table, HERE, key.base), meta["meta"], report
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        if not file.is_file():
             continue
+        try:
+            with zipfile.ZipFile(file) as archive:
+                content = json.loads(read_array(archive, "meta", "u1").tobytes())
+                if content["key"] != key.text:
+                    continue
+                table = read_table(archive)
+                meta, report = content["meta"], ScanReport(**content["report"])
+            check(table, meta, report)
+            report = ScanReport(**_replaced(asdict(report), HERE, key.base))
+            return _with_paths(table, HERE, key.base), meta, report
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, MemoryError,
+                NotImplementedError, RuntimeError, zipfile.BadZipFile):  # all that reading a spoiled archive raises
+            if damaged is not None:
+                damaged.append(file)
     return None
 
 

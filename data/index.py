@@ -118,7 +118,8 @@ def _load(source: Source, cache: bool, polygons: bool,
     key = label_cache.digest(settings, labels.inputs(source)) if cache else None
     name = f"{source.yaml.stem}-{source.split}{'-polygons' if polygons else ''}.cache.npz"
     places = label_cache.places(source.root, name)
-    known = label_cache.load(places, key) if cache else None
+    damaged: list[Path] = []
+    known = label_cache.load(places, key, damaged) if cache else None
     if known is not None:
         return known, key
     report = ScanReport()
@@ -130,6 +131,7 @@ def _load(source: Source, cache: bool, polygons: bool,
     meta = {"names": found.names, "category_ids": found.category_ids}
     if cache and len(table) and label_cache.save(places, key, table, meta, report) is None:
         report.notes.append(f"the label cache could not be written to any of {', '.join(map(str, places))}")
+    report.notes += [f"the label cache {file} was damaged: all labels were read anew" for file in damaged]
     return (table, meta, report), key
 
 

@@ -1,5 +1,6 @@
 """The label cache is plain data, notices every change of content and nothing else, and never stands in the way."""
 
+import json
 import os
 import shutil
 import zipfile
@@ -16,6 +17,7 @@ from data.report import ScanReport
 from tests.data import makers
 
 GOOD = "0 .5 .5 .2 .2\n"
+META = {"names": ["cat", "dog"], "category_ids": [1, 2]}
 
 
 @pytest.fixture
@@ -138,23 +140,91 @@ def test_optional_columns_may_be_absent(tmp_path, dataset):
     key = cache.digest((), [str(folder(dataset) / "images/train/a.jpg")])
     for extra in ({}, {"windows": np.ones((2, 4), np.int32), "full_sizes": np.ones((2, 2), np.int32)}):
         whole = RecordTable(**{f.name: getattr(table, f.name) for f in fields(table)} | extra)
-        assert cache.save([tmp_path / "x.npz"], key, whole, {}, ScanReport()) == tmp_path / "x.npz"
+        assert cache.save([tmp_path / "x.npz"], key, whole, META, ScanReport(2)) == tmp_path / "x.npz"
         read = cache.load([tmp_path / "x.npz"], key)[0]
         for f in fields(table):
             np.testing.assert_array_equal(getattr(read, f.name), getattr(whole, f.name))
 
 
-def test_damaged_cache_is_made_again(dataset, scans):
-    load_index(dataset, "train")
+def was_damaged(index):
+    return any("was damaged: all labels were read anew" in note for note in index.report.notes)
+
+
+def test_damaged_cache_is_made_again_and_told(dataset, scans):
+    assert not was_damaged(load_index(dataset, "train"))
     file = folder(dataset) / "set-train.cache.npz"
     whole = file.read_bytes()
     for content in (b"", b"no archive", whole[:len(whole) // 2], whole[:-10]):
         file.write_bytes(content)
-        assert len(load_index(dataset, "train")) == 2
+        index = load_index(dataset, "train")
+        assert len(index) == 2 and was_damaged(index) and not was_damaged(load_index(dataset, "train"))
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("meta.npy", b"x")
     assert len(load_index(dataset, "train")) == 2
     assert len(scans) == 6
+    edit_label(folder(dataset))
+    assert not was_damaged(load_index(dataset, "train"))  # another dataset, no damage
+
+
+def spoiled(name, value):
+    """A change of one array, or of a part of the meta data: a path of keys."""
+    def change(arrays):
+        if isinstance(name, str):
+            arrays[name] = value(arrays[name]) if callable(value) else value
+            return
+        content = json.loads(arrays["meta"].tobytes())
+        at = content
+        for key in name[:-1]:
+            at = at[key]
+        at[name[-1]] = value
+        arrays["meta"] = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    return change
+
+
+@pytest.mark.parametrize("change", [
+    spoiled("labels", lambda a: a + 2), spoiled("labels", lambda a: a - 5), spoiled("labels", lambda a: a.astype("f4")),
+    spoiled("labels", lambda a: np.append(a, a)), spoiled("boxes", lambda a: a * np.nan),
+    spoiled("boxes", lambda a: a[:, ::-1].copy()), spoiled("boxes", lambda a: a.astype("f8")),
+    spoiled("boxes", lambda a: a[:, :2].copy()), spoiled("sizes", lambda a: a * 0), spoiled("ends", lambda a: a + 1),
+    spoiled("ends", lambda a: a - [2, 0]), spoiled("path_ends", lambda a: a * 1000),
+    spoiled("path_ends", lambda a: -a), spoiled("areas", lambda a: a * np.nan), spoiled("image_ids", np.zeros((9, 9))),
+    spoiled("polygon_ends", np.zeros(1, np.int64)), spoiled("ignore", lambda a: a.astype(np.uint8)),
+    spoiled("windows", np.zeros((1, 1), np.int32)), spoiled("meta", np.frombuffer(b"[" * 100_000, np.uint8)),
+    spoiled(("meta", "names"), "cat"), spoiled(("meta", "names"), [1, 2]), spoiled(("meta", "names"), ["cat"] * 3),
+    spoiled(("meta", "category_ids"), [1]), spoiled(("meta", "category_ids"), ["a", "b"]), spoiled(("meta",), None),
+    spoiled(("report", "images"), "2"), spoiled(("report", "images"), 7), spoiled(("report", "boxes"), -1),
+    spoiled(("report", "findings"), {"no kind": [1, "x"]}), spoiled(("report", "findings"), {"clipped": 3}),
+    spoiled(("report", "findings"), []), spoiled(("report", "notes"), [3]), spoiled(("report",), {"x": 1})])
+def test_a_cache_is_checked_like_labels(dataset, scans, change):
+    good = load_index(dataset, "train")
+    file = folder(dataset) / "set-train.cache.npz"
+    with np.load(file, allow_pickle=False) as content:
+        arrays = dict(content)
+    change(arrays)
+    np.savez(file, **arrays)
+    index = load_index(dataset, "train")
+    assert was_damaged(index) and len(scans) == 2
+    assert index.coco() == good.coco() and index.names == good.names
+
+
+def test_a_cache_takes_no_memory_for_what_it_only_claims(dataset, scans):
+    load_index(dataset, "train")
+    file = folder(dataset) / "set-train.cache.npz"
+    with np.load(file, allow_pickle=False) as content:
+        arrays = dict(content)
+    np.savez_compressed(file, **{**arrays, "paths": np.zeros(1 << 24, np.uint8)})
+    assert was_damaged(load_index(dataset, "train"))
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"'shape': (2,), }    ", b"'shape': (2 * 9,), }"))
+    head = b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (999999999999999,), }"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("meta.npy", head.ljust(127) + b"\n")
+    assert was_damaged(load_index(dataset, "train")) and len(scans) == 3
+
+
+def test_a_pipe_for_a_cache_is_not_waited_for(dataset, scans):
+    os.mkfifo(folder(dataset) / "set-train.cache.npz")
+    assert len(load_index(dataset, "train")) == 2 and len(scans) == 1
 
 
 def test_pickled_content_is_never_read(dataset):

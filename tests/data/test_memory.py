@@ -53,7 +53,8 @@ SAVE = """
 from data import cache
 from data.report import ScanReport
 key = cache.Key("k", sys.argv[2])
-cache.save([Path(sys.argv[1])], key, big_table(path=sys.argv[2].encode() + b"train2017/%012d.jpg"), {}, ScanReport())
+cache.save([Path(sys.argv[1])], key, big_table(path=sys.argv[2].encode() + b"train2017/%012d.jpg"),
+           {"names": [str(k) for k in range(80)], "category_ids": list(range(80))}, ScanReport(118287))
 print("{}")
 """
 LOAD = """
