@@ -118,3 +118,8 @@ def read_blocks(path: str, most: int | None = None, block: int = 1 << 20) -> Ite
             yield content
     finally:
         os.close(handle)
+
+
+def read_plain(path: str, most: int) -> bytes:
+    """All bytes of a file of at most `most` bytes; errors as of `read_blocks`."""
+    return b"".join(read_blocks(path, most))

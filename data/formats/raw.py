@@ -9,7 +9,7 @@ import numpy as np
 
 from data.report import ScanReport
 from utils.errors import UserError
-from utils.files import read_blocks
+from utils.files import read_plain
 
 LARGEST_LIST = 1 << 30  # bytes
 IMAGE_SUFFIXES = frozenset((".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm",
@@ -129,7 +129,7 @@ def _is_loop(link: str) -> bool:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a list file, without blank ones; byte-order marks, of UTF-16 too, are understood."""
-    data = b"".join(read_blocks(str(path), LARGEST_LIST))
+    data = read_plain(str(path), LARGEST_LIST)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16", errors="replace")
     else:

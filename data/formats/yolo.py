@@ -14,7 +14,7 @@ from data.listing import Folders, label_files, listed_images
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError, short
-from utils.files import read_blocks
+from utils.files import read_plain
 
 LARGEST = 1 << 26  # bytes of a label file
 
@@ -104,7 +104,7 @@ def _check_first_id(source: Source, labels: np.ndarray, classes: int, files: lis
 
 def _read(file: str) -> str:
     """The text of a label file. Those written on Windows may begin with a byte order mark, in UTF-8 or UTF-16."""
-    data = b"".join(read_blocks(file, LARGEST))
+    data = read_plain(file, LARGEST)
     return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
