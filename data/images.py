@@ -191,7 +191,10 @@ class ImageStore:
         return held_width / width, held_height / height
 
     def _read(self, index: int, size: tuple[int, int], whole: np.ndarray | None = None) -> np.ndarray | None:
-        image = read_canonical(self.records[index], size, self.exact, whole)
+        try:
+            image = read_canonical(self.records[index], size, self.exact, whole)
+        except (cv2.error, MemoryError):  # more than this machine can hold: one image never ends a run
+            image = None
         if image is None:
             self._report(index)
         return image

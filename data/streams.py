@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 
 from data.decode import MAX_PIXELS, decode, is_animated, open_plain, read_bytes
+from data.formats.raw import IMAGE_SUFFIXES
 from utils.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm",
-                            ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 OTHER_SUFFIXES = frozenset({".heic", ".heif", ".jxl"})  # photographs that no decoder here reads: told as skipped
 VIDEO_SUFFIXES = frozenset({".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm",
                             ".wmv"})

@@ -50,6 +50,11 @@ def font_file(letters: str) -> str | None:
     return next((path for path in (own, *(f.fname for f in fonts)) if has_all(path)), None)
 
 
+def odd_letters(text: str) -> str:
+    """The letters of a text that not every font has, each once."""
+    return "".join(sorted({c for c in text if not c.isascii() and c.isprintable()}))
+
+
 def spelled(text: str, known: Callable[[str], bool]) -> str:
     """`text` with each letter that is not `known` in Latin ones: its Unicode name, or its number where it is a sign."""
     return "".join(c if known(c) else _latin(c) for c in text) or "?"
@@ -73,7 +78,7 @@ def drawable(text: str) -> tuple[str, str | None]:
     """(what to draw, font file): None for OpenCV's own font."""
     if all(opencv_draws(c) for c in set(text)):
         return text, None
-    font = font_file("".join(sorted({c for c in text if not c.isascii()})))
+    font = font_file(odd_letters(text))
     return (text, font) if font else (spelled(text, opencv_draws), None)
 
 

@@ -15,13 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from torch import Tensor
 
 from utils.draw import class_name, color, draw_box
 from utils.errors import UserError
 from utils.evaluation import Curves, Metrics
 from utils.files import write_bytes
+from utils.plot_text import readable, save_figure
 from utils.report import read_csv
 from utils.structures import Detections, PackedTargets, Targets
 
@@ -260,7 +260,8 @@ def _save(figure: Figure, path: Path | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the figure
-        figure.savefig(path)
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # those are drawn over the figure
+        save_figure(figure, path)
 
 
 def _rgb(index: int) -> tuple[float, float, float]:
@@ -269,10 +270,8 @@ def _rgb(index: int) -> tuple[float, float, float]:
 
 
 def _name(names: Sequence[str], k: int, limit: int = 32) -> str:
-    """The name of class k, or its index where matplotlib's own font lacks the script."""
-    name = str(names[k]) if k < len(names) else f"class {k}"
-    font = get_font(findfont("DejaVu Sans"))
-    return _text(name if all(font.get_char_index(ord(c)) for c in name) else f"class {k}", limit)
+    """The name of class k in letters that something here can draw."""
+    return _text(readable(class_name(names, k)), limit)
 
 
 def _text(name: str, limit: int = 32) -> str:

@@ -117,7 +117,7 @@ class UniqueStems:
 
     def __call__(self, path: str) -> str:
         if path not in self.given:
-            base = stem = Path(path).stem
+            base = stem = shorten(Path(path).stem)
             while stem in self.taken:
                 self.next[base] += 1
                 stem = f"{base}_{self.next[base] + 1}"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.utils.test_evaluation import found, truth
-from utils import plots
+from utils import plot_text, plots
 from utils.errors import UserError
 from utils.evaluation import CocoEvaluator, Metrics
 from utils.structures import Targets, pack_targets
@@ -101,3 +101,19 @@ def test_comparison_shows_truth_left_and_sure_predictions_right(tmp_path):
     assert (picture[60:, :100] != 100).any() and (picture[60:, 102:] == 100).all()
     plots.plot_comparison(images, target, [found([[10, 60, 20, 20, 0.2, 1]])], tmp_path / "c.png", ODD, conf=0.1)
     assert (cv2.imread(str(tmp_path / "c.png"))[60:, 102:] != 100).any()
+
+
+def test_names_in_every_script_differ_on_a_figure(tmp_path):
+    """Two Chinese names, one of them longer, give other pixels beside the matrix; the numbers stay where they are."""
+    pictures = []
+    for name in ("圆形", "方块", "красный"):
+        plots.plot_confusion_matrix(np.eye(3), [name, "car"], tmp_path / "a.png")
+        pictures.append(cv2.imread(str(tmp_path / "a.png")))
+    assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
+    assert (pictures[0] != pictures[2]).any()
+
+
+def test_names_that_nothing_can_draw_are_spelled(monkeypatch):
+    monkeypatch.setattr(plot_text, "font_file", lambda letters: None)
+    monkeypatch.setattr(plot_text, "opencv_draws", str.isascii)
+    assert plot_text.readable("圆 x") == "u5706 x" and plot_text.readable("car") == "car"
