@@ -40,7 +40,7 @@ from utils.multiscale import to_device
 from utils.nonfinite import BufferGuard, check_finite, meet_bad_batch, read_losses
 from utils.optim import freeze
 from utils.recipe import Recipe
-from utils.settings import Facts, check_settings, make_parser, save_args, settings_of
+from utils.settings import check_settings, make_parser, save_args, settings_of
 from utils.signals import Stopped, StopRequest
 from utils.state import (
     Training,
@@ -82,7 +82,7 @@ class Job:
 
 def main(args: argparse.Namespace) -> Path:
     """Train as told, search hyper-parameters, or replay a bad batch; returns the folder of results."""
-    check_settings(args, Facts(launched()))
+    check_settings(args, launched())
     report.check_name(args.name)
     if args.replay:
         load_plugins(args)

@@ -52,7 +52,8 @@ def _check_objects(index: Index) -> None:
     report = index.report
     if not bool(np.all(RecordTable.from_records(index.records).ignore)):
         return
-    crowds = f", {report.ignored} ignore regions (such as iscrowd), which are never learned" if report.ignored else ""
+    crowds = (f", {report.ignored} ignore regions (such as iscrowd), which are never learned: set these flags to 0 "
+              "where they mark objects") if report.ignored else ""
     causes = [f"{report.count(kind)} {what}: {done} ({report.findings[kind][1]})"
               for kind, (what, done) in KINDS.items() if report.count(kind)]
     raise UserError(f"{index.source.yaml}: no object to learn in `train:`, {len(index)} images without a box{crowds}"

@@ -15,14 +15,14 @@ from models.detector import build_model, load_model
 from models.losses import scale_gains
 from models.weights import transfer
 from utils.autobatch import find_batch, optimizer_bytes, probe_step
-from utils.cli import input_size
+from utils.cli import check_flags, input_size
 from utils.device import amp_dtype
-from utils.distributed import Group, launched
+from utils.distributed import Group
 from utils.ema import ModelEMA
 from utils.errors import UserError
 from utils.optim import Schedule, auto_optimizer, build_optimizer, scaled_weight_decay, warmup_iterations
 from utils.recipe import Recipe, load_recipe
-from utils.settings import Facts, check_settings, settle
+from utils.settings import HEAD_RULES, settle
 from utils.state import NO_GROWTH, Training
 
 GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU, since each reading waits for the device
@@ -55,7 +55,7 @@ def start_model(args: argparse.Namespace, names: list[str], augment_words: Seque
     recipe = copy.deepcopy(recipe) if recipe else family_recipe(args, config["recipe"], augment_words)
     with torch.device("meta"):  # no memory, no initialisation: only to learn what head it has
         head = build_model(config).head
-    check_settings(args, Facts(launched(), hasattr(head, "anchors")))
+    check_flags(args, HEAD_RULES, head)
     settle(args, recipe)
     strides, options = head.strides, recipe.head_options()
     for option in options:

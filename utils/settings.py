@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,23 +138,12 @@ def batch_size(text: str) -> int:
     return -1 if text.strip() == "-1" else int(number(int, 1, 65536)(text))
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What rules about flags ask for beside the flags. anchors: whether the model's head has some, None where that is
-    not known yet."""
-
-    processes: int = 1
-    anchors: bool | None = None
-
-
 ONLY_LAST = "with --noval only the last epoch is validated; drop one of the two"
 RULES = [
     *not_empty(("resume", "replay", "data", "hyp", "project", "name", "storage", "study")),
     Rule("tile_overlap", lambda args, _: args.tile, "windows overlap where there are some; add --tile"),
     Rule("rect", lambda args, _: not args.tile, "windows of --tile are square; drop --rect"),
-    Rule("sync_bn", lambda _, facts: facts.processes > 1, "one process sees the whole batch", fatal=False),
-    Rule("noautoanchor", lambda _, facts: facts.anchors is not False, "this model's head has no anchors",
-         fatal=False),
+    Rule("sync_bn", lambda _, processes: processes > 1, "one process sees the whole batch", fatal=False),
     Rule("val_interval", lambda args, _: not args.noval, ONLY_LAST),
     Rule("patience", lambda args, _: not args.noval or not args.patience, ONLY_LAST),
     Rule("save_best_by", lambda args, _: not args.noval or args.evolve, ONLY_LAST),
@@ -172,12 +160,15 @@ RULES = [
       for word in ("name", "exist_ok")),
     Rule("noplots", lambda args, _: not args.evolve, "no trial of --evolve draws", fatal=False),
 ]
+HEAD_RULES = [
+    Rule("noautoanchor", lambda _, head: hasattr(head, "anchors"), "this model's head has no anchors", fatal=False),
+]
 WITH_REPLAY = ("replay", "plugin", "debug")
 
 
-def check_settings(args: argparse.Namespace, facts: Facts) -> None:
-    """`check_flags` for train.py."""
-    check_flags(args, RULES, facts)
+def check_settings(args: argparse.Namespace, processes: int) -> None:
+    """`check_flags` for train.py in so many processes; what depends on the model's head comes later (`HEAD_RULES`)."""
+    check_flags(args, RULES, processes)
     idle = [flag_of(word) for word in given(args) if word not in WITH_REPLAY] if args.replay else []
     if idle:
         raise UserError(f"--replay runs one batch again and reads no other flag; drop {' '.join(idle)}")

@@ -183,6 +183,15 @@ def weights(place):
     return tiny_checkpoint(place / "tiny.pt")  # three classes, the data have five
 
 
+def test_weights_that_are_not_finite_are_refused(place, weights, tmp_path):
+    stored = load_checkpoint(weights)
+    stored["model"]["model.0.conv.weight"][0, 0, 0, 0] = float("nan")
+    save_checkpoint(stored, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match=r"nan.pt: 1 of its tensors hold .* not finite, the first: model.0.c"):
+        train.main(parsed(place, "nan", "--weights", tmp_path / "nan.pt"))
+    assert not (place / "nan").exists()
+
+
 def test_val_single_cls_judges_a_model_of_several_classes_as_one(place, weights):
     with pytest.raises(UserError, match="--single-cls where it was trained so"):
         judge(place, weights)
@@ -195,9 +204,9 @@ def test_val_takes_the_device_that_the_file_can_use(place, weights, monkeypatch)
     asked = []
     load = val.load_runtime
 
-    def spy(path, device, half):
+    def spy(path, device, half, **options):
         asked.append(device)
-        return load(path, "cpu", half)
+        return load(path, "cpu", half, **options)
 
     monkeypatch.setattr(val, "load_runtime", spy)
     judge(place, weights, "--single-cls")

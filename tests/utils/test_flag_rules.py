@@ -10,13 +10,16 @@ import train
 import val
 from data.opening import open_train
 from tests.tiny import picture
+from utils.cli import check_flags
 from utils.errors import UserError
 from utils.report import check_name, increment_dir
-from utils.settings import RULES, Facts, check_settings
+from utils.settings import HEAD_RULES, RULES, check_settings
 
 
-def check(*words, processes=1, anchors=None):
-    check_settings(train.build_parser().parse_args(list(words)), Facts(processes, anchors))
+def check(*words, processes=1, head=None):
+    args = train.build_parser().parse_args(list(words))
+    check_settings(args, processes)
+    check_flags(args, HEAD_RULES, head)
 
 
 IDLE = {
@@ -40,7 +43,7 @@ IDLE = {
 @pytest.mark.parametrize("told", IDLE)
 def test_flags_without_effect_are_refused(told):
     with pytest.raises(UserError) as error:
-        check(*IDLE[told], anchors=False)
+        check(*IDLE[told])
     assert told in str(error.value)
 
 
@@ -50,23 +53,24 @@ def test_flags_without_effect_are_refused(told):
     ["--cfg", "", "--weights", ""], ["--device", ""], ["--nosave", "--save-period", "-1"], [],
     ["--replay", "x", "--plugin", "y.py", "--plugin", "z.py"]])
 def test_flags_with_effect_are_taken(words, capsys):
-    check(*words, anchors=True)
+    check(*words)
     assert capsys.readouterr().out == ""
 
 
 def test_all_are_told_at_once_and_harmless_ones_are_only_told(capsys):
     with pytest.raises(UserError, match="--tile-overlap: .*; --val-interval: "):
-        check("--tile-overlap", "0.1", "--noval", "--val-interval", "3", "--sync-bn", "--noauto", anchors=False)
+        check("--tile-overlap", "0.1", "--noval", "--val-interval", "3", "--sync-bn")
+    check("--noauto")
     told = capsys.readouterr().out
-    assert "--sync-bn has no effect: one process sees the whole batch" in told
+    assert told.count("--sync-bn has no effect: one process sees the whole batch") == 1
     assert "--noautoanchor has no effect: this model's head has no anchors" in told
-    check("--sync-bn", "--noautoanchor", processes=2)
+    check("--sync-bn", "--noautoanchor", processes=2, head=SimpleNamespace(anchors=[]))
     assert capsys.readouterr().out == ""
 
 
 def test_rules_are_about_flags_that_exist():
     known = vars(train.build_parser().parse_args([]))
-    assert {rule.flag for rule in RULES} <= set(known)
+    assert {rule.flag for rule in RULES + HEAD_RULES} <= set(known)
 
 
 BIG = "12345678901234567890"
@@ -128,7 +132,7 @@ def test_val_refuses_flags_without_effect(flags, told):
 
 
 @pytest.mark.parametrize("kind, told", [
-    ("crowd", "3 images without a box, 3 ignore regions .*never learned"),
+    ("crowd", "3 images without a box, 3 ignore regions .*never learned: set"),
     ("class", "labels of an unknown class: skipped"),
     ("empty", "3 images without a box; ")])
 def test_a_training_that_would_see_no_object_is_refused(tmp_path, kind, told):
