@@ -58,7 +58,7 @@ class LimitedLoader(yaml.SafeLoader):
         """A value from its node. PyYAML lets other errors through for numbers and dates that cannot be."""
         try:
             return super().construct_object(node, deep)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
             kind = node.tag.rsplit(":", 1)[-1]
             problem = f"{shown(node.value, 60)} is no {kind}; put it in quotes if it is text"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
