@@ -118,19 +118,19 @@ class Session:
         self._peer = ""
 
     def prepare(self, tasks: list[Task], runs: list[Run]) -> None:
-        """Find the peer, and begin to draw what later pieces read."""
+        """Find the peer, and begin to draw what later pieces read, and to index it."""
         contests = [task for task in tasks if task.function == CONTEST]
         if contests and self.args.peer != "none":
             self._peer = find_any_peer(self.args)
-        drawn = sorted({run.data for run in runs if run.scale.data == "shapes"})
-        if not contests and not drawn:
+        data = sorted({run.data for run in runs})
+        if not contests and not data:
             return
         small = self.args.small
         images = (train_step.IMAGES_SMALL if small else IMAGES) if contests else 0
         self.work.mkdir(parents=True, exist_ok=True)
         config = self.work / "prepare.json"
         config.write_text(json.dumps({"work": str(self.work / "loops"), "imgsz": 64 if small else 640,
-                                      "images": images, "data": drawn}), encoding="utf-8")
+                                      "images": images, "data": data}), encoding="utf-8")
         self._drawing = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu.prepare", str(config)], cwd=PROJECT,
                                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
@@ -141,9 +141,9 @@ class Session:
         try:
             code = self._drawing.wait(max(until - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            raise UserError("the images of this piece were not drawn in time") from None
+            raise UserError("the images were not prepared in time") from None
         if code:
-            raise UserError(f"the images of this piece could not be drawn: benchmarks.gpu.prepare ended with {code}")
+            raise UserError(f"the images could not be prepared: benchmarks.gpu.prepare ended with {code}")
 
     def run(self, task: Task, until: float) -> None:
         if task.function == CONTEST:
@@ -174,8 +174,7 @@ class Session:
         try:
             self._drawn(until - trainings.GRACE)
         except UserError as error:
-            print(error)
-            runs = [run for run in runs if run.scale.data != "shapes"]
+            print(f"{error}: each training does it itself")
         self.runner.close()  # its memory and its core are for them
         cores = os.cpu_count() or 1
         jobs = min(self.args.jobs or min(12, max(cores // 2, 1)), max(len(runs), 1))

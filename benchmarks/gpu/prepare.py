@@ -1,4 +1,4 @@
-"""Draws the images that later pieces need, beside the first ones: `python -m benchmarks.gpu.prepare CONFIG.json`."""
+"""Draws and indexes the images of later pieces beside the first: `python -m benchmarks.gpu.prepare CONFIG.json`."""
 
 import json
 import sys

@@ -72,6 +72,7 @@ def measure(context: Context, words: str, batch: int, compiled: bool) -> None:
     setting = AS_TRAINED if context.cuda else CLOSEST
     with global_settings(setting):
         context.forget()
+        torch.compiler.reset()  # models share the code of their forward pass, of which only so many forms are compiled
         run = make_run(words + " --compile" * compiled, imgsz, batch, context.device, setting)
         images, targets = make_batch(imgsz, batch, context.device, setting.layout)
 
