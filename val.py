@@ -122,8 +122,9 @@ def publish(args: argparse.Namespace, result: Evaluation, index: Index, folder: 
     table = write_results(result, index, folder, picture=not args.noplots)
     if args.save_json:
         result.evaluator.save_json(folder / "predictions.json")
-        if result.evaluator.truth.file is None:  # there is no file of the user's to hold them against
-            write_bytes(folder / "ground_truth.json", json.dumps(result.evaluator.truth.to_coco()).encode())
+        truth = result.evaluator.truth
+        if truth.file is None and len(truth.image):  # there is no file of the user's to hold them against
+            write_bytes(folder / "ground_truth.json", json.dumps(truth.to_coco()).encode())
     if args.save_txt:
         save_txt(result.evaluator.results(by_record=True), index, folder / "labels", args.save_conf)
     if damaged:
@@ -329,7 +330,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive, default=32, help="images per batch")
     parser.add_argument("--conf-thres", type=fraction, default=0.001, help="lowest score that counts")
     parser.add_argument("--iou-thres", type=fraction, default=0.65, help="NMS: overlap that suppresses")
-    parser.add_argument("--max-det", type=positive, default=300, help="most detections per image")
+    parser.add_argument("--max-det", type=positive, default=300,
+                        help="most detections per image; give more where images hold more objects")
     parser.add_argument("--rect", action="store_true", help="batches of like aspect with little padding")
     add_device(parser)
     add_workers(parser)

@@ -36,7 +36,12 @@ KINDS = {
     "orphan": ("labels of an image that is not listed", "skipped"),
     "swapped": ("boxes whose corners are swapped", "put right"),
     "clipped": ("boxes that reach out of their image", "cut at its border"),
-    "odd_area": ("areas that cannot be (0, one for all, or larger than the box)", "the box's own is taken"),
+    "meant_area": ("areas that are missing, null or a text", "read as the number, or the box's own is taken"),
+    "meant_flag": ("`iscrowd` flags that are missing, null or a text", "read as what they mean"),
+    "meant_number": ("annotation ids that are missing, null or a text", "taken without"),
+    "meant_box": ("annotations without `bbox`", "the box around their outline is taken"),
+    "odd_area": ("areas that cannot be (0, one for all, larger than the box or a hundredth of it)",
+                 "the box's own is taken"),
     "marked": ("annotations marked `ignore` or `uncertain`", "ignore regions"),
     "no_area": ("boxes without area inside their image", "skipped"),
     "duplicate": ("boxes given twice", "taken once"),
@@ -46,7 +51,8 @@ KINDS = {
 }
 # `strict` lets them pass: nothing is lost
 HARMLESS = ("turned_image", "deep_image", "leftover", "extra_columns", "missing_label", "other_class", "wrong_size",
-            "wrong_name", "moved_image", "odd_area", "marked")
+            "wrong_name", "moved_image", "odd_area", "marked",
+            "meant_area", "meant_flag", "meant_number", "meant_box")
 
 
 @dataclass

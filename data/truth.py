@@ -46,7 +46,13 @@ def truth_of(index: "Index") -> Truth:
 
 
 def own_file(path: Path) -> dict[str, Any]:
-    """A COCO file as `json.load` gives it, without what pycocotools does not look at when it judges boxes."""
+    """A COCO file as `json.load` gives it, without what pycocotools does not look at when it judges boxes.
+
+    ValueError where it could not open the file.
+    """
+    with path.open("rb") as file:
+        if file.read(3) == b"\xef\xbb\xbf":
+            raise ValueError("it cannot open a file with a byte-order mark")
     content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
 
     def take(key: str, words: tuple[str, ...]):

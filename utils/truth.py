@@ -13,6 +13,8 @@ import numpy as np
 from utils.errors import UserError
 
 SLACK = 1.01  # an area up to this times (width + 1) * (height + 1) is one of its box: some tools count whole pixels
+TINY = 0.01  # of its box is an area that most objects of a split cannot have
+FEW = 10  # objects whose areas may be alike by chance
 
 
 @dataclass(eq=False)
@@ -80,14 +82,8 @@ class Truth:
 
     def odd_areas(self) -> str:
         """Which areas cannot be those of their objects, and how many; '' where all can."""
-        objects = ~self.crowd
-        own, areas = self.boxes[:, 2] * self.boxes[:, 3], self.areas
-        kinds = {"are 0, less, or no number": int((objects & ~(areas > 0) & ~(own <= 0)).sum()),
-                 "are larger than their box": int((objects & too_large(areas, self.boxes[:, 2:])).sum())}
-        said = [f"{count} {what}" for what, count in kinds.items() if count]
-        if is_constant(areas[objects], own[objects]):
-            said.append(f"all are {areas[objects][0]:g}")
-        return ", ".join(said)
+        odd = impossible_areas(self.areas, self.boxes[:, 2:], ~self.crowd)
+        return ", ".join(f"{rows.sum()} {what}" for what, rows in odd.items() if rows.any())
 
     def by_box_area(self) -> "Truth":
         """The same with each area that of the box."""
@@ -98,14 +94,15 @@ class Truth:
         return replace(self, crowd=self.crowd | self.marked)
 
 
-def too_large(areas: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """(M,) True for an area that is more than its box of sides (M, 2) holds."""
-    return areas > SLACK * (sides + 1).prod(1)
-
-
-def is_constant(areas: np.ndarray, own: np.ndarray) -> bool:
-    """Whether all areas are one number although the boxes' own (M,) are not."""
-    return len(areas) > 1 and bool((areas == areas[0]).all()) and bool(own.max() > own.min())
+def impossible_areas(areas: np.ndarray, sides: np.ndarray, objects: np.ndarray) -> dict[str, np.ndarray]:
+    """What is wrong with areas (M,) of boxes of `sides` (M, 2) -> which (M,); `objects` (M,) are looked at."""
+    own, sized = sides.prod(1), objects & (sides > 0).all(1)
+    few = sized & (areas < TINY * own)
+    alike = objects.sum() >= FEW and len(np.unique(areas[objects])) == 1 and len(np.unique(own[objects])) > 1
+    return {"are 0, less, or no number": sized & ~(areas > 0),
+            "are larger than their box": sized & (areas > SLACK * (sides + 1).prod(1)),
+            "are less than a hundredth of their box": few & (few.sum() > sized.sum() / 2) & (areas > 0),
+            "are all the same number": objects & alike}
 
 
 def fullest(truth: Truth, by_class: bool) -> tuple[int, int, int]:

@@ -18,9 +18,7 @@ from data.formats.raw import Unchecked, image_files
 from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError, nearest
-from utils.truth import Truth, is_constant, too_large
-
-FEW = 10  # objects whose areas may be alike by chance
+from utils.truth import Truth, impossible_areas
 
 
 def recognises(entry: Path, images: list[str]) -> bool:
@@ -44,7 +42,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     labels = [file.labels([file.ids[k] for k in part.kept] + part.shared, to_label, left_out, part.shared)
               for file, part in zip(files, parts, strict=True)]
     for file in files:
-        report.notes += file.told()
+        file.tell()
     before = np.cumsum([0, *(len(part.kept) for part in parts[:-1])])
     image = _joined([part[0] + start for part, start in zip(labels, before, strict=True)])
     label, flags, numbers, seen = (_joined([part[k] for part in labels]) for k in (1, 2, 3, 4))
@@ -62,7 +60,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     if not np.isnan(numbers[:, 5]).any():
         found.rows, found.row_word = found.annotation_ids, "id"
     check_units(found)
-    _check_areas(found, report)
+    _check_areas(found, (flags & LACKS_AREA) > 0, report)
     found.boxes[:, 2:] += found.boxes[:, :2]
     _tell_regions(found, flags, report)
     return _with_labels_of_twins(found, report)
@@ -154,12 +152,10 @@ def _tell_regions(found: Unchecked, flags: np.ndarray, report: ScanReport) -> No
                             f"{found.label_files[0]} where they are objects")
 
 
-def _check_areas(found: Unchecked, report: ScanReport) -> None:
-    """Take the box's own area where the one written cannot be: 0, one for all, larger than the box."""
-    objects, sides = ~found.ignore, found.boxes[:, 2:]
-    odd = objects & (sides > 0).all(1) & (~(found.areas > 0) | too_large(found.areas, sides)) & ~np.isnan(found.areas)
-    if objects.sum() >= FEW and is_constant(found.areas[objects], sides[objects].prod(1)):
-        odd = objects
+def _check_areas(found: Unchecked, lacking: np.ndarray, report: ScanReport) -> None:
+    """Take the box's own area where the one written cannot be; where none is written that is done and told already."""
+    sides = found.boxes[:, 2:]
+    odd = np.any(list(impossible_areas(found.areas, sides, ~found.ignore & ~lacking).values()), 0)
     rows = np.flatnonzero(odd)
     if len(rows):
         report.add("odd_area", f"{found.label_files[found.image[rows[0]]]} {found.row_word} {found.rows[rows[0]]}: "
@@ -205,6 +201,8 @@ def _classes(source: Source, files: Sequence[CocoFile]) -> tuple[list[str], list
             if known.setdefault(key, name) != name:
                 raise UserError(f"{file.entry}: category {key} is {name!r} here and {known[key]!r} in "
                                 f"{files[0].entry.name}; the files of a split need the same categories")
+    if not known:
+        raise UserError(f"{files[0].entry}: its list `categories` is empty; give each class an `id` and a `name`")
     by_id = sorted(known, key=lambda key: (isinstance(meant(key), str), meant(key)))
     if source.names is None:
         if source.nc not in (None, len(by_id)):

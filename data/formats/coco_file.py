@@ -16,7 +16,7 @@ import numpy as np
 from data.formats.raw import join_outlines
 from data.json_stream import read_lists
 from data.records import NO_POLYGON
-from data.report import ScanReport
+from data.report import KINDS, ScanReport
 from utils.errors import UserError
 
 CROWD, MARKED, LACKS_AREA = 1, 2, 4
@@ -31,7 +31,7 @@ class CocoFile:
     keys, kinds: image ids and category ids as the annotations name them, with the numbers that stand for them in
     `codes`, per annotation: key, kind, flags (CROWD, MARKED, LACKS_AREA), its number in the file. numbers: left, top,
     width, height, area (NaN where there is none), id (NaN where it is no number). outlines: per annotation where they
-    are wanted. odd: what pycocotools takes otherwise than it is meant -> how many.
+    are wanted. odd: what pycocotools takes otherwise than it is meant, a kind of `data.report.KINDS` -> how many.
     """
 
     entry: Path
@@ -122,16 +122,16 @@ class CocoFile:
         """That of the outline of an annotation without one."""
         points = outline(annotation["segmentation"])
         low, high = points.min(0), points.max(0)
-        self.odd["no `bbox` (taken from the outline)"] += 1
+        self.odd["meant_box"] += 1
         return [*low.tolist(), *(high - low).tolist()]
 
     def _flag(self, value: Any) -> bool:
         if isinstance(value, str | None):
-            self.odd["`iscrowd` that is missing, null or a text"] += 1
+            self.odd["meant_flag"] += 1
         return flag(value)
 
     def _number(self, value: Any) -> float:
-        self.odd["`area` that is missing, null or a text"] += 1
+        self.odd["meant_area"] += 1
         try:
             return float(value)
         except (TypeError, ValueError, OverflowError):
@@ -140,7 +140,7 @@ class CocoFile:
     def _own_id(self, value: Any) -> float:
         if type(value) is float and value.is_integer():
             return value
-        self.odd["`id` that is missing, null or a text"] += 1
+        self.odd["meant_number"] += 1
         number = meant(value)
         return number if type(number) is int else nan
 
@@ -172,15 +172,16 @@ class CocoFile:
         outlines = [] if self.outlines is None else [self.outlines[i] for i in keep]
         return image[keep], label[keep], flags[keep], numbers, seen[keep], outlines
 
-    def told(self) -> list[str]:
-        """Sentences about what was read as it is meant and not as it is written, and about numbers given twice."""
-        said = [f"{count} annotations with {what}" for what, count in self.odd.items()] + self._texts()
-        return [f"{self.entry.name}: {sentence}" for sentence in [*(f"{s}, read as what it means" for s in said),
-                                                                  *self._ids()]]
+    def tell(self) -> None:
+        """Tell the report what was read as it is meant and not as it is written, and which ids are there twice."""
+        for kind, count in self.odd.items():
+            self.report.add(kind, str(self.entry), count)
+        self.report.notes += [f"{self.entry.name}: {said}, read as what it means" for said in self._texts()]
+        self.report.notes += [f"{self.entry.name}: {said}" for said in self._ids()]
 
     def departures(self) -> list[str]:
         """What pycocotools takes otherwise than it is meant, counted."""
-        return [f"{count} annotations with {what}" for what, count in self.odd.items()] + self._texts() + self._ids()
+        return [f"{count} {KINDS[kind][0]}" for kind, count in self.odd.items()] + self._texts() + self._ids()
 
     def _texts(self) -> list[str]:
         """Ids that annotations write otherwise than the lists of images and categories do."""

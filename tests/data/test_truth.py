@@ -112,11 +112,12 @@ def test_repairs_are_for_training_only(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ({"iscrowd": "0"}, "`iscrowd` that is missing, null or a text"),
-    ({"iscrowd": None}, "`iscrowd` that is missing, null or a text"),
-    ({"iscrowd": "false", "area": None}, "`area` that is missing, null or a text"),
-    ({"area": "400.0"}, "`area` that is missing, null or a text"),
-    ({"id": None}, "`id` that is missing, null or a text"), ({"id": "a"}, "`id` that is missing, null or a text"),
+    ({"iscrowd": "0"}, "1 `iscrowd` flags that are missing, null or a text"),
+    ({"iscrowd": None}, "1 `iscrowd` flags that are missing, null or a text"),
+    ({"iscrowd": "false", "area": None}, "1 areas that are missing, null or a text"),
+    ({"area": "400.0"}, "1 areas that are missing, null or a text"),
+    ({"id": None}, "1 annotation ids that are missing, null or a text"),
+    ({"id": "a"}, "1 annotation ids that are missing, null or a text"),
     ({"id": 7.0}, ""),
     ({"image_id": "3"}, "`image_id` '3' for the id 3"), ({"image_id": 3.0}, ""),
     ({"category_id": "9"}, "`category_id` '9' for the id 9"), ({"category_id": 9.0}, ""),
@@ -125,7 +126,8 @@ def test_repairs_are_for_training_only(tmp_path):
 def test_what_json_tools_write_is_read_as_it_is_meant(tmp_path, change, said):
     rows = [{**row(1, 3, [10, 10, 20, 20]), **change}, row(2, 3, [60, 60, 30, 30], 4)]
     index = load(write(tmp_path, images_of([3]), rows))
-    assert index.report.boxes == 2 and index.report.ignored == 0 and not index.report.findings
+    assert index.report.boxes == 2 and index.report.ignored == 0
+    assert all(kind.startswith("meant_") for kind in index.report.findings)
     assert index.records[0].labels.tolist() == [1, 0] and index.records[0].areas.tolist() == [400, 900]
     assert index.truth.areas.tolist() == [400, 900] and not index.truth.crowd.any()
     assert said in index.report.format()
@@ -176,7 +178,7 @@ def test_a_box_that_is_missing_is_that_of_the_outline(tmp_path):
     rows = [{**row(k, 1, [0, 0, 1, 1], segmentation=drawn, area=400), "bbox": box} for k, box in ((1, None), (2, []))]
     index = load(write(tmp_path, images_of([1]), [{k: v for k, v in rows[0].items() if k != "bbox"}, rows[1]]))
     assert index.records[0].boxes.tolist() == [[5, 10, 30, 50]] and index.report.count("duplicate") == 1
-    assert "2 annotations with no `bbox` (taken from the outline)" in index.report.format()
+    assert "2 annotations without `bbox`" in index.report.format()
 
 
 def test_ids_that_pycocotools_takes_otherwise_are_told(tmp_path):
@@ -198,6 +200,16 @@ def test_a_file_that_pycocotools_cannot_judge_by_ends_in_a_sentence(tmp_path):
     told = "\n".join(val.verdict(evaluator, metrics))
     assert metrics.AP50 > 0.2 and "1 annotations are not well formed and are not judged" in told
     assert "truth.json as it stands (KeyError: " in told and "confirmed" not in told
+
+
+def test_a_byte_order_mark_that_pycocotools_cannot_open_is_told(tmp_path):
+    yaml = write(tmp_path, images_of([1]), [row(1, 1, BOXES[0])])
+    (tmp_path / "truth.json").write_text(json.dumps(own(tmp_path)), encoding="utf-8-sig")
+    evaluator = judged(load(yaml))
+    told = val.verdict(evaluator, evaluator.compute())
+    assert "as it stands (it cannot open a file with a byte-order mark)" in told[0] and "confirmed" not in told[-1]
+    with pytest.raises(UserError, match="`categories` is empty"):
+        load(write(tmp_path, images_of([1]), [], []))
 
 
 def test_an_id_of_two_images_is_told_and_teaches_nothing(tmp_path):
@@ -246,8 +258,8 @@ def test_without_labels_there_is_nothing_to_judge_by(tmp_path):
         "there is nothing to judge by: the annotations of truth.json hold no object"]
 
 
-@pytest.mark.parametrize(("area", "said"), [(0, "12 are 0, less, or no number"), (1.0, "all are 1"),
-                                            (10 ** 6, "12 are larger than their box")])
+@pytest.mark.parametrize(("area", "said"), [(0, "12 are 0, less, or no number"), (1.0, "12 are all the same number"),
+                                            (1e-4, "less than a hundredth"), (10 ** 6, "12 are larger than their box")])
 def test_areas_that_cannot_be_are_told_and_the_boxes_own_stand_beside(tmp_path, area, said):
     rows = [row(k, 1, [k, k, 5 * k, 5 * k], area=area) for k in range(1, 13)]
     index = load(write(tmp_path, images_of([1]), rows))
