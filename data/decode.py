@@ -15,12 +15,13 @@ import threading
 import cv2
 import numpy as np
 
-from data.kinds import Header, foreign_kind, jpeg_frame, parse, plain_tiff
+from data.kinds import Header, check_chunks, foreign_kind, jpeg_frame, parse, plain_tiff
 from utils.cli import HARD_LIMIT, MAX_PIXELS
 
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
            8: cv2.IMREAD_REDUCED_COLOR_8}
 END_OF_JPEG = b"\xff\xd9"
+PNG_PIXELS = 8 * 1032  # per byte: one bit each, as small as deflate can make them
 BLOCK = 8  # the side of the smallest block of a JPEG
 LAST_BYTES = 8  # about as many as a plain block takes
 PILLOW = ("AVIF", "DIB", "GIF", "JPEG2000", "PPM")  # that OpenCV reads, if at all, otherwise from version to version
@@ -88,9 +89,13 @@ def check_pixels(height: int, width: int, max_pixels: int) -> None:
 
 
 def check_content(size: int, header: Header) -> None:
-    """`ValueError` where a JPEG of `size` bytes is too short for its pixels, before memory is taken for them."""
-    least = -(-header.height // BLOCK) * -(-header.width // BLOCK) // 64  # an eighth of a bit for each block
-    if header.kind == "jpeg" and size < least:
+    """`ValueError` where a JPEG or PNG of `size` bytes is too short for its pixels, before memory is taken for them."""
+    least = 0
+    if header.kind == "jpeg":
+        least = -(-header.height // BLOCK) * -(-header.width // BLOCK) // 64  # an eighth of a bit for each block
+    elif header.kind == "png":
+        least = header.height * header.width // PNG_PIXELS
+    if size < least:
         raise ValueError(f"cut short or damaged: {size} bytes cannot hold {header.width}x{header.height} pixels")
 
 
@@ -121,6 +126,8 @@ def decode_as(data: np.ndarray, header: Header | None, reduce: int = 1, turn: bo
             image, orientation = _by_pillow(data, max_pixels)
         else:
             check_content(len(data), header)
+            if header.kind == "png":
+                check_chunks(memoryview(data), len(data))
             image, orientation = _by_opencv(data, header, reduce), header.orientation
             if image is None and header.kind in PILLOW_TOO:
                 image = _by_pillow(data, max_pixels, (PILLOW_TOO[header.kind],))[0]

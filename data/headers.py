@@ -14,7 +14,7 @@ from data.decode import (
     read_bytes,
     read_kind,
 )
-from data.kinds import JPEG_MAGIC, PNG_MAGIC, TAIL, Header, jpeg_frame, png
+from data.kinds import JPEG_MAGIC, PNG_MAGIC, TAIL, Header, check_chunks, jpeg_frame, png
 
 HEAD = 1 << 15
 END_OF_PNG = b"IEND"
@@ -59,8 +59,10 @@ def _png(file: io.FileIO, head: bytes, size: int, max_pixels: int) -> Header:
     tail = file.read(TAIL)
     if END_OF_PNG not in tail[-12:] and END_OF_PNG not in _whole(file):
         raise ValueError("cut short: a PNG without its end")
+    check_chunks(head, size)
     header = png(head, tail)
     check_pixels(header.height, header.width, max_pixels)
+    check_content(size, header)
     return header
 
 

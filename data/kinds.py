@@ -11,7 +11,8 @@ JPEG_MAGIC, PNG_MAGIC = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers; the three are tables and reserved
 ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
 EXIF = b"Exif\x00\x00"
-WIDTH, HEIGHT, BITS, ORIENTATION, EXTRA, SAMPLE_FORMAT = 256, 257, 258, 274, 338, 339  # tags of TIFF and EXIF
+# Tags of TIFF and EXIF.
+WIDTH, HEIGHT, BITS, COMPRESSION, ORIENTATION, EXTRA, SAMPLE_FORMAT = 256, 257, 258, 259, 274, 338, 339
 INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # TIFF's types of whole numbers
 TAIL = 1 << 16  # bytes at the end of a PNG in which an eXIf chunk may follow the pixels
 UNASSOCIATED = 2  # transparency that the colours are not multiplied with yet
@@ -73,7 +74,7 @@ def parse(data: memoryview) -> Header | None:
             return _tiff(data)
         if start[:2] == b"BM" and len(data) >= 26:
             return _bmp(start)
-    except struct.error:
+    except (struct.error, IndexError):
         raise ValueError("cut short or damaged: its header is not whole") from None
     return None
 
@@ -136,6 +137,19 @@ def png(head: memoryview | bytes, tail: memoryview | bytes) -> Header:
     return header("png", height, width, orientation, head[24] == 16)
 
 
+def check_chunks(data: memoryview | bytes, size: int) -> None:
+    """`ValueError` where a chunk in these first bytes of a PNG of `size` bytes is longer than the file: OpenCV would
+    take memory for all of it."""
+    position = 8
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position:position + 4], "big")
+        if position + 8 + length > size:
+            raise ValueError("cut short or damaged: a part of the PNG is longer than the file")
+        if data[position + 4:position + 8] == b"IEND":
+            return
+        position += 12 + length
+
+
 def exif_orientation(block: memoryview | bytes) -> int:
     """The orientation, 1 to 8, that an EXIF block says; 1 where it says none or something else."""
     block = block[6:] if block[:6] == EXIF else block
@@ -190,6 +204,8 @@ def _tiff(data: memoryview) -> Header:
     tags = tiff_tags(data)
     height, width, bits, kind, orientation = (tags.get(tag, (default, 0))[0] for tag, default in (
         (HEIGHT, 0), (WIDTH, 0), (BITS, 1), (SAMPLE_FORMAT, 1), (ORIENTATION, 1)))
+    if tags.get(COMPRESSION, (1, 0))[0] == 1 and height * width * bits > 8 * len(data):
+        raise ValueError(f"cut short or damaged: {len(data)} bytes cannot hold {width}x{height} pixels")
     return header("tiff", height, width, orientation if 1 <= orientation <= 8 else 1, bits > 8 or kind != 1)
 
 

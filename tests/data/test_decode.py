@@ -237,6 +237,12 @@ def claims(data: bytes, width: int, height: int) -> bytes:
     return data[:at + 5] + struct.pack(">HH", height, width) + data[at + 9:]
 
 
+def longer(data: bytes) -> bytes:
+    """A PNG whose pixels claim to be four gigabytes."""
+    at = data.index(b"IDAT")
+    return data[:at - 4] + b"\xff\xff\xff\xf0" + data[at:]
+
+
 def hostile() -> dict[str, bytes]:
     jpeg = cv2.imencode(".jpg", picture())[1].tobytes()
     tiff = io.BytesIO()
@@ -245,7 +251,9 @@ def hostile() -> dict[str, bytes]:
     (start,) = struct.unpack_from("<I", tiff, 4)
     wide = tiff[:start + 2] + struct.pack("<HHII", 256, 4, 1, 2**32 - 1) + tiff[start + 14:]
     return {"bomb.jpg": claims(jpeg, 30000, 30000), "wide.png": png(2**31 - 1, 2**31 - 1), "empty.png": png(0, 5),
-            "flat.png": png(5, 0), "none.jpg": b"", "word.jpg": b"hello", "wide.tif": wide, "cut.tif": tiff[:-3000],
+            "flat.png": png(5, 0), "long.png": longer(png(3, 3)),
+            "thin.png": png(160, 2_097_272), "riff.webp": b"RIFF\x10\0\0\0WEBPVP8L\1\0\0\0", "none.jpg": b"",
+            "word.jpg": b"hello", "wide.tif": wide, "cut.tif": tiff[:-3000],
             "short.tif": b"II*\0\xff\xff\xff\xff", "cut.webp": b"RIFF\x10\0\0\0WEBPVP8 ", "cut.bmp": b"BM" + b"\1" * 30,
             "head.png": png(3, 3)[:20], "a.heic": b"\0\0\0\x18ftypheic" + b"\0" * 40, "cut.gif": b"GIF89a\1\0\1\0",
             "large.jpg": claims(jpeg, 9000, 8000),
