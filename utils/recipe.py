@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import find_config, read_yaml
-from utils.errors import UserError, nearest
+from utils.errors import UserError, nearest, short, shown
 
 GAINS = ("box", "cls", "obj", "dfl")
 # Words of other code bases' hyp files that have no counterpart here, with the value that means "off" (None: any value;
@@ -16,6 +16,7 @@ ELSEWHERE = {"paste_in": 0.0, "loss_ota": 1, "iou_t": None, "bgr": 0.0}
 # What anchor heads alone have, by the head's argument: the recipe's word, and the value that changes nothing.
 OF_ANCHOR_HEADS = {"label_smoothing": ("label_smoothing", 0.0), "focal_gamma": ("fl_gamma", 0.0),
                    "anchor_t": ("anchor_t", 4.0), "cls_pw": ("cls_pw", 1.0), "obj_pw": ("obj_pw", 1.0)}
+HUGE = 10 ** 15  # whole numbers from which on a float no longer holds each
 RUN_WORDS = ("epochs", "imgsz", "batch_size", "val_interval")
 
 
@@ -103,7 +104,7 @@ def _with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         if base is None:
             return files
         if not isinstance(base, str):
-            raise UserError(f"{path}: base: expected the name of a recipe, got {base!r}")
+            raise UserError(f"{path}: base: expected the name of a recipe, got {shown(base)}")
         beside = path.parent / base
         path = beside if beside.suffix in {".yaml", ".yml"} and beside.is_file() else find_config(base, "train")
 
@@ -126,12 +127,12 @@ def _take(recipe: Recipe, path: Path, key: str, value: Any, augment_words: Seque
             recipe.notes.append(f"{path}: {key}: {value} is not supported and has no effect")
     else:
         known = ["base", *own, *GAINS, *augment_words, *RUN_WORDS]
-        raise UserError(f"{path}: unknown key {key!r}; {nearest(str(key), known) or 'see cfg/train/yolov8.yaml'}")
+        raise UserError(f"{path}: unknown key {shown(key)}; {nearest(str(key), known) or 'see cfg/train/yolov8.yaml'}")
 
 
 def _check(recipe: Recipe, path: Path) -> None:
     if recipe.schedule not in ("cosine", "linear"):
-        raise UserError(f"{path}: schedule: {recipe.schedule!r} is neither cosine nor linear")
+        raise UserError(f"{path}: schedule: {shown(recipe.schedule)} is neither cosine nor linear")
     if recipe.anchor_t <= 1:
         raise UserError(f"{path}: anchor_t: {recipe.anchor_t:g} should be above 1, the usual value is 4")
     for word in ("anchors", "fl_gamma", "cls_pw", "obj_pw"):
@@ -140,9 +141,9 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 
 def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
-    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool) and (
-            kind is float or float(value).is_integer()):
+    number = type(value) is float or (type(value) is int and abs(value) < HUGE)
+    if kind in (int, float) and number and (kind is float or float(value).is_integer()):
         return kind(value)
     if kind is str and isinstance(value, str):
         return value
-    raise UserError(f"{path}: {key}: expected a {kind.__name__}, got {value!r}")
+    raise UserError(f"{path}: {short(key)}: expected a {kind.__name__}, got {shown(value)}")

@@ -17,7 +17,7 @@ from data.formats.coco_units import check_units
 from data.formats.raw import Unchecked, image_files
 from data.report import ScanReport
 from data.source import Source
-from utils.errors import UserError, nearest
+from utils.errors import UserError, nearest, shown
 from utils.truth import Truth, impossible_areas
 
 
@@ -199,7 +199,7 @@ def _classes(source: Source, files: Sequence[CocoFile]) -> tuple[list[str], list
     for file in files:
         for key, name in file.categories.items():
             if known.setdefault(key, name) != name:
-                raise UserError(f"{file.entry}: category {key} is {name!r} here and {known[key]!r} in "
+                raise UserError(f"{file.entry}: category {key} is {shown(name)} here and {shown(known[key])} in "
                                 f"{files[0].entry.name}; the files of a split need the same categories")
     if not known:
         raise UserError(f"{files[0].entry}: its list `categories` is empty; give each class an `id` and a `name`")
@@ -213,6 +213,6 @@ def _classes(source: Source, files: Sequence[CocoFile]) -> tuple[list[str], list
     for name in source.names:
         if name not in ids:
             hint = nearest(name, list(ids)) or "known: " + ", ".join(ids)
-            raise UserError(f"{source.yaml}: `names` has {name!r}, which {source.entries[0].name} has not; {hint}")
+            raise UserError(f"{source.yaml}: `names` has {shown(name)}, which {source.entries[0].name} has not; {hint}")
     chosen = [ids[name] for name in source.names]
     return source.names, chosen, set(known) - set(chosen)

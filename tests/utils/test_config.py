@@ -6,6 +6,7 @@ import pytest
 
 from utils.config import MAX_BYTES, find_config, read_yaml
 from utils.errors import LONGEST, UserError, short
+from utils.recipe import load_recipe
 from utils.saving import UniqueStems
 
 
@@ -102,3 +103,12 @@ def test_unique_stems_of_very_many_files():
     stems = {stem_of(f"{k}/same.jpg") for k in range(60_000)} | {stem_of(f"x/{k:08d}.jpg") for k in range(60_000)}
     assert len(stems) == 120_000
     assert time.process_time() - before < 2
+
+
+@pytest.mark.parametrize("line", ["lr0: 1" + "0" * 400, "epochs: " + "9" * 20, "epochs: " + "x" * 5000,
+                                  "schedule: [" + "a, " * 1000 + "a]", "k" * 900 + ": 1",
+                                  "base: {a: " + "b" * 5000 + "}"])
+def test_huge_values_of_a_recipe_are_one_short_sentence(tmp_path, line):
+    with pytest.raises(UserError) as error:
+        load_recipe(write(tmp_path, line + "\n"), ())
+    assert len(str(error.value)) < len(str(tmp_path)) + 3 * LONGEST and "\n" not in str(error.value)
