@@ -195,7 +195,11 @@ class TorchScriptRuntime(Runtime):
     """A traced file; it runs on the type of device it was traced on, since tracing writes the device into the file."""
 
     def __init__(self, path: Path, device: str | torch.device, trust: bool = False) -> None:
-        if not zipfile.is_zipfile(path):
+        try:
+            whole = zipfile.is_zipfile(path)
+        except zipfile.BadZipFile:
+            whole = False
+        if not whole:
             raise UserError(f"{path}: truncated or not TorchScript; export it again")
         if not trust and not is_own(path):
             raise UserError(f"{path}: is a TorchScript program, which runs when it is loaded, and export.py did not "

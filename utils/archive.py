@@ -60,7 +60,7 @@ def open_archive(path: Path | str) -> Iterator[Any]:
                         "not opened") from None
     except EOFError:
         raise UserError(_truncated(path)) from None
-    except (*_UNREADABLE, zipfile.BadZipFile, NotImplementedError) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
         text = str(error).strip().splitlines()[:1]
         if "Bad CRC-32" in str(error):
             raise UserError(f"{path}: damaged: the bytes of {str(error).rpartition(' ')[2]} do not agree with their "

@@ -3,6 +3,7 @@
 import re
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def is_ours(path: Path | str) -> bool:
             entry = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(entry) as file:
                 return bool(_OURS.search(file.read(1 << 26)))
-    except (OSError, zipfile.BadZipFile, StopIteration, RuntimeError, NotImplementedError):
+    except (OSError, zipfile.BadZipFile, StopIteration, RuntimeError, NotImplementedError, ValueError, EOFError,
+            zlib.error):  # a damaged archive, which the reader of archives tells
         return False
 
 

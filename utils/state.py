@@ -16,7 +16,7 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import memory_gb
 from utils.distributed import Group
 from utils.ema import ModelEMA
-from utils.errors import UserError
+from utils.errors import UserError, printable, shown
 from utils.optim import Schedule
 from utils.recipe import Recipe
 from utils.report import LossMeter
@@ -121,11 +121,24 @@ def end_run(folder: Path) -> None:
 
 def restore_run(run: Training, stored: dict[str, Any], whole_epoch: bool = False) -> None:
     """Put a run back to where its checkpoint was written; whole_epoch: to the beginning of that epoch, since its
-    batches are others now."""
-    state = stored["train"]
-    if "meter" not in state:
+    batches are others now. Raises `UserError` for a state that is damaged or of an earlier version."""
+    if isinstance(stored["train"], dict) and "meter" not in stored["train"]:
         raise UserError("--resume: this checkpoint is of an earlier version, which saved less of a run; start a new "
                         "one from it with --weights")
+    try:
+        _restore(run, stored, whole_epoch)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        text = printable((str(error).strip().splitlines() or [""])[-1].strip())[:150]
+        raise UserError(f"--resume: the state of training in this checkpoint is damaged ({type(error).__name__}: "
+                        f"{text}); go on from an older one, such as previous.pt, or start a new run with --weights"
+                        ) from error
+    print(f"resuming after epoch {run.epoch}" + (f" and {run.batch} batches" if run.batch else ""))
+
+
+def _restore(run: Training, stored: dict[str, Any], whole_epoch: bool) -> None:
+    state = stored["train"]
     run.model.load_state_dict(state["model"])
     run.ema.load_state_dict({"model": stored["model"], "updates": state["ema_updates"]})
     _restore_optimizer(run.optimizer, state["optimizer"])
@@ -133,7 +146,12 @@ def restore_run(run: Training, stored: dict[str, Any], whole_epoch: bool = False
     if run.amp == torch.float16 and scale and scale["growth_interval"] != NO_GROWTH:  # else it begins anew
         run.scaler.load_state_dict(scale)
     for name in COUNTERS:
-        setattr(run, name, state.get(name, getattr(run, name)))  # earlier versions counted less
+        own = getattr(run, name)
+        value = state.get(name, own)  # earlier versions counted less
+        fits = isinstance(value, int | float) if isinstance(own, float) else type(value) is type(own)
+        if not fits or type(own) is int and value < 0:
+            raise ValueError(f"{name} is {shown(value, 40)}")
+        setattr(run, name, value)
     run.meter = LossMeter.of(state["meter"])
     if whole_epoch and run.batch:
         run.batch, run.meter = 0, LossMeter()
@@ -144,7 +162,6 @@ def restore_run(run: Training, stored: dict[str, Any], whole_epoch: bool = False
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))  # noqa: NPY002  what plugins may draw from
     if run.device.type == "cuda" and "cuda" in generators:
         torch.cuda.set_rng_state(generators["cuda"], run.device)
-    print(f"resuming after epoch {run.epoch}" + (f" and {run.batch} batches" if run.batch else ""))
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -152,6 +169,12 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
     before, since its counters are put where that kind of optimiser wants them."""
     groups = [{**stored, **{word: own[word] for word in IMPLEMENTATION if word in own}}
               for stored, own in zip(state["param_groups"], optimizer.param_groups, strict=True)]
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, entry in state["state"].items():
+        for word, value in entry.items():
+            if word != "step" and isinstance(value, Tensor) and value.shape != params[index].shape:
+                raise ValueError(f"{word} of parameter {index} has the shape {list(value.shape)}, the parameter "
+                                 f"{list(params[index].shape)}")
     optimizer.load_state_dict({**state, "param_groups": groups})
 
 

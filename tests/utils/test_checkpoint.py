@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from models import load_model
+from tests.scripts.test_train_device import a_run
 from tests.tiny import tiny_checkpoint, tiny_model
 from utils import pickles
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
-from utils.state import open_run
+from utils.state import open_run, restore_run, save_run
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +165,31 @@ def test_tensors_that_lie_about_their_storage(tmp_path):
     one = torch.ones(100_000)
     save_checkpoint({"model": [one.view(-1) for _ in range(1000)]}, tmp_path / "views.pt")
     assert "repeat the stored numbers" in quickly(lambda: load_checkpoint(tmp_path / "views.pt"))
+
+
+@pytest.mark.parametrize("change", [
+    lambda s: s.update(epoch="yes"), lambda s: s.update(epoch=-3), lambda s: s.update(best=[]),
+    lambda s: s.update(optimizer=7), lambda s: s.update(ema_updates="a"),
+    lambda s: s["rng"].update(python=[1, "x", None]),
+    lambda s: s["rng"].update(numpy=["MT19937", [[1], 2], 3, 0, 0.0]), lambda s: s["rng"].update(torch=torch.ones(3)),
+    lambda s: s.update(model={}), lambda s: s.update(meter=3), lambda s: s.pop("rng"),
+    lambda s: s["optimizer"]["state"][0].update(momentum_buffer=torch.tensor(1.0))])
+def test_a_damaged_state_of_training_is_one_sentence(tmp_path, change):
+    save_run(a_run(name="SGD"), {}, tmp_path)
+    stored = load_checkpoint(tmp_path / "weights/last.pt")
+    change(stored["train"])
+    with pytest.raises(UserError, match=r"--resume: the state of training in this checkpoint is damaged"):
+        restore_run(a_run(name="SGD"), stored)
+
+
+def test_names_of_entries_that_are_no_text_are_told(tmp_path, whole):
+    data = bytearray(whole.read_bytes())
+    at = data.rfind(b"archive/version")
+    data[at] = 0xEB
+    directory = data.rfind(b"PK\x01\x02", 0, at)
+    data[directory + 9] |= 0x08  # "this name is UTF-8"
+    (tmp_path / "name.pt").write_bytes(data)
+    assert "name.pt: " in quickly(lambda: load_model(tmp_path / "name.pt"))
 
 
 def test_an_ordinary_pickle_is_no_checkpoint(tmp_path):
