@@ -96,7 +96,9 @@ def _is_row(line: str) -> bool | None:
     if not line:
         return None
     found = _row(line)
-    return bool(HEAD.match(line)) or found is not None and not pixel_rows.numbers(found[1].split()[:1])
+    if found is None or pixel_rows.numbers(found[1].split()[:1]):
+        return bool(HEAD.match(line))
+    return max(found[0][1:]) > 2  # pixels; a row of YOLO with a slip in it has fractions behind its class
 
 
 def _parts(source: Source) -> list[Source]:
