@@ -31,14 +31,17 @@ from utils.device import describe, select_device
 from utils.errors import UserError, run_script
 
 GRACE = 3.0  # seconds over the time after which this program ends, even where it waits for something itself
+SLOWEST_START = 30.0  # seconds to import all that is needed
 RESERVE = 10.0  # seconds at the end that no piece is given: to stop what runs, and to write the page
 IMAGES = 1024  # drawn for the whole loops
 ROUNDS = ["--rounds", "3", "--steps", "20"]  # of the whole loops
 
 
-def main(args: argparse.Namespace) -> None:
-    """Measure what is missing while the time lasts, and leave a page whatever happens."""
-    deadline = time.monotonic() + max(60 * args.minutes - RESERVE, 0)
+def main(args: argparse.Namespace, age: float = 0.0) -> None:
+    """Measure what is missing while the time lasts, and leave a page whatever happens. age: seconds of that time which
+    are over, since the program had to be loaded."""
+    left = 60 * args.minutes - age
+    deadline = time.monotonic() + max(left - RESERVE, 0)
     work, small = Path(args.work).resolve() / ("small" if args.small else ""), args.small
     shared = Path(args.shared).resolve()
     runs = trainings.plan(small, args.epochs, shared, work, write=not args.list)
@@ -61,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
     todo = [task for task in tasks if not is_done(record, task.key, args.retry)]
     missing = [run for run in runs if run.key in keys and run.data and not is_done(record, run.key, args.retry)]
     session = Session(args, record, device, work, deadline, planned)
-    with ending_at(60 * args.minutes + GRACE):
+    with ending_at(max(left, 0) + GRACE):
         try:
             session.prepare(todo, missing)
             work_through(todo, session.run, partial(session.train, missing) if missing else None, deadline)
@@ -83,6 +86,17 @@ def ending_at(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for stop, handler in zip(stops, before, strict=True):
             signal.signal(stop, handler)
+
+
+def process_age() -> float:
+    """Seconds since this process was started, 0 where the system does not say; never so many that a system which says
+    wrong takes all the time."""
+    try:
+        words = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+        return min(max(uptime - int(words[19]) / os.sysconf("SC_CLK_TCK"), 0.0), SLOWEST_START)
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def is_done(record: Section, key: str, retry: bool) -> bool:
@@ -244,4 +258,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)  # a command stopped at its limit has said all that it did
-    run_script(main, make_parser())
+    run_script(lambda args: main(args, process_age()), make_parser())

@@ -15,6 +15,7 @@ from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import pack, page, schedule, steps, trainings, worker
 from benchmarks.gpu.plan import SECTIONS, Task, choose, make_plan
 from benchmarks.record import Section
+from tests.running import run
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 
@@ -173,6 +174,17 @@ def test_a_minute_is_a_minute(tmp_path, plan):
     assert time.monotonic() - since < 0.36 * 60
     assert all(piece.get("unfinished") for piece in Section(tmp_path / "out", "gpu", True, CPU).pieces.values())
     assert "0 of 2 pieces" in (tmp_path / "out" / "gpu.md").read_text()
+
+
+def test_the_time_that_loading_took_is_over(tmp_path, plan):
+    code = ("import time; began = time.monotonic(); from benchmarks.gpu.__main__ import process_age; "
+            "print(process_age() - time.monotonic() + began)")
+    done = run("-c", code)
+    assert 0 <= float(done.stdout) < 2, done.stderr  # what Python itself took to start
+    plan(("right", f"{FAULTS}.measure"))
+    arguments = ["--small", "--device", "cpu", "--peer", "none", "--work", str(tmp_path), "--out", str(tmp_path)]
+    gpu.main(gpu.make_parser().parse_args([*arguments, "--minutes", "1"]), age=55.0)  # the reserve is all that is left
+    assert not (tmp_path / "gpu.json").exists() and (tmp_path / "gpu.md").is_file()
 
 
 def test_a_program_that_waits_itself_ends_and_leaves_a_page(tmp_path, plan, monkeypatch):
