@@ -24,7 +24,7 @@ from data.report import ScanReport
 from data.threads import in_threads
 from utils.files import read_blocks, replacing
 
-VERSION = 4  # raised when the same files give other arrays
+VERSION = 5  # raised when the same files give other arrays
 BLOCK = 1 << 20  # bytes of a file hashed at a time
 HERE = "\0/"  # stands in a cached text for the folder that the dataset lies in; no path has a NUL
 

@@ -1,5 +1,6 @@
 """A split of a dataset, ready to train on or to evaluate with: `load_index`."""
 
+import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -100,6 +101,8 @@ def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: 
     if not len(table):
         first = "".join(f"; {example}" for _, example in report.findings.values())[:300]
         folder = (source.image_folders or source.entries)[0]
+        if report.count("corrupt_label"):
+            raise UserError(f"{source.yaml}: no label file of `{split}:` can be read{first}; correct these files")
         raise UserError(f"{source.yaml}: no usable image for `{split}:` in {folder}{first}; correct `{split}:` "
                         f"or put images there")
     names, category_ids = meta["names"], meta["category_ids"]
@@ -125,6 +128,9 @@ def _load(source: Source, cache: bool, polygons: bool,
     report = ScanReport()
     found = labels.read(source, report, polygons)
     if found.paths and report.count("missing_label") == len(found.paths) and source.split != "test":
+        if not any(map(os.path.lexists, found.paths)):
+            raise UserError(f"{source.yaml}: not one of the {len(found.paths)} images that `{source.split}:` names is "
+                            f"there; the first: {found.paths[0]}; correct the list or `path`")
         raise UserError(f"{source.yaml}: not one label file for the {len(found.paths)} images of `{source.split}:`; "
                         f"put them where the first is looked for, {found.label_files[0]}, or correct `format`")
     table = scan(found, report, max_pixels)

@@ -62,6 +62,8 @@ def read_source(data: str | Path, split: str) -> Source:
     if config.get(split) is None or config.get(split) == "":
         there = ", ".join(s for s in SPLITS if config.get(s)) or "none"
         raise UserError(f"{yaml}: no `{split}:` in it (it has {there}); add a line such as `{split}: images/{split}`")
+    if str(config.get("nc")).isdecimal() and len(str(config["nc"])) < 10:  # in quotes, as some tools write it
+        config["nc"] = int(config["nc"])
     notes = _notes(config)
     root = _root(yaml, config, split, notes)
     names, first_id = _names(yaml, config, notes)

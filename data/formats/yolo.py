@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.raw import Unchecked, ids_from_names, image_files
-from data.formats.yolo_rows import Columns, parse_rows
+from data.formats.yolo_rows import EDGE, FEW, SHARE, Columns, parse_rows
 from data.listing import Folders, label_files, listed_images
 from data.report import ScanReport
 from data.source import Source
@@ -46,6 +46,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     table = np.concatenate([np.zeros((0, 6)), *parts])
     image = np.repeat(np.arange(len(keep)), [len(part) for part in parts])
     right = columns.settle(table, report, outlines, source.yaml)
+    _check_corners(table, files, keep, image)
     if not right.all():
         table, image = table[right], image[right]
         outlines = None if outlines is None else [outlines[i] for i in np.flatnonzero(right)]
@@ -87,6 +88,19 @@ def _tell_shared(images: list[str], files: list[str], report: ScanReport) -> Non
         report.add("shared_label", f"{files[i]} for {images[first[files[i]]]} and {images[i]}", len(twice))
 
 
+def _check_corners(table: np.ndarray, files: list[str], keep: list[int], image: np.ndarray) -> None:
+    """`UserError` where all rows (M, 6) look like x1 y1 x2 y2: the last two beyond the first, many out of the image."""
+    low, high = table[:, 1:3], table[:, 3:5]
+    first, last = (low + high) / 2, high - low  # as written: x y, width height
+    outside = ((low < -EDGE) | (high > 1 + EDGE)).any(1)
+    if outside.sum() >= FEW and outside.mean() >= SHARE and (last > first).all() and (
+            (first >= 0).all() and (last <= 1 + EDGE).all()):
+        row = int(np.argmax(outside))
+        raise UserError(f"{files[keep[image[row]]]} line {int(table[row, 5])}: should be class x y width height; all "
+                        f"{len(table)} boxes of this split look like corners x1 y1 x2 y2 ({outside.sum()} would reach "
+                        f"out of their image); write the centre, x2 - x1 and y2 - y1")
+
+
 def _check_first_id(source: Source, labels: np.ndarray, classes: int, files: list[str], image: np.ndarray) -> None:
     """`UserError` where class ids count from 1 and `names` from 0, or the other way round."""
     if not len(labels):
@@ -105,7 +119,13 @@ def _check_first_id(source: Source, labels: np.ndarray, classes: int, files: lis
 def _read(file: str) -> str:
     """The text of a label file. Those written on Windows may begin with a byte order mark, in UTF-8 or UTF-16."""
     data = read_plain(file, LARGEST)
-    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError("not UTF-8; save it as UTF-8")
+    return text
 
 
 def split_images(source: Source, report: ScanReport) -> list[str]:

@@ -3,7 +3,8 @@
 A row is a class and numbers, fractions of the image:
 
     5 columns    class x y width height: a box
-    6 columns    a box and a confidence, 0 to 1: the box is taken, and told
+    6 columns    a box and a confidence, 0 to 1: the box is taken, and told. Where many sixth numbers are none, or the
+                 box is in the last four columns (a track id before it), the split is refused
     7 and more   a polygon `class x1 y1 x2 y2 x3 y3 ...`, as segmentation and oriented boxes (DOTA: 8 numbers) are
                  written, or a box with keypoints, or a box with a confidence and a track id
 
@@ -38,7 +39,9 @@ AROUND = 0.25  # of its size, by which keypoints may lie out of their box
 OUTSIDE = 0.5  # how far out of the image a point of a polygon may lie
 PARALLEL = 4e-3  # what opposite corners of an oriented box may differ by
 NEARLY_ALL, MOST = 0.9, 0.5
+FEW, SHARE = 3, 0.1  # rows of 6 columns of another order; fewer are slips
 EXPECTED = "expected class x y width height"
+KEYPOINTS = "; where keypoints follow, `kpt_shape: [number, 2 or 3]` in the YAML says so"
 
 
 @dataclass
@@ -65,10 +68,35 @@ class Columns:
     lengths: Counter[int] = field(default_factory=Counter)
     polygons: list[tuple[int, str]] = field(default_factory=list)  # rows that can only be polygons
     undecided: list[_Undecided] = field(default_factory=list)
+    sixes: Counter[str] = field(default_factory=Counter)  # rows of 6 columns: all, and those that are odd
+    odd: dict[str, str] = field(default_factory=dict)  # the first row of each kind
+
+    def add_six(self, values: list[float], where: str) -> None:
+        """Note a row of 6 columns: whether the last can be a confidence, and which four are a box in the image."""
+        kinds = ["late"] * _is_box(values[2:6])
+        if not 0 <= values[5] <= 1:
+            kinds.append("number")
+        elif not _is_box(values[1:5]):
+            kinds.append("place")
+        self.sixes.update(["all", *kinds])
+        for kind in kinds:
+            self.odd.setdefault(kind, where)
+
+    def _check_sixes(self) -> None:
+        least = max(FEW, SHARE * self.sixes["all"])
+        if self.sixes["place"] >= least and self.sixes["late"] >= NEARLY_ALL * self.sixes["all"]:
+            raise UserError(f"{self.odd['place']}: of the 6 columns the last four are a box in the image, as in nearly "
+                            f"all such rows of the split, and those behind the class are not; delete the second column "
+                            f"(a track id or a confidence), so that rows are: class x y width height")
+        if self.sixes["number"] >= least:
+            raise UserError(f"{self.odd['number']}: 6 columns whose last is no confidence from 0 to 1, as in "
+                            f"{self.sixes['number']} of {self.sixes['all']} such rows of the split; delete it if it is "
+                            f"a track id; turned boxes are written as class x1 y1 x2 y2 x3 y3 x4 y4")
 
     def settle(self, table: np.ndarray, report: ScanReport, outlines: list[np.ndarray] | None,
                yaml: Path) -> np.ndarray:
         """(rows,) which rows of the split's table to keep; its long rows become what they are. See the module."""
+        self._check_sixes()
         keep = np.ones(len(table), bool)
         if not self.undecided:
             return keep
@@ -120,6 +148,9 @@ def parse_rows(text: str, file: str, report: ScanReport, outlines: list[np.ndarr
         values = _numbers(words)
         if not values or len(values) == 6:
             values, mended = _repaired(line, words, values, names or {})
+            if len(values) == 6:
+                columns.add_six(values, f"{file} line {number}: {line.strip()[:60]!r}")
+                values = values[:5] if 0 <= values[5] <= 1 else []  # as `detect.py --save-txt --save-conf` writes it
             if values:
                 report.add(mended, f"{file} line {number}: {line.strip()[:60]!r}")
         n = len(values)
@@ -132,6 +163,7 @@ def parse_rows(text: str, file: str, report: ScanReport, outlines: list[np.ndarr
         box = _long_row(values, columns, len(rows), f"{file} line {number}") if fine else None
         if box is None:
             said = f"{5 + np.prod(columns.keypoints, dtype=int)} columns or 5" if columns.keypoints else EXPECTED
+            said += KEYPOINTS * (columns.keypoints is None and n > 7 and fine)
             where = f"{file} line {number}: {line.strip()[:60]!r}"
             report.add("corrupt_row", f"{where}; {said}")
             continue
@@ -154,7 +186,7 @@ def _long_row(values: list[float], columns: Columns, row: int, where: str) -> Bo
     odd = n >= 7 and n % 2 == 1
     if columns.keypoints is None and n >= 7 and _agrees(values, box) and not (n == 9 and _is_oblong(xs, ys)):
         polygon = odd and _may_be_polygon(xs, ys)
-        likely = polygon and not (n == 7 and values[6] % 1 == 0) and _is_likely(xs, ys)
+        likely = polygon and not (n == 7 and (values[6] % 1 == 0 or values[5] % 1 == 0)) and _is_likely(xs, ys)
         columns.undecided.append(_Undecided(columns.before + row, box, polygon, likely, where))
         columns.lengths[n] += 1
         return (min(xs), min(ys), max(xs), max(ys)) if polygon else box
@@ -168,11 +200,11 @@ def _long_row(values: list[float], columns: Columns, row: int, where: str) -> Bo
 def _agrees(values: list[float], box: Box) -> bool:
     """Whether the first four numbers are a box and the others belong to it, as keypoints or as confidence and id."""
     width, height = values[3:5]
-    if width <= 0 or height <= 0 or min(box[:2]) < -EDGE or max(box[2:]) > 1 + EDGE:
+    if not _is_box(values[1:5]):
         return False
     rest = values[5:]
-    if len(rest) == 2 and 0 <= rest[0] <= 1 and rest[1] >= 0 and rest[1] % 1 == 0:
-        return True
+    if len(rest) == 2 and any(0 <= a <= 1 and b >= 0 and b % 1 == 0 for a, b in (rest, rest[::-1])):
+        return True  # a confidence and a track id, or the other way round
     left, top = box[0] - AROUND * width, box[1] - AROUND * height
     right, bottom = box[2] + AROUND * width, box[3] + AROUND * height
 
@@ -188,6 +220,13 @@ def _agrees(values: list[float], box: Box) -> bool:
             if inside([p for p in points if p[2]]):
                 return True
     return False
+
+
+def _is_box(values: list[float]) -> bool:
+    """Whether centre x, centre y, width and height are a box inside the image."""
+    x, y, width, height = values
+    return (width > 0 and height > 0 and min(x - width / 2, y - height / 2) >= -EDGE
+            and max(x + width / 2, y + height / 2) <= 1 + EDGE)
 
 
 def _is_oblong(xs: list[float], ys: list[float]) -> bool:
@@ -236,7 +275,5 @@ def _repaired(line: str, words: list[str], values: list[float],
         values = _numbers(line.replace(";", " ").replace(",", " ").split())
     if not values and len(words) > 5 and not any(_numbers([word]) for word in words[5:]):
         values = _numbers(words[:5])
-    if len(values) == 6 and 0 <= values[5] <= 1:  # as `detect.py --save-txt --save-conf` writes it
-        values = values[:5]
-    usable = len(values) >= 5 and len(values) != 6 and all(map(isfinite, values)) and values[0] % 1 == 0
-    return (values if usable and (len(values) == 5 or kind == "named_class") else []), kind
+    usable = len(values) >= 5 and all(map(isfinite, values)) and values[0] % 1 == 0
+    return (values if usable and (len(values) in (5, 6) or kind == "named_class") else []), kind

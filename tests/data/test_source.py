@@ -149,3 +149,16 @@ def test_names_from_one_and_labels_from_zero_are_refused(tmp_path):
 def test_an_id_too_many_among_right_ones_is_only_counted(tmp_path):
     yaml = makers.yolo(tmp_path, {"a.jpg": GOOD + "2 .5 .5 .3 .3\n"})
     assert load(yaml).report.count("bad_class") == 1
+
+
+def test_nc_in_quotes_is_a_number(tmp_path):
+    makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .2"})
+    assert read_source(makers.config(tmp_path, train="images/train", names=["a", "b"], nc="2"), "train").nc == 2
+
+
+def test_a_list_whose_images_are_all_elsewhere_says_so(tmp_path):
+    yaml = makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .2"}, train="list.txt")
+    for line in ("D:\\data\\images\\a.jpg", "/nowhere/of/another/user/images/a.jpg"):
+        (tmp_path / "list.txt").write_text(line + "\n")
+        with pytest.raises(UserError, match="not one of the 1 images that `train:` names is there; the first: "):
+            load_index(yaml, "train", cache=False)

@@ -149,3 +149,57 @@ def test_the_parser_alone_tells_what_it_leaves_out():
     report = ScanReport()
     rows = parse_rows("cat 1 2\n\n0 .5 .5 .1 .1\n", "f.txt", report, names={"cat": 0})
     assert len(rows) == 1 and report.count("corrupt_row") == 1
+
+
+def rows_of(order, seed=0, count=20):
+    """Rows of these columns, boxes of which many are near the border."""
+    rng, rows = np.random.default_rng(seed), []
+    for k in range(count):
+        w, h = rng.uniform(0.1, 0.3, 2)
+        x, y = rng.uniform(w / 2, 1 - w / 2), rng.uniform(h / 2, 1 - h / 2)
+        known = {"x": x, "y": y, "w": w, "h": h, "id": k, "bit": k % 2, "none": -1, "conf": rng.uniform(0.2, 1),
+                 "angle": rng.uniform(-1.5, 1.5), "degrees": rng.integers(0, 90), "x1": x - w / 2, "y1": y - h / 2,
+                 "x2": x + w / 2, "y2": y + h / 2}
+        rows.append("0 " + " ".join(f"{known[word]:.6g}" for word in order.split()))
+    return rows
+
+
+@pytest.mark.parametrize("order, said", [
+    ("id x y w h", "delete the second column"), ("bit x y w h", "delete the second column"),
+    ("none x y w h", "delete the second column"), ("conf x y w h", "delete the second column"),
+    ("x y w h id", "no confidence"), ("x y w h angle", "no confidence"), ("x y w h degrees", "no confidence"),
+    ("x1 y1 x2 y2", "look like corners")])
+def test_columns_of_another_order_are_refused_not_read_as_boxes(tmp_path, order, said):
+    with pytest.raises(UserError, match=said) as caught:
+        load(tmp_path, ["\n".join(rows_of(order))])
+    assert "000.txt" in str(caught.value) and "line" in str(caught.value)
+
+
+@pytest.mark.parametrize("order, kind", [("x y w h conf", "mended_row"), ("x y w h bit", "mended_row"),
+                                         ("x y w h conf id", "extra_columns"), ("x y w h id conf", "extra_columns")])
+def test_confidences_and_ids_leave_the_boxes(tmp_path, order, kind):
+    index = load(tmp_path, ["\n".join(rows_of(order))])
+    plain = load(tmp_path / "plain", ["\n".join(rows_of("x y w h"))])
+    np.testing.assert_allclose(index.records[0].boxes, plain.records[0].boxes, atol=1e-3)
+    assert index.report.count(kind) == 20 and set(index.report.findings) == {kind}
+
+
+def test_few_rows_of_another_order_are_counted(tmp_path):
+    index = load(tmp_path, ["\n".join([*rows_of("x y w h"), *rows_of("x y w h id")[5:7]])])
+    assert index.report.boxes == 20 and index.report.count("corrupt_row") == 2
+
+
+def test_rows_of_keypoints_that_fit_nothing_name_kpt_shape(tmp_path):
+    index = load(tmp_path, [f"{BOX} " + "0.9 0.9 5 " * 3])
+    assert index.report.count("corrupt_row") == 1 and "kpt_shape" in index.report.format()
+
+
+@pytest.mark.parametrize("text", [f"{BOX}\n".encode("utf-16-le"), f"{BOX}\ngr\xf6\xdfe 1\n".encode("latin-1")])
+def test_label_files_that_are_not_utf8_are_told_with_the_cure(tmp_path, text):
+    yaml = makers.yolo(tmp_path, {"a.jpg": BOX, "b.jpg": BOX})
+    (tmp_path / "labels" / "train" / "a.txt").write_bytes(text)
+    index = load_index(yaml, "train", cache=False)
+    assert index.report.count("corrupt_label") == 1 and "a.txt (not UTF-8; save it as UTF-8)" in index.report.format()
+    (tmp_path / "labels" / "train" / "b.txt").write_bytes(text)
+    with pytest.raises(UserError, match=r"no label file of `train:` can be read; .*a\.txt.*save it as UTF-8"):
+        load_index(yaml, "train", cache=False)

@@ -46,6 +46,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
 @pytest.mark.parametrize("content, said", [
     ("names: [Größe]\n".encode("cp1252"), "not UTF-8 (byte 0xf6 at line 1); save it as UTF-8"),
     ("names: [Größe]\n".encode("utf-16-le"), "not UTF-8"),
+    ("names: [a]\n".encode("utf-16-be"), "save it as UTF-8"), ("names: [a]\n".encode("utf-32"), "save it as UTF-8"),
     ('path: "D:\\data\\set"\n', "write paths with / or in single quotes"),
     ('path: "C:\\x\\set"\n', "write paths with / or in single quotes"),
     ("names:\n\t0: a\n", "line 2: found character '\\t' that cannot start any token; indent with spaces"),
