@@ -62,8 +62,6 @@ def read_source(data: str | Path, split: str) -> Source:
     if config.get(split) is None or config.get(split) == "":
         there = ", ".join(s for s in SPLITS if config.get(s)) or "none"
         raise UserError(f"{yaml}: no `{split}:` in it (it has {there}); add a line such as `{split}: images/{split}`")
-    if str(config.get("nc")).isdecimal() and len(str(config["nc"])) < 10:  # in quotes, as some tools write it
-        config["nc"] = int(config["nc"])
     notes = _notes(config)
     root = _root(yaml, config, split, notes)
     names, first_id = _names(yaml, config, notes)
@@ -207,7 +205,8 @@ def _names(yaml: Path, config: dict[str, Any], notes: list[str]) -> tuple[list[s
     """The classes in order, and the id of the first one; None where the YAML does not say."""
     names, nc, first = config.get("names"), config.get("nc"), 0
     if nc is not None and (type(nc) is not int or not 1 <= nc <= MAX_CLASSES):
-        raise UserError(f"{yaml}: `nc: {short(nc)}` should be the number of classes, 1 to {MAX_CLASSES:,}")
+        raise UserError(f"{yaml}: `nc: {shown(nc)}` should be the number of classes, 1 to {MAX_CLASSES:,}, without "
+                        f"quotes")
     if isinstance(names, dict) and names:
         keys = [int(k) if isinstance(k, str) and k.isdecimal() else k for k in names]
         first = int(1 in keys and 0 not in keys)

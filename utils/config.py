@@ -126,7 +126,7 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{short(str(path))}: cannot be read: {error.strerror}") from None
-    if b"\0" in data[:64] and data[:2] not in (b"\xff\xfe", b"\xfe\xff") or data[:4] == b"\xff\xfe\0\0":
+    if 0 in data[:2] or data[:4] == b"\xff\xfe\0\0":
         raise UserError(f"{path}: not UTF-8 (zero bytes in it, as in UTF-32 or UTF-16 without its mark); save it as "
                         f"UTF-8 in your editor")
     try:

@@ -47,7 +47,8 @@ def test_a_name_for_two_classes_is_told(tmp_path):
     ("names: {2: a, 3: b}", "keys of `names`"), ("names: {yes: a, no: b}", "keys of `names`"),
     ("names: {0: a, 0.5: b}", "keys of `names`"), ("names: {0: a, '0': b}", "keys of `names`"),
     ("nc: 10000000", "1 to 100,000"), ("nc: 1e7", "1 to 100,000"), ("nc: yes", "1 to 100,000"), ("nc: 0", "1 to"),
-    ("nc: [2]", "1 to 100,000"), ("nc: '2'", "1 to 100,000"), ("nc: " + "9" * 4000, "1 to 100,000"),
+    ("nc: [2]", "1 to 100,000"), ("nc: '2'", "`nc: '2'` should be the number of classes, 1 to 100,000, without"),
+    ("nc: " + "9" * 4000, "1 to 100,000"),
     ("kpt_shape: 17", "kpt_shape"), ("kpt_shape: [17, 4]", "kpt_shape"), ("kpt_shape: [0, 3]", "kpt_shape"),
     ("kpt_shape: [1.5, 2]", "kpt_shape"), ("kpt_shape: [17]", "kpt_shape"), ("format: [coco]", "no such `format"),
     ("format: {a: b}", "no such `format"), ("difficult: no", "no such `difficult"),
@@ -149,11 +150,6 @@ def test_names_from_one_and_labels_from_zero_are_refused(tmp_path):
 def test_an_id_too_many_among_right_ones_is_only_counted(tmp_path):
     yaml = makers.yolo(tmp_path, {"a.jpg": GOOD + "2 .5 .5 .3 .3\n"})
     assert load(yaml).report.count("bad_class") == 1
-
-
-def test_nc_in_quotes_is_a_number(tmp_path):
-    makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .2"})
-    assert read_source(makers.config(tmp_path, train="images/train", names=["a", "b"], nc="2"), "train").nc == 2
 
 
 def test_a_list_whose_images_are_all_elsewhere_says_so(tmp_path):
