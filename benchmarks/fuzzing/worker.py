@@ -171,8 +171,8 @@ def place_of(trace: str) -> str:
         for file, name in frames
         if Path(file).is_relative_to(ROOT) and ".venv" not in file
     ]
-    best = [f for f in ours if f[0].parts[0] not in ("benchmarks", "tests") and f[1] != "run_script"] or [
-        f for f in ours if f[1] != "run_script"]
+    best = [f for f in ours if f[0].parts[0] not in ("benchmarks", "tests") and f[0].name != "errors.py"] or [
+        f for f in ours if f[0].name != "errors.py"]
     return f"{best[-1][0]}:{best[-1][1]}" if best else "outside"
 
 
