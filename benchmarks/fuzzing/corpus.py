@@ -13,7 +13,7 @@ NOTE = "case.json"
 
 def keep(outcome: Outcome, case: Path, folder: Path) -> Path | None:
     """Write the files of a failed case; None where they are too large, so that only its number tells it."""
-    files = sorted(p for p in case.rglob("*") if p.is_file() and not p.is_symlink())
+    files = sorted(p for p in case.rglob("*") if p.is_file() and not p.is_symlink() and _nameable(p))
     if sum(p.stat().st_size for p in files) > MOST:
         return None
     folder.mkdir(parents=True, exist_ok=True)
@@ -23,6 +23,11 @@ def keep(outcome: Outcome, case: Path, folder: Path) -> Path | None:
         for file in files:
             archive.writestr(zipfile.ZipInfo(str(Path("case") / file.relative_to(case))), file.read_bytes())
     return path
+
+
+def _nameable(path: Path) -> bool:
+    """Whether a zip can hold the name; results of an attempt may have others, inputs have not."""
+    return str(path).encode("utf-8", "replace").decode() == str(path)
 
 
 def unpack(file: Path, folder: Path) -> None:

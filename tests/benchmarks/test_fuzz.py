@@ -118,6 +118,15 @@ def test_a_case_is_always_the_same(name, tmp_path):
     assert contents(tmp_path / "c") != made[0]
 
 
+def test_a_name_that_no_zip_can_hold_is_left_out(tmp_path):
+    (tmp_path / "results-\udcff").mkdir()
+    for name in ("input", "result-\udcff", "results-\udcff/a"):
+        (tmp_path / name).write_text("x")
+    outcome = Outcome("fake", 1, 2, "wrong")
+    corpus.unpack(corpus.keep(outcome, tmp_path, tmp_path / "corpus"), tmp_path / "back")
+    assert list(contents(tmp_path / "back")) == ["input"]
+
+
 def test_kinds_take_turns_by_their_weights(tmp_path):
     args = arguments("--cases", 400, "--seed", 3)
     drawn = [task.kind for task in fuzz.tasks(args, KINDS, tmp_path)]
