@@ -66,12 +66,13 @@ def read(folder: Path, split: str = "train", **options: Any) -> Index:
 
 
 def check_sound(index: Index) -> None:
-    """Records that training may rely on: finite boxes with area inside their image, known classes."""
+    """Records that training may rely on: finite boxes with area inside their image (COCO's own to a pixel), known
+    classes."""
     for record in index.records:
         b, frame = record.boxes, (record.width, record.height) * 2
         if record.width < 1 or record.height < 1:
             raise Wrong(f"record without size: {record.path} {record.width}x{record.height}")
-        if not np.isfinite(b).all() or (b < -1e-3).any() or (b > np.array(frame) + 1.01).any():
+        if not np.isfinite(b).all() or (b < -1.01).any() or (b > np.array(frame) + 1.01).any():
             raise Wrong(f"box outside its image: {b.tolist()[:3]} in {frame[:2]}")
         if ((b[:, 2:] - b[:, :2]) <= 0).any():
             raise Wrong(f"box without area: {b.tolist()[:3]}")

@@ -172,4 +172,4 @@ class _Answer(torch.nn.Module):
         return boxes, scores
 
 
-SCRIPTS = ("good", "one", "short", "flat", "three")
+SCRIPTS = ("good", "one", "short", "flat", "three", *["good"] * 5)

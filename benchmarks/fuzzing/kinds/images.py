@@ -126,7 +126,7 @@ def written(rng: np.random.Generator, suffix: str) -> bytes:
     out = io.BytesIO()
     try:
         image.save(out, kinds[suffix], **options)
-    except (OSError, ValueError, KeyError, TypeError):  # a mode that this container has not
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # a mode that this container has not
         out = io.BytesIO()
         image.convert("RGB").save(out, "PNG" if suffix == ".avif" else kinds[suffix])
     return out.getvalue()
