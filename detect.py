@@ -35,7 +35,7 @@ from utils.cli import (
     positive,
     refused,
 )
-from utils.errors import printable, run_script
+from utils.errors import UserError, printable, run_script
 from utils.report import check_name
 from utils.saving import Results, SaveOptions
 from utils.structures import Detections
@@ -109,6 +109,9 @@ def main(args: argparse.Namespace) -> Path | None:
             found = runtime.select(boxes, scores, conf=args.conf_thres, iou=args.iou_thres, max_det=args.max_det,
                                    classes=classes, agnostic=args.agnostic_nms)[0].to_original(placed).cpu()
             clock.lap("NMS")
+            if not bool(found.boxes.isfinite().all()):
+                raise UserError(f"{args.weights}: finds boxes that are not finite in {frame.path}; its weights have "
+                                "diverged or are damaged, take other ones")
             height, width = images.shape[2:]
             print(f"{place(frame)}: {height}x{width} {printable(count(found, runtime.names))}, {clock.spent:.1f} ms")
             results.add(frame.path, frame.image, found, frame.index if frame.kind == "video" else None, frame.fps)

@@ -27,6 +27,7 @@ from data.geometry import (
 from data.letterbox import FILL
 from utils.errors import UserError
 
+LARGEST = {"degrees": 360.0, "shear": 89.0, "translate": 10.0, "scale_extra": 10.0, "fill": 255}  # of others 1e6
 PROBABILITIES = ("mosaic", "mosaic9", "mixup", "copy_paste", "fliplr", "flipud")
 
 
@@ -58,8 +59,9 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         wrong = [f"{name} {getattr(self, name)} is not in [0, 1]" for name in PROBABILITIES
                  if not 0 <= getattr(self, name) <= 1]
-        wrong += [f"{f.name} {getattr(self, f.name)} is negative" for f in fields(self)
-                  if f.name not in PROBABILITIES and not getattr(self, f.name) >= 0]
+        wrong += [f"{f.name} {value:g} is not between 0 and {most:g}" for f in fields(self)
+                  if f.name not in PROBABILITIES
+                  and not 0 <= (value := getattr(self, f.name)) <= (most := LARGEST.get(f.name, 1e6))]
         wrong += [f"scale {self.scale} leaves nothing of an image: keep it below 1"] * (self.scale >= 1)
         wrong += [f"perspective {self.perspective} turns the image inside out: keep it to 0.001"] * (
             self.perspective > 0.001)

@@ -57,12 +57,18 @@ def check(table: RecordTable, meta: dict[str, Any], report: ScanReport) -> None:
         raise ValueError("arrays that do not fit each other")
     if table.polygon_points is not None:
         right += [_cuts(table.polygon_ends, len(table.polygon_points)), np.isfinite(table.polygon_points).all()]
-    right += [(table.sizes > 0).all(), np.isfinite(table.boxes).all(), not np.isnan(table.areas).any(),
+    right += [(table.sizes > 0).all(), _inside(table), not np.isnan(table.areas).any(),
               (table.boxes[:, 2:] >= table.boxes[:, :2]).all(), (table.labels >= 0).all(),
               (table.labels < classes).all(), _is_list(meta["names"], str), _is_list(meta["category_ids"], int),
               len(meta["category_ids"]) == classes, _is_report(report, n)]
     if not all(right):
         raise ValueError("values that no scan gives")
+
+
+def _inside(table: RecordTable) -> bool:
+    """Whether all boxes lie in their images, to the pixel that a scan lets pass, and a thousandth of rounding."""
+    frame = np.repeat(table.sizes[:, [1, 0, 1, 0]], np.diff(table.ends, prepend=0), axis=0).astype(np.float32)
+    return bool((table.boxes >= -1.001).all() and (table.boxes <= frame + 1.001).all())  # False for NaN
 
 
 def _has_shape(array: np.ndarray | None, shape: tuple[int | None, ...]) -> bool:

@@ -228,12 +228,16 @@ def _by_pillow(data: np.ndarray, max_pixels: int, kinds: tuple[str, ...] = PILLO
 
 
 def is_animated(path: str) -> bool:
-    """Whether a GIF holds more than one image; True where it cannot be told."""
+    """Whether a file is a GIF that holds more than one image; True where it cannot be told."""
     from PIL import Image
 
     try:
-        with open_plain(path)[0] as file, Image.open(file, formats=("GIF",)) as picture:
-            return bool(picture.is_animated)
+        with open_plain(path)[0] as file:
+            if file.read(3) != b"GIF":
+                return False
+            file.seek(0)
+            with Image.open(file, formats=("GIF",)) as picture:
+                return bool(picture.is_animated)
     except Exception:  # whatever a damaged file makes Pillow raise
         return True
 

@@ -18,7 +18,7 @@ from data.report import ScanReport
 from data.scan import scan
 from data.source import Source, read_source
 from data.truth import truth_of
-from utils.errors import UserError
+from utils.errors import UserError, short
 from utils.truth import Truth
 
 SIZE_BINS = {"small": (0, 32 ** 2), "medium": (32 ** 2, 96 ** 2), "large": (96 ** 2, float("inf"))}  # COCO, in px^2
@@ -151,7 +151,8 @@ def _draw_shapes(source: Source) -> Source:
     size = options["size"]
     sides = size if isinstance(size, list) else [size, size]
     if len(sides) != 2 or any(not isinstance(s, int) or not 32 <= s <= 8192 for s in sides):
-        raise UserError(f"{source.yaml}: `size: {size}` should be a number of pixels or [height, width], 32 to 8192")
+        raise UserError(f"{source.yaml}: `size: {short(size)}` should be a number of pixels or [height, width], "
+                        f"32 to 8192")
     scene = shapes.scene_from(options["scene"] or {}, str(source.yaml))
     try:
         folder = shapes.generate(source.root, source.split, options["count"], tuple(sides), options["seed"], scene)

@@ -17,11 +17,13 @@ DECODER = json.JSONDecoder()
 GOES_ON = frozenset(("", *"+-.0123456789eEINabcdfilnrstuy"))  # behind a number or a word: not whole yet
 
 
-def read_lists(path: Path, on_item: Mapping[str, Callable[[Any], None]]) -> set[str]:
+def read_lists(path: Path, on_item: Mapping[str, Callable[[Any], None]],
+               on_other: Callable[[str, Any], None] | None = None) -> set[str]:
     """Call `on_item[key](element)` for each element of the list under each of these top-level keys, in file order.
 
-    Returns the keys whose value was a list; other keys and values are read and left aside. `ValueError` (as from
-    `json.loads`) where the file is not one whole JSON object, `OSError` where it cannot be read.
+    Returns the keys whose value was a list; other keys and values are read and left aside. on_other: called with key
+    and value where one of these keys has something else than a list. `ValueError` (as from `json.loads`) where the
+    file is not one whole JSON object, `OSError` where it cannot be read.
     """
     with path.open("rb") as file:
         text = _Text(file)
@@ -39,7 +41,9 @@ def read_lists(path: Path, on_item: Mapping[str, Callable[[Any], None]]) -> set[
                     lists.add(key)
                     _elements(text, on_item[key])
                 else:
-                    text.value()
+                    value = text.value()
+                    if key in on_item and on_other is not None:
+                        on_other(key, value)
                 if text.either(",", "}") == "}":
                     break
         if text.peek():

@@ -262,7 +262,7 @@ def _first_images(source: Source) -> list[str]:
         return image_files(entry)[:SEEN]
     if entry.suffix.lower() != ".txt":
         return []
-    return [image for image in listed_images(entry, source.root, most=SEEN) if Path(image).exists()]
+    return [image for image in listed_images(entry, source.root, most=SEEN) if _exists(Path(image))]
 
 
 def _image_folder(root: Path, annotations: Path) -> Path:

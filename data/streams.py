@@ -6,6 +6,7 @@ Legend: H, W pixels of a frame. A new kind of source (a camera, a network stream
 
 import glob
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -162,7 +163,7 @@ def _retrieved(capture: cv2.VideoCapture) -> np.ndarray | None:
 
 
 def _is_still(path: str) -> bool:
-    """Whether a file with the suffix of a video holds one image: a GIF that does not move."""
+    """Whether a file with the suffix of a video holds one image: a GIF that does not move, or is none."""
     return Path(path).suffix.lower() == ".gif" and not is_animated(path)
 
 
@@ -222,7 +223,8 @@ def _listed(path: Path) -> list[str]:
         first = without_secrets(streams[0])
         raise UserError(f"{path}: lists {len(streams)} cameras or network streams, the first {first}; they cannot "
                         f"be read: record videos first (ffmpeg -i <URL> -t 60 stream.mp4) and list those")
-    files = [line if Path(line).exists() else str(path.parent / line) for line in lines if line]
+    files = [line if os.path.exists(line) else str(path.parent / line)  # noqa: PTH110  Path raises where it is too long
+             for line in lines if line]
     foreign = [name for name in files if not is_image(name) and not is_video(name)]
     if foreign or not files:
         what = f"names {foreign[0][:200]}, which is no image or video" if foreign else "names no files"

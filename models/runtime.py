@@ -251,7 +251,10 @@ class OnnxRuntime(Runtime):
             self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime's own exceptions share no public base class
             raise UserError(f"{path}: truncated or not an ONNX file ({first_line(error)}); export it again") from None
-        words = self.session.get_modelmeta().custom_metadata_map
+        try:
+            words = self.session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: what it says about itself is damaged: not UTF-8; export it again") from None
         self.path = path
         self.layout = None if CARD_KEY in words else self._foreign_layout(words)
         super().__init__(path, self._card(words), chosen)

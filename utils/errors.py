@@ -2,14 +2,16 @@
 
 import argparse
 import contextlib
+import io
 import os
 import reprlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 LONGEST = 200  # characters of a user's value in a message
+SCREEN = 1600  # characters of a message
 
 
 class UserError(Exception):
@@ -82,8 +84,21 @@ def run_script(main: Callable[[argparse.Namespace], object], parser: argparse.Ar
     Exit codes: 0 done, 1 user error, 2 wrong flag (argparse), 130 interrupted.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what no encoding can write
+        sys.stdout.reconfigure(errors="backslashreplace")
     with safe_stderr():
-        _run(main, parser.parse_args())
+        _run(main, parse_words(parser))
+
+
+def parse_words(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """`parser.parse_args`. Of `--name=--` Python before 3.13 makes an empty list: that flag lacks its value."""
+    args = parser.parse_args(words)
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        lacks = isinstance(value, list) and ([] in value if isinstance(action.default, list) else not value)
+        if action.nargs is None and action.option_strings and lacks:
+            parser.error(f"argument {'/'.join(action.option_strings)}: expected one argument")
+    return args
 
 
 def _run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -92,13 +107,13 @@ def _run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace)
     except UserError as error:
         if args.debug:
             raise
-        print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+        _tell(str(error))
         sys.exit(1)
     except RuntimeError as error:
         lost = lost_worker(error)
         if lost is None or args.debug:
             raise
-        print(f"error: {lost}", file=sys.stderr)
+        _tell(str(lost))
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone: there is nobody left to tell
         sys.stdout = None
@@ -107,13 +122,20 @@ def _run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace)
         if args.debug:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error} (--debug shows where)", file=sys.stderr)
+        _tell(f"{place}{error.strerror or error} (--debug shows where)")
         sys.exit(1)
     except KeyboardInterrupt:
         if args.debug:
             raise
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _tell(text: str) -> None:
+    """A message on stderr that fits a screen: of a longer one the beginning, which names the thing, and the end, the
+    cure; without control characters."""
+    text = text if len(text) <= SCREEN else f"{text[:SCREEN * 2 // 3]} ... {text[-SCREEN // 4:]}"
+    print("error: " + "\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
 
 _REPR = reprlib.Repr()

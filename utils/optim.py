@@ -54,7 +54,7 @@ def build_optimizer(model: nn.Module, name: str, lr: float, momentum: float,
               {"params": split["bias"], "weight_decay": 0.0, "kind": "bias"}]
     fused = any(p.is_cuda for p in split["decay"])  # one kernel for all parameters; the CPU build gains nothing
     if name == "SGD":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=fused)
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
     kind = torch.optim.Adam if name == "Adam" else torch.optim.AdamW
     return kind(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
 

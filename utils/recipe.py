@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ ELSEWHERE = {"paste_in": 0.0, "loss_ota": 1, "iou_t": None, "bgr": 0.0}
 OF_ANCHOR_HEADS = {"label_smoothing": ("label_smoothing", 0.0), "focal_gamma": ("fl_gamma", 0.0),
                    "anchor_t": ("anchor_t", 4.0), "cls_pw": ("cls_pw", 1.0), "obj_pw": ("obj_pw", 1.0)}
 HUGE = 10 ** 15  # whole numbers from which on a float no longer holds each
+# The least and the greatest value; gains and what is not listed: 0 and MOST.
+MOST = 1e9
+RANGES = {**dict.fromkeys(("lr0", "lrf", "weight_decay", "warmup_bias_lr"), (0.0, 1e3)), "label_smoothing": (0.0, 1.0),
+          "anchor_t": (1.0, 1e3)}
+MOMENTA = ("momentum", "warmup_momentum")  # from 0 up to, and without, 1
 RUN_WORDS = ("epochs", "imgsz", "batch_size", "val_interval")
 
 
@@ -138,10 +144,20 @@ def _check(recipe: Recipe, path: Path) -> None:
     for word in ("anchors", "fl_gamma", "cls_pw", "obj_pw"):
         if getattr(recipe, word) < 0:
             raise UserError(f"{path}: {word}: {getattr(recipe, word):g} should not be negative")
+    for word in MOMENTA:
+        if not 0 <= getattr(recipe, word) < 1:
+            raise UserError(f"{path}: {word}: {getattr(recipe, word):g} should be 0 or more and below 1")
+    own = {f.name: value for f in fields(Recipe) if isinstance(value := getattr(recipe, f.name), (int, float))}
+    for word, value in {**own, **recipe.gains}.items():
+        least, most = RANGES.get(word, (0.0, MOST))
+        if not least <= value <= most:
+            raise UserError(f"{path}: {word}: {value:g} should be {least:g} to {most:g}")
 
 
 def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
     number = type(value) is float or (type(value) is int and abs(value) < HUGE)
+    if type(value) is float and not isfinite(value):
+        raise UserError(f"{path}: {short(key)}: expected a finite number, got {value}")
     if kind in (int, float) and number and (kind is float or float(value).is_integer()):
         return kind(value)
     if kind is str and isinstance(value, str):

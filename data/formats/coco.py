@@ -5,7 +5,7 @@ a training sees and a scan may repair; `read_truth` what is judged, which is the
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from data.report import ScanReport
 from data.source import Source
 from utils.errors import UserError, nearest, shown
 from utils.truth import Truth, impossible_areas
+
+SHIFTED = 0.1  # of the annotations: those without a category, from which all ids may be shifted by one
 
 
 def recognises(entry: Path, images: list[str]) -> bool:
@@ -203,6 +205,8 @@ def _classes(source: Source, files: Sequence[CocoFile]) -> tuple[list[str], list
                                 f"{files[0].entry.name}; the files of a split need the same categories")
     if not known:
         raise UserError(f"{files[0].entry}: its list `categories` is empty; give each class an `id` and a `name`")
+    for file in files:
+        _check_shift(file, known)
     by_id = sorted(known, key=lambda key: (isinstance(meant(key), str), meant(key)))
     if source.names is None:
         if source.nc not in (None, len(by_id)):
@@ -211,8 +215,25 @@ def _classes(source: Source, files: Sequence[CocoFile]) -> tuple[list[str], list
         return [known[i] for i in by_id], by_id, set()
     ids = {name: i for i, name in known.items()}
     for name in source.names:
+        if list(known.values()).count(name) > 1:
+            twice = [key for key, other in known.items() if other == name]
+            raise UserError(f"{source.entries[0]}: {shown(name)} is the name of the categories {twice[0]} and "
+                            f"{twice[1]}; give each class a name of its own, or leave `names` out of {source.yaml}")
         if name not in ids:
             hint = nearest(name, list(ids)) or "known: " + ", ".join(ids)
             raise UserError(f"{source.yaml}: `names` has {shown(name)}, which {source.entries[0].name} has not; {hint}")
     chosen = [ids[name] for name in source.names]
     return source.names, chosen, set(known) - set(chosen)
+
+
+def _check_shift(file: CocoFile, known: Collection[Hashable]) -> None:
+    """`UserError` where all category ids of the annotations are one less, or one more, than those of categories."""
+    ids, used = ({meant(key) for key in keys} for keys in (known, file.kinds))
+    if not file.codes or used <= ids or not all(type(i) is int for i in (*ids, *used)):
+        return
+    strays = np.array([meant(key) not in ids for key in file.kinds])
+    share = strays[np.frombuffer(file.codes, np.int32)[1::4]].mean()
+    if share >= SHIFTED and any(all(i + step in ids for i in used) for step in (1, -1)):
+        raise UserError(f"{file.entry}: annotations have `category_id` {min(used)} to {max(used)}, categories have "
+                        f"`id` {min(ids)} to {max(ids)}: they seem to count from different numbers, and every class "
+                        f"would be another; correct one of them")

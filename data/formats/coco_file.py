@@ -17,7 +17,7 @@ from data.formats.raw import join_outlines
 from data.json_stream import read_lists
 from data.records import NO_POLYGON
 from data.report import KINDS, ScanReport
-from utils.errors import UserError
+from utils.errors import UserError, shown
 
 CROWD, MARKED, LACKS_AREA = 1, 2, 4
 SET = frozenset(("1", "true", "yes", "y", "t"))
@@ -54,16 +54,25 @@ class CocoFile:
         """Stream the file. `UserError` where it is no COCO file."""
         try:
             lists = read_lists(self.entry, {"images": self.add_image, "annotations": self.add_annotation,
-                                            "categories": self.add_category})
+                                            "categories": self.add_category}, self._refuse)
         except OSError as error:
             raise UserError(f"{self.entry}: cannot be read: {error.strerror}; give the annotation file") from None
-        except ValueError as error:  # not JSON, or not UTF-8
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.entry}: not UTF-8 ({error.reason}); save it as UTF-8, or: iconv -f CP1252 -t UTF-8 "
+                            f"with the encoding that it has") from None
+        except ValueError as error:
             raise UserError(f"{self.entry}: not whole JSON ({error}); copy or download it again") from None
         for key in ("images", "categories"):
             if key not in lists:
                 raise UserError(f"{self.entry}: no list `{key}` in it; give a COCO file such as "
                                 f"instances_train2017.json")
         return self
+
+    def _refuse(self, key: str, value: Any) -> None:
+        """A key of the file that should have a list; null is none."""
+        if value is not None:
+            raise UserError(f"{self.entry}: `{key}` should be a list, found {shown(value, 60)}; write a list of "
+                            f"objects")
 
     def add_image(self, image: Any) -> None:
         """Note one image."""
@@ -89,7 +98,10 @@ class CocoFile:
         """Note one category."""
         if not isinstance(category, dict) or not is_id(category.get("id")) or category.get("name") is None:
             raise UserError(f"{self.entry}: a category without `id` or without `name`: {category!r:.80}; write both")
-        self.categories[plain(category["id"])] = str(category["name"])
+        key, name = plain(category["id"]), str(category["name"])
+        if self.categories.setdefault(key, name) != name:
+            raise UserError(f"{self.entry}: category {shown(key)} is {shown(self.categories[key])} and {shown(name)}; "
+                            f"give each class an `id` of its own")
 
     def add_annotation(self, annotation: Any) -> None:
         """Note one annotation, or count why it is none."""
@@ -111,7 +123,7 @@ class CocoFile:
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             usable = False
         if not usable:
-            self.report.add("corrupt_row", f"{self.entry} annotation {self.seen}")
+            self.report.add("corrupt_row", f"{self.entry} annotation {self.seen}{why_not(annotation)}")
             return
         self.numbers.extend(row)
         self.codes.extend((*codes, flags, self.seen))
@@ -233,9 +245,21 @@ def flag(value: Any) -> bool:
 
 
 def whole(value: Any) -> int:
-    """A number of pixels, 0 where it is none."""
+    """A number of pixels, 0 where it is none; one that can be no size stays wrong, within what arrays hold."""
     value = meant(plain(value))
-    return value if isinstance(value, int) else 0
+    return min(max(value, -1), 2**31 - 1) if isinstance(value, int) else 0
+
+
+def why_not(annotation: Any) -> str:
+    """What is wrong with an annotation that cannot be used, in words."""
+    if not isinstance(annotation, dict):
+        return ", no object"
+    lacking = [word for word in ("image_id", "category_id") if annotation.get(word) is None]
+    if lacking:
+        return f" without `{lacking[0]}`"
+    if annotation.get("bbox"):
+        return f": `bbox` {annotation['bbox']!r:.60} should be four numbers, left, top, width and height in pixels"
+    return " without `bbox`, and without an outline in `segmentation` that it could be taken from"
 
 
 def outline(segmentation: Any) -> np.ndarray:

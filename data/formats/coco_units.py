@@ -22,7 +22,7 @@ def check_units(found: Unchecked) -> None:
         return
     place = f"{found.label_files[found.image[0]]} {found.row_word} {found.rows[0]}"
     said = ", ".join(f"{v:g}" for v in boxes[0])
-    if np.abs(boxes).max() <= 1 and (found.told_sizes != 0).any():
+    if np.abs(boxes).max() <= 1 and (found.told_sizes != 1).any():
         raise UserError(f"{place}: `bbox` [{said}] should be left, top, width, height in pixels, and in this whole "
                         f"split no number is above 1: they are fractions of the image; multiply them by its width and "
                         f"height")

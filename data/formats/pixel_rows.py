@@ -64,12 +64,12 @@ def sniff(entry: Path, images: Sequence[str], name: str, is_row: Callable[[str],
     """Whether the labels of some images are of a format. `labels` as of YOLO come first: data sets are converted in
     place. is_row: of a line; None where it says nothing.
     """
-    files = [f for f in map(label_file, images) if Path(f).is_file()]
+    files = list(filter(os.path.isfile, map(label_file, images)))  # Path raises where one is too long
     if not files and images:
         folders = label_folders(Path(images[0]).parent, name)
         there = [(folder, _texts(folder)) for folder in folders]
         files = [str(folder / names.get(Path(i).stem, "")) for folder, names in there for i in images]
-    if not files or not any(Path(f).is_file() for f in files):
+    if not files or not any(map(os.path.isfile, files)):
         files = sorted(map(str, entry.glob("*.txt")))[:len(images)] if entry.is_dir() else []
     answers: list[bool] = []
     for file in files:

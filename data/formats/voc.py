@@ -30,10 +30,10 @@ def recognises(entry: Path, images: list[str]) -> bool:
         root = entry.parent
         return "ImageSets" in (root.name, root.parent.name) or (
             (root / "Annotations").is_dir() and not (root / "labels").is_dir()
-            and any(Path(xml).is_file() for _, xml in _listed(entry)[:1]))
+            and any(os.path.isfile(xml) for _, xml in _listed(entry)[:1]))  # noqa: PTH113  Path raises for long names
     if (entry / "Annotations").is_dir() or (entry.name == "Annotations" and any(entry.glob("*.xml"))):
         return True
-    return bool(images) and Path(images[0]).with_suffix(".xml").exists()
+    return bool(images) and os.path.isfile(Path(images[0]).with_suffix(".xml"))  # noqa: PTH113
 
 
 def inputs(source: Source) -> list[str]:
@@ -77,6 +77,10 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
             rows.append((len(kept) - 1, label, source.difficult == "ignore" and _is_difficult(item), number))
             boxes.append(corners)
     report.notes += source.notes
+    if boxes and max(map(max, boxes)) <= 1:
+        i = rows[0]
+        raise UserError(f"{kept[i[0]][1]} object {i[3]}: `bndbox` {boxes[0]} should be in pixels, and in this whole "
+                        f"split no number is above 1: they are fractions of the image; multiply them by its size")
     image, label, ignore, number = np.array(rows, np.int64).reshape(-1, 4).T
     told_sizes = np.array(sizes, np.int64).reshape(-1, 2)
     spans = _continuous(np.array(boxes, np.float64).reshape(-1, 4), told_sizes[image], report)
@@ -127,7 +131,9 @@ def _listed(entry: Path) -> list[tuple[str, str]]:
     """
     root = next((p.parent for p in (entry.parent, entry.parent.parent) if p.name == "ImageSets"), entry.parent)
     folder = _images_of(root)
-    images = {Path(p).stem: p for p in image_files(folder)}
+    files = image_files(folder)
+    images = {Path(p).stem: p for p in reversed(files)}  # of a.jpg and a.png the first, where a list says only a
+    images.update((Path(p).name, p) for p in files)
     found = []
     for line in read_lines(entry):
         place = re.sub(r"\s+-?[01]$", "", line).replace("\\", "/")
@@ -137,7 +143,8 @@ def _listed(entry: Path) -> list[tuple[str, str]]:
             continue
         name = place.rpartition("/")[2]
         stem = Path(name).stem if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else name
-        found.append((images.get(stem, str(folder / f"{stem}.jpg")), str(root / "Annotations" / f"{stem}.xml")))
+        image = images.get(name) or images.get(stem, str(folder / f"{stem}.jpg"))
+        found.append((image, str(root / "Annotations" / f"{stem}.xml")))
     return found
 
 

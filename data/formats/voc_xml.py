@@ -11,7 +11,8 @@ DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{1,4
 TEXT = re.compile(r"(utf|us-ascii|ascii|iso|latin|windows|cp|gb|big5|euc|shift|sjis|koi|mac|hz|johab|ks)")
 MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"),
          (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))
-OTHERS = ("utf-8", "gb18030", "cp1252", "latin-1")  # tried in this order where the declared encoding does not fit
+# tried in this order where the declared encoding does not fit
+OTHERS = ("utf-8", "gb18030", "cp1252", "cp932", "cp949", "big5", "cp1251", "latin-1")
 SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "iso-8859-1": "cp1252", "latin-1": "cp1252", "us-ascii": "utf-8"}
 
 

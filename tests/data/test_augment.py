@@ -239,9 +239,12 @@ def test_less_value_never_brightens(value):
     assert (adjust_hsv(IMAGES[0], (1.0, 1.0, value)).max(2) <= rgb.max(2).astype(int) + 1).all()
 
 
-@pytest.mark.parametrize(("wrong", "name"), [({"mosaic": 1.2}, "mosaic"), ({"scale": 1.0}, "scale"),
-                                             ({"hsv_s": -0.1}, "hsv_s"), ({"perspective": 0.1}, "perspective"),
-                                             ({"degrees": float("nan")}, "degrees")])
+@pytest.mark.parametrize(("wrong", "name"), [
+    ({"mosaic": 1.2}, "mosaic"), ({"scale": 1.0}, "scale"), ({"hsv_s": -0.1}, "hsv_s"),
+    ({"perspective": 0.1}, "perspective"), ({"degrees": float("nan")}, "degrees"),
+    ({"scale_extra": 1e7}, "scale_extra"), ({"translate": 1e30}, "translate"),
+    ({"min_area": float("inf")}, "min_area"), ({"hsv_v": 1e308}, "hsv_v"), ({"shear": 90}, "shear"),
+    ({"fill": 256}, "fill")])
 def test_impossible_settings_are_told_by_name(wrong, name):
     with pytest.raises(UserError, match=name):
         AugmentConfig(**wrong)

@@ -184,6 +184,7 @@ def spoiled(name, value):
 @pytest.mark.parametrize("change", [
     spoiled("labels", lambda a: a + 2), spoiled("labels", lambda a: a - 5), spoiled("labels", lambda a: a.astype("f4")),
     spoiled("labels", lambda a: np.append(a, a)), spoiled("boxes", lambda a: a * np.nan),
+    spoiled("boxes", lambda a: a + np.float32([0, 0, 0, 1e9])), spoiled("boxes", lambda a: a - np.float32(100)),
     spoiled("boxes", lambda a: a[:, ::-1].copy()), spoiled("boxes", lambda a: a.astype("f8")),
     spoiled("boxes", lambda a: a[:, :2].copy()), spoiled("sizes", lambda a: a * 0), spoiled("ends", lambda a: a + 1),
     spoiled("ends", lambda a: a - [2, 0]), spoiled("path_ends", lambda a: a * 1000),

@@ -243,6 +243,16 @@ def test_voc_wrong_claims_are_told_and_not_believed(tmp_path):
     assert "says 60x100" in index.report.format() and (index.records[3].height, index.records[3].width) == (60, 100)
 
 
+
+@pytest.mark.parametrize("height", [-(2**63) - 1, 10**40, -1])
+def test_a_size_that_coco_cannot_mean_is_told(tmp_path, height):
+    yaml = makers.coco(tmp_path, [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 20, 20], "area": 400}])
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    file.write_text(file.read_text().replace(f'"height": {makers.HEIGHT}', f'"height": {height}', 1))
+    index = load(yaml)
+    assert index.report.count("wrong_size") == 1 and index.report.boxes == 1
+
+
 def test_voc_bad_files_and_objects_are_counted(tmp_path):
     cat = makers.xml_object("cat", 11, 21, 30, 40)
     bomb = f'<!DOCTYPE x [<!ENTITY a "b">]>{makers.xml(cat)}'

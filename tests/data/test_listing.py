@@ -10,6 +10,7 @@ from data.formats.raw import image_files, read_lines
 from data.index import load_index
 from data.listing import label_files
 from data.report import ScanReport
+from data.streams import open_source
 from tests.data import makers
 from utils.errors import UserError
 
@@ -231,3 +232,13 @@ def test_the_export_of_cvat(tmp_path):
 def test_walking_tells_what_it_may_not_read(tmp_path):
     report = ScanReport()
     assert image_files(tmp_path / "gone", report) == [] and report.count("closed_folder") == 1
+
+
+def test_a_line_longer_than_any_name_is_an_image_that_is_missing(tmp_path):
+    yaml = makers.yolo(tmp_path, {"a.jpg": GOOD}, train="list.txt")
+    (tmp_path / "list.txt").write_text(f"{'b' * 70_000}.jpg\nimages/train/a.jpg\nimages/{'c' * 300}.jpg\n")
+    index = load(yaml)
+    assert names(index) == ["a.jpg"] and len(index.report.findings) == 1
+    assert sum(count for count, _ in index.report.findings.values()) >= 2
+    seen = open_source(str(tmp_path / "list.txt"))
+    assert [Path(frame.path).name for frame in seen] == ["a.jpg"] and len(seen.skipped) == 2

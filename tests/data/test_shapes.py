@@ -112,6 +112,9 @@ def test_load_index_draws_on_demand(tmp_path):
     ("train: 5\nscene: {objcts: [1, 2]}", "did you mean 'objects'"),
     ("train: 5\nscene: {objects: [3, 2]}", r"should be \[fewest, most\]"),
     ("train: 5\nscene: {small: x}", "should be a number"),
+    ("train: 5\nscene: .nan", "`scene: nan` should be a mapping"),
+    ("train: 5\nscene: [1]", "should be a mapping"),
+    (f"train: 5\nsize: {[32] * 5000}", r"`size: \[32, 32, .{,100}` should be"),
 ])
 def test_wrong_words_are_one_sentence(tmp_path, text, said):
     with pytest.raises(UserError, match=said):

@@ -185,6 +185,14 @@ def test_a_gif_is_an_image_or_a_video_by_what_it_holds(tmp_path):
     assert {f.kind for f in others} == {"video"} and len(others) >= 3
 
 
+def test_a_photograph_named_gif_has_the_pixels_of_a_photograph(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), smooth(48, 64))
+    (tmp_path / "a.jpg").rename(tmp_path / "a.gif")
+    frame, = open_source(str(tmp_path / "a.gif"))
+    assert frame.kind == "image"
+    assert np.array_equal(frame.image, cv2.imdecode(np.fromfile(tmp_path / "a.gif", np.uint8), cv2.IMREAD_COLOR))
+
+
 SECRETS = ["rtsp://user:pw@192.0.2.7:554/a", "rtsp://user:p%40w@h/b?token=pw", "http://u:p@w/w@host/a.jpg?key=pw",
            "rtsp:/user:pw@host/a", "https://example.org/bus.jpg?sig=pw"]
 

@@ -2,6 +2,7 @@
 
 import os
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -175,3 +176,23 @@ def test_corners_that_count_from_zero(tmp_path, corners, boxes, told):
     assert index.records[0].boxes.tolist() == boxes
     notes = [n for n in index.report.notes if "counted from 0" in n]
     assert notes == [] if told is None else f"the last pixel {told} (" in notes[0]
+
+
+@pytest.mark.parametrize(("name", "encoding"), [("自動車", "shift_jis"), ("자동차", "euc-kr"), ("кот", "cp1251")])
+def test_an_undeclared_encoding_is_found_by_the_class_names(tmp_path, name, encoding):
+    index = load(named(tmp_path, name, encoding, None, names=["dog", name]))
+    assert index.records[0].labels.tolist() == [1] and index.report.count("wrong_encoding") == 1
+
+
+def test_a_list_with_suffixes_means_these_files(tmp_path):
+    yaml = makers.voc(tmp_path, {"a": makers.xml(CAT)})
+    makers.image(tmp_path / "JPEGImages" / "a.png")
+    for line, want in (("a.png", "a.png"), ("JPEGImages/a.jpg", "a.jpg"), ("a", "a.jpg"), ("a.JPG", "a.jpg")):
+        (tmp_path / "ImageSets" / "Main" / "train.txt").write_text(line + "\n")
+        assert [Path(r.path).name for r in load(yaml).records] == [want]
+
+
+def test_corners_in_fractions_are_refused(tmp_path):
+    objects = makers.xml_object("cat", 0.1, 0.2, 0.5, 0.75)
+    with pytest.raises(UserError, match="a.xml object 1: `bndbox` .* fractions of the image"):
+        load(makers.voc(tmp_path, {"a": makers.xml(objects)}))

@@ -132,6 +132,15 @@ def test_a_card_that_lies_is_one_sentence(files, tmp_path, change, told):
         load_runtime(with_card(files[".onnx"], tmp_path / "bad.onnx", change), "cpu")
 
 
+def test_a_card_that_is_no_text_is_one_sentence(files, tmp_path):
+    broken = tmp_path / "bad.onnx"
+    data = files[".onnx"].read_bytes()
+    assert data.count(b'"strides"') == 1
+    broken.write_bytes(data.replace(b'"strides"', b'"strid\x89\xff"'))
+    with pytest.raises(UserError, match=r"bad\.onnx: .* damaged"):
+        load_runtime(broken, "cpu")
+
+
 def test_what_a_card_says_beside_the_need_does_no_harm(files, tmp_path):
     path = with_card(files[".onnx"], tmp_path / "odd.onnx", lambda c: {
         **c, "names": ["a\x1b[2J", "b", "c"], "trained": {"imgsz": "wide"}, "more": 1})

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import detect
 import export
@@ -206,3 +207,17 @@ def test_the_command_line(weights, source, tmp_path):
     assert good.returncode == 0 and (tmp_path / "runs/detect/exp/a.jpg").is_file(), good.stderr
     bad = call("--source", tmp_path / "nowhere")
     assert bad.returncode == 1 and bad.stderr.startswith("error: ") and bad.stderr.count("\n") == 1
+
+
+def test_boxes_that_are_not_finite_are_one_sentence(run, source, monkeypatch):
+    class Broken(detect.Runtime):
+        def __init__(self, real) -> None:
+            self.__dict__.update(vars(real))
+
+        def predict(self, images):
+            return torch.full((1, 5, 4), float("nan")), torch.ones(1, 5, 3)
+
+    real = detect.load_runtime
+    monkeypatch.setattr(detect, "load_runtime", lambda *args: Broken(real(*args)))
+    with pytest.raises(UserError, match=r"best\.pt: finds boxes that are not finite in .*000123\.png; .* take other"):
+        run(source)

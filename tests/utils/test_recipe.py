@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 import yaml
 
 from data.augment import AugmentConfig
@@ -10,6 +11,7 @@ from models import build_model
 from models.catalogue import resolve
 from utils.config import CFG_ROOT
 from utils.errors import UserError
+from utils.optim import build_optimizer
 from utils.recipe import load_recipe
 from utils.settings import make_parser
 
@@ -102,10 +104,15 @@ def test_a_file_may_name_a_base_beside_it_or_among_ours(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("base: loop.yaml", "its own base"), ("base: yolov77", "no such train config; did you mean"),
-    ("base: 7", "base: expected"), ("anchor_t: 1.0", "above 1"), ("obj_pw: -1", "not be negative")])
+    ("base: 7", "base: expected"), ("anchor_t: 1.0", "above 1"), ("obj_pw: -1", "not be negative"),
+    ("momentum: 2147483648", "momentum: 2.14748e+09 should be 0 or more and below 1"), ("momentum: 1", "below 1"),
+    ("warmup_momentum: 1.0e+308", "below 1"), ("lr0: -.inf", "lr0: expected a finite number"), ("lr0: -1", "0 to 1000"),
+    ("lrf: 1.0e+308", "lrf: 1e+308 should be 0 to 1000"), ("box: .nan", "box: expected a finite number"),
+    ("box: -1", "box: -1 should be 0 to 1e"), ("weight_decay: 1.0e+30", "0 to 1000"), ("clip_grad: -1", "0 to 1e"),
+    ("mosaic: .inf", "mosaic: expected a finite"), ("warmup_epochs: -1", "0 to 1e"), ("label_smoothing: 2", "0 to 1$")])
 def test_wrong_bases_and_numbers_are_told(tmp_path, text, message):
     (tmp_path / "loop.yaml").write_text(f"{text}\n")
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message.replace("e+", r"e\+")):
         load_recipe(tmp_path / "loop.yaml", WORDS)
 
 
@@ -136,3 +143,9 @@ def test_the_page_on_recipes_names_them_all_and_its_commands_hold():
     flags = {word for action in make_parser("")._actions for word in action.option_strings}
     for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
         assert word.startswith(("--nproc", "--nnodes", "--rdzv")) or any(flag.startswith(word) for flag in flags), word
+
+
+def test_plain_descent_is_descent_without_momentum():
+    optimizer = build_optimizer(torch.nn.Conv2d(3, 3, 1), "SGD", 0.01, 0.0, 0.0)
+    assert not optimizer.param_groups[0]["nesterov"]
+    assert build_optimizer(torch.nn.Conv2d(3, 3, 1), "SGD", 0.01, 0.9, 0.0).param_groups[0]["nesterov"]

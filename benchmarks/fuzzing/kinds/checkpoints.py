@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from benchmarks.fuzzing.kind import Kind, Wrong, read_facts, write_facts
+from benchmarks.fuzzing.kinds.commands import run_inside
 from benchmarks.fuzzing.kinds.common import NAMES
-from benchmarks.fuzzing.kinds.tiny import tiny, tiny_model, use, write_place, write_run
+from benchmarks.fuzzing.kinds.tiny import DETECT, tiny, tiny_model, use, write_place, write_run
 from benchmarks.fuzzing.mutate import junk, pick, places, spoil_bytes, spoil_tree
 from models import load_model
 from models.runtime import load_runtime
@@ -47,7 +48,7 @@ class Checkpoint(Kind):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
         shutil.copy(folder / "tiny.pt", place.with_name("best.pt"))
-        write_facts(folder, resume=resume, way=way)
+        write_facts(folder, resume=resume, way=way, detect=bool(rng.random() < 0.3))
 
     def attempt(self, folder: Path) -> None:
         facts = read_facts(folder)
@@ -58,7 +59,10 @@ class Checkpoint(Kind):
             return
         if facts["way"] == "flip":
             check_equal(load_model(FILE), load_model("tiny.pt"))
-        use(load_runtime(FILE, "cpu"))
+        if facts.get("detect"):
+            run_inside("detect", ["--weights", FILE, "--imgsz", "64", *DETECT])
+        else:
+            use(load_runtime(FILE, "cpu"))
 
 
 def check_equal(found: torch.nn.Module, truth: torch.nn.Module) -> None:

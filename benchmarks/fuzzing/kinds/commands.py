@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.fuzzing.kind import Kind, Wrong, read_facts, write_facts
 from benchmarks.fuzzing.kinds.tiny import FLAGS, write_place
 from benchmarks.fuzzing.mutate import few, pick
-from utils.errors import UserError
+from utils.errors import UserError, parse_words
 
 ROOT = Path(__file__).resolve().parents[3]
 # A command that works in the folder of `write_place`, by the module that runs it; few make heavy work of it.
@@ -60,7 +60,7 @@ def module_of(program: str) -> ModuleType:
 
 def run_inside(program: str, argv: list[str]) -> None:
     """Its `main` with these words."""
-    module_of(program).main(parser_of(program).parse_args(argv))
+    module_of(program).main(parse_words(parser_of(program), argv))
 
 
 def draw_words(rng: np.random.Generator, program: str) -> list[str]:

@@ -23,7 +23,9 @@ class ModelYaml(Kind):
     name, weight = "model-yaml", 3.0
 
     def make(self, rng: np.random.Generator, ground: Path, folder: Path) -> None:
-        (folder / "model.yaml").write_bytes(spoil_yaml(rng, self.content(rng)))
+        content = self.content(rng)
+        whole = rng.random() < 0.1
+        (folder / "model.yaml").write_bytes(as_yaml(content).encode() if whole else spoil_yaml(rng, content))
         (folder / "other.yaml").write_text(yaml.safe_dump({"base": pick(rng, ("model.yaml", "yolov5n", "other.yaml"))}))
         write_facts(folder, real=bool(rng.random() < 0.35), neck=pick(rng, (None, None, "assn", "ssfpn")))
 
@@ -83,7 +85,7 @@ class RecipeYaml(Kind):
             k for k, v in content.items() if type(v) in (int, float) and k not in ("epochs", "batch_size", "imgsz")
         ]
         if rng.random() < 0.6:
-            for _ in range(int(rng.integers(1, 4))):
+            for _ in range(int(rng.integers(4))):
                 content[pick(rng, numbers)] = pick(rng, NUMBERS)
             (folder / "hyp.yaml").write_text(as_yaml(content), encoding="utf-8")
         else:

@@ -11,9 +11,11 @@ import torch
 
 from benchmarks.fuzzing.kind import Kind, read_facts, write_facts
 from benchmarks.fuzzing.kinds.checkpoints import packed
-from benchmarks.fuzzing.kinds.tiny import use
+from benchmarks.fuzzing.kinds.commands import run_inside
+from benchmarks.fuzzing.kinds.tiny import DETECT, use, write_image
 from benchmarks.fuzzing.mutate import as_json, junk, pick, spoil_bytes, spoil_tree
 from models.runtime import CARD_KEY, load_runtime
+from utils.errors import printable
 
 CARD = {
     "names": ["person", "car", "traffic light"], "strides": [8, 16, 32], "size": [64, 64], "batch": 1, "half": False,
@@ -59,9 +61,9 @@ class Onnx(Kind):
         boxes = rng.uniform(0, 64, (1, 84, 4)).astype(np.float32)
         scores = rng.random((1, 84, 3)).astype(np.float32)
         names, shape = ("boxes", "scores"), (1, 3, 64, 64)
-        if rng.random() < 0.4:
-            boxes, scores = spoiled_output(rng, boxes), scores
-        if rng.random() < 0.4:
+        if rng.random() < 0.3:
+            boxes = spoiled_output(rng, boxes)
+        if rng.random() < 0.3:
             scores = spoiled_output(rng, scores)
         if rng.random() < 0.1:
             names = pick(rng, (("output0", "output1"), ("boxes", "score"), ("scores", "boxes")))
@@ -71,16 +73,22 @@ class Onnx(Kind):
         self.describe(rng, model)
         data = model.SerializeToString()
         (folder / "model.onnx").write_bytes(spoil_bytes(rng, data) if rng.random() < 0.25 else data)
+        write_image(folder / "image.jpg")
+        write_facts(folder, detect=bool(rng.random() < 0.4))
 
     def describe(self, rng: np.random.Generator, model: Any) -> None:
         if rng.random() < 0.15:
             for key, value in ULTRALYTICS.items():
-                model.metadata_props.add(key=key, value=value if rng.random() < 0.7 else str(junk(rng))[:3000])
+                spoiled = printable(str(junk(rng))[:3000])
+                model.metadata_props.add(key=key, value=value if rng.random() < 0.7 else spoiled)
         elif rng.random() < 0.95:
             model.metadata_props.add(key=CARD_KEY, value=spoiled_card(rng))
 
     def attempt(self, folder: Path) -> None:
-        use(load_runtime("model.onnx", "cpu"))
+        if read_facts(folder)["detect"]:
+            run_inside("detect", ["--weights", "model.onnx", *DETECT])
+        else:
+            use(load_runtime("model.onnx", "cpu"))
 
 
 def spoiled_card(rng: np.random.Generator) -> str:

@@ -50,7 +50,7 @@ def write_place(folder: Path) -> None:
     for name, anchors in (("tiny", False), ("anchors", True)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(tiny(anchors)), encoding="utf-8")
     write_tiny(folder / "tiny.pt")
-    cv2.imwrite(str(folder / "image.jpg"), picture(3))
+    write_image(folder / "image.jpg")
 
 
 class Enough(Exception):
@@ -72,6 +72,15 @@ def write_run(folder: Path) -> Path:
     except Enough:
         return folder / "run" / "weights" / "last.pt"
     raise RuntimeError("the training was not stopped")
+
+
+DETECT = ["--source", "image.jpg", "--device", "cpu", "--conf-thres", "0.01"]
+DETECT += ["--save-txt", "--save-crop", "--save-json"]
+
+
+def write_image(path: Path) -> None:
+    """A picture to detect in."""
+    path.write_bytes(cv2.imencode(".jpg", picture(3))[1].tobytes())
 
 
 def use(runtime: Runtime) -> None:
