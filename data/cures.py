@@ -36,6 +36,7 @@ CURES = {
     "no_area": "draw them again, or delete them",
     "duplicate": "delete one of each; an export that ran twice makes them",
     "wrong_size": "see in sheet.jpg whether boxes lie on their objects; if not, images were resized after labelling",
+    "lonely_label": "bring their images back, or delete them",
     "missing_label": "put labels where they are looked for; an empty file says that there is no object",
     # what the doctor finds
     "no_objects": "correct that, or name another folder in the YAML",

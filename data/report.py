@@ -47,6 +47,7 @@ KINDS = {
     "duplicate": ("boxes given twice", "taken once"),
     "wrong_size": ("label files that claim another image size", "the image is believed"),
     "wrong_name": ("label files that claim another file or folder", "their own place is believed"),
+    "lonely_label": ("label files without an image", "left out"),
     "missing_label": ("images without a label file", "kept as background"),
 }
 # `strict` lets them pass: nothing is lost

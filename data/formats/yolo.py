@@ -4,6 +4,7 @@ What other rows mean is said in `data.formats.yolo_rows`. A polygon gives the bo
 polygons are asked for. The label file of `.../images/a/b.jpg` is `.../labels/a/b.txt`, or lies beside the image.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from utils.errors import UserError, short
 from utils.files import read_plain
 
 LARGEST = 1 << 26  # bytes of a label file
+MOST_LOOKED_AT = 1000  # label files without an image that are opened; further ones count by their name
 
 
 def recognises(entry: Path, images: list[str]) -> bool:
@@ -38,6 +40,8 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     images = split_images(source, report)
     files = label_files(images)
     _tell_shared(images, files, report)
+    if all(entry.is_dir() for entry in source.entries):  # a list may leave images out
+        _tell_lonely(images, files, report)
     outlines: list[np.ndarray] | None = [] if polygons else None
     columns = Columns(source.keypoints)
     parts, keep = _read_all(images, files, report, outlines, columns,
@@ -86,6 +90,32 @@ def _tell_shared(images: list[str], files: list[str], report: ScanReport) -> Non
         twice = [i for i, file in enumerate(files) if first.setdefault(file, i) != i]
         i = twice[0]
         report.add("shared_label", f"{files[i]} for {images[first[files[i]]]} and {images[i]}", len(twice))
+
+
+def _tell_lonely(images: list[str], files: list[str], report: ScanReport) -> None:
+    """Count label files in the folders of labels whose image is not in the folder of images."""
+    folders = {(image.rpartition(os.sep)[0], file.rpartition(os.sep)[0])
+               for image, file in zip(images, files, strict=True)}
+    taken, listing = set(files), Folders()
+    stems: set[str] = set()
+    for place, folder in sorted(folders):
+        names = [name for name in listing.names(folder) if name[0] != "." and name[-4:].lower() == ".txt"
+                 and f"{folder}{os.sep}{name}" not in taken]
+        if names and not stems:
+            stems = {os.path.splitext(image)[0] for image in images}  # noqa: PTH122  Path costs 10x here
+        lonely = [f"{folder}{os.sep}{name}" for name in sorted(names) if f"{place}{os.sep}{name[:-4]}" not in stems]
+        lonely = [file for file in lonely[:MOST_LOOKED_AT] if _has_rows(file)] + lonely[MOST_LOOKED_AT:]
+        report.add("lonely_label", lonely[0] if lonely else "", len(lonely))
+        taken.update(lonely)
+
+
+def _has_rows(file: str) -> bool:
+    """Whether a text file begins with a row of labels, unlike a list of images or of classes."""
+    try:
+        words = _read(file).split(None, 5)[:5]
+        return len([float(word) for word in words]) == 5
+    except (OSError, ValueError):
+        return False
 
 
 def _check_corners(table: np.ndarray, files: list[str], keep: list[int], image: np.ndarray) -> None:

@@ -242,3 +242,26 @@ def test_a_line_longer_than_any_name_is_an_image_that_is_missing(tmp_path):
     assert sum(count for count, _ in index.report.findings.values()) >= 2
     seen = open_source(str(tmp_path / "list.txt"))
     assert [Path(frame.path).name for frame in seen] == ["a.jpg"] and len(seen.skipped) == 2
+
+
+def test_label_files_without_an_image_are_counted(tmp_path):
+    yaml = makers.yolo(tmp_path, {f"{k}.jpg": "0 .5 .5 .2 .2\n" for k in "abcd"})
+    for name in ("b.jpg", "d.jpg"):
+        (tmp_path / "images" / "train" / name).unlink()
+    for name, text in (("classes.txt", "cat\ndog\n"), ("._a.txt", "0 .5 .5 .2 .2\n"), ("list.txt", "images/a.jpg\n")):
+        (tmp_path / "labels" / "train" / name).write_text(text)
+    report = load_index(yaml, "train", cache=False).report
+    assert report.images == 2 and report.count("lonely_label") == 2
+    assert report.findings["lonely_label"][1].endswith("b.txt") and "missing_label" not in report.findings
+    (tmp_path / "list.txt").write_text("images/train/a.jpg\n")
+    listed = makers.config(tmp_path, train="list.txt", names=["cat", "dog"])
+    assert not load_index(listed, "train", cache=False).report.findings
+
+
+def test_label_files_beside_images_are_counted_once(tmp_path):
+    for name in ("a.jpg", "b.png"):
+        makers.image(tmp_path / "set" / name)
+    for name in ("a", "b", "c"):
+        (tmp_path / "set" / f"{name}.txt").write_text("0 .5 .5 .2 .2\n")
+    yaml = makers.config(tmp_path, train="set", names=["cat"])
+    assert load_index(yaml, "train", cache=False).report.count("lonely_label") == 1
