@@ -14,6 +14,7 @@ CURES = {
     "closed_folder": "give yourself the right to read them",
     "turned_image": "see in sheet.jpg whether boxes lie on their objects; if not, labels were made on the unturned "
                     "images: take the orientation out of the files",
+    "unturned_image": "take the orientation out of the files, so that detection sees them in the same frame",
     "endless_image": FILES,
     "special_file": "take them out of the folder",
     "named_class": "write the numbers of classes, from 0",

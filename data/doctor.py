@@ -24,7 +24,8 @@ VERDICTS = {"note": "healthy", "look": "look at this", "broken": "broken"}
 MANY = 0.1  # share of labels or images lost, or of images seen in training, from which a split is broken
 RARE, IMBALANCE = 10, 100  # objects; times
 PER_IMAGE = 100  # detections of a class per image that COCO's AP counts
-OFTEN = ("missing_label", "wrong_size", "odd_area")  # ordinary in a few images or labels, not in a tenth of them
+# ordinary in a few images or labels, not in a tenth of them
+OFTEN = ("missing_label", "wrong_size", "odd_area", "unturned_image")
 BY_IMAGE = ("corrupt_label", "missing_label", "wrong_size")  # kinds that are counted by image
 SIDES = (8, 16, 32)  # pixels
 NAMED = 5  # examples that a line names

@@ -12,6 +12,8 @@ KINDS = {
     "large_image": ("images of more pixels than --max-pixels allows", "skipped"),
     "endless_image": ("JPEG files without their end marker", "kept: at most a corner of 16 x 16 pixels is missing"),
     "turned_image": ("images with an EXIF orientation", "turned by it, in training, validation and detection alike"),
+    "unturned_image": ("images with an EXIF orientation whose label file has the size of the unturned image",
+                       "not turned in training and validation; detection turns such files"),
     "deep_image": ("images of more than 8 bits per value", "brought to 8 by the range that each uses"),
     "unread_image": ("images of kinds that are not read here", "left out; convert them to JPEG or PNG"),
     "special_file": ("pipes, sockets or devices with the name of an image", "left out"),
@@ -51,9 +53,9 @@ KINDS = {
     "missing_label": ("images without a label file", "kept as background"),
 }
 # `strict` lets them pass: nothing is lost
-HARMLESS = ("turned_image", "deep_image", "leftover", "extra_columns", "missing_label", "other_class", "wrong_size",
-            "wrong_name", "moved_image", "odd_area", "marked",
-            "meant_area", "meant_flag", "meant_number", "meant_box")
+HARMLESS = ("turned_image", "unturned_image", "deep_image", "leftover", "extra_columns", "missing_label", "other_class",
+            "wrong_size", "wrong_name", "moved_image", "odd_area", "marked", "meant_area",
+            "meant_flag", "meant_number", "meant_box")
 
 
 @dataclass

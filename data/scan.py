@@ -76,6 +76,8 @@ def _compare_sizes(found: Unchecked, sizes: np.ndarray, turned: np.ndarray, usab
     told = found.told_sizes
     stored = turned & (told == sizes[:, ::-1]).all(1)
     sizes[stored] = told[stored]
+    if stored.any():
+        report.add("unturned_image", found.paths[int(np.argmax(stored))], int(stored.sum()))
     wrong = np.flatnonzero((told != 0).any(1) & (told != sizes).any(1) & usable)
     if len(wrong):
         i = wrong[0]

@@ -7,9 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from data import doctor
 from data.images import ImageStore, canonical_sizes, read_canonical, read_image, read_whole, reduction
+from data.index import load_index
 from data.letterbox import fit_side
 from data.records import Record
+from tests.data import makers
 from tests.data.pictures import make_records, smooth
 
 
@@ -104,3 +107,15 @@ def test_damaged_files_are_told_once_and_counted(tmp_path, cache):
     assert [x is None for x in loaded] == [False] * 2 + [True] * 8
     assert sorted(str(w.message).split(":")[0] for w in told) == [r.path for r in records[1:]]
     assert store.damaged == [r.path for r in records[1:]]
+
+
+def test_labels_of_the_unturned_image_are_told(tmp_path):
+    yaml = makers.coco(tmp_path, [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 2, 30, 20], "iscrowd": 0,
+                                   "area": 600}])
+    (tmp_path / "train2017" / "a.jpg").write_bytes(_jpeg(smooth(makers.HEIGHT, makers.WIDTH), orientation=6))
+    index = load_index(yaml, "train", cache=False)
+    assert (index.records[0].height, index.records[0].width) == (makers.HEIGHT, makers.WIDTH)
+    assert index.report.count("unturned_image") == 1 and "turned_image" not in index.report.findings
+    findings, *_ = doctor.examine(index, "train", 640)
+    assert any("detection turns such files; the first: " in reason and "a.jpg" in reason
+               and "take the orientation out" in reason for reason in doctor.verdict(findings)[1])
