@@ -18,7 +18,7 @@ from typing import Any
 from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_CLASSES, MAX_TEXT, checked_config, is_number, is_whole
 from models.rows import find_layer, parse_row, words_of
 from utils.config import CFG_ROOT, read_yaml
-from utils.errors import UserError, nearest, shown
+from utils.errors import UserError, nearest, short, shown
 
 NECKS = {"assn": "ASSN", "ssfpn": "SSFPN"}  # name on the command line -> layer
 NO_NECK = "pan"  # what every base has already
@@ -70,13 +70,13 @@ def _load(name: str, folder: Path = CFG_ROOT / "models", chain: tuple[str, ...] 
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if path.is_file():
-            return {"name": path.stem, **_read(path, chain)}
+            return {**_read(path, chain), "name": path.stem}  # its own, not that of its base
         if path.parent != Path():
             folder = path.parent
         name = path.stem
     for candidate in sorted(folder.glob("*.yaml")):
         if name == candidate.stem:
-            return {"name": name, **_read(candidate, chain)}
+            return {**_read(candidate, chain), "name": name}
         scale = _scale_letter(name, candidate.stem)
         if scale:
             content = _read(candidate, chain)
@@ -88,7 +88,7 @@ def _load(name: str, folder: Path = CFG_ROOT / "models", chain: tuple[str, ...] 
     known = known_models()
     hint = nearest(name, [*known, *(f"{k}-{n}" for k in known for n in NECKS)])
     hint = hint or "python -m models lists those that there are"
-    raise UserError(f"{_text(name) or shown(name)}: no such model; {hint}")
+    raise UserError(f"{short(name)}: no such model; {hint}")
 
 
 def _read(path: Path, chain: tuple[str, ...] = ()) -> dict[str, Any]:

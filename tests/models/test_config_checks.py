@@ -69,6 +69,12 @@ def test_null_is_the_same_as_absent():
     assert model.num_classes == 5
 
 
+def test_a_file_with_a_base_has_its_own_name(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: yolov8n\nnc: 3\n")
+    with torch.device("meta"):
+        assert build_model(tmp_path / "mine.yaml").config["name"] == "mine"
+
+
 def test_bases_that_go_in_a_circle_are_told(tmp_path):
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
