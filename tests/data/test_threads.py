@@ -45,9 +45,9 @@ def test_an_error_comes_through_and_no_call_is_left_at_work():
 @pytest.mark.parametrize("cache", ["ram", "disk", "gpu"])
 def test_threads_that_decoded_live_on(tmp_path, monkeypatch, cache):
     """One that ends holds OpenCV's locks for a moment longer: workers that are forked then would hang."""
-    threads, decode = set(), data.images._decode
-    monkeypatch.setattr(data.images, "_decode",
-                        lambda *words: threads.add(threading.current_thread()) or decode(*words))
+    threads, decode = set(), data.images.decode_as
+    monkeypatch.setattr(data.images, "decode_as",
+                        lambda *args, **options: threads.add(threading.current_thread()) or decode(*args, **options))
     store = ImageStore(make_records(tmp_path, [(40, 60), (64, 48), (50, 50)]), 64, None if cache == "gpu" else cache)
     if cache == "gpu":
         DeviceImages(store, torch.device("cpu"), 1, AugmentConfig().fill)
