@@ -64,7 +64,8 @@ class Detector(nn.Module):
         if not torch.jit.is_tracing():
             step = int(max(node.stride for node in self.model.nodes))
             if height % step or width % step:
-                raise ValueError(f"images of {height} x {width} pixels: both must be multiples of {step}")
+                raise UserError(f"--imgsz: {self.config['source']} has rows of stride {step}, so images of {height} x "
+                                f"{width} pixels do not fit; give multiples of {step}")
         if images.dtype == torch.uint8:
             # At once in the type of the first convolution: whole numbers up to 255 are exact in 16 bits too, so the
             # quotient is rounded once either way, and no copy in float32 is made.

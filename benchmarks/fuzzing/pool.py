@@ -14,6 +14,7 @@ from benchmarks.fuzzing.worker import MADE, Task, place_of, serve
 
 TICK = 0.05  # seconds between two looks
 USES = 400  # cases of a worker: what a library keeps for ever shall not count against later cases
+PRELOADED = ["benchmarks.fuzzing.kinds", "benchmarks.fuzzing.worker", "train", "detect", "export", "data.__main__"]
 START = 120.0  # seconds of the clock for a worker to start and for an input to be made
 PAGE, HZ = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
@@ -113,7 +114,7 @@ class Pool:
     def __init__(self, kinds: dict[str, Kind], work: Path, jobs: int) -> None:
         self.kinds, self.work, self.jobs = kinds, work.resolve(), jobs
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["benchmarks.fuzzing.worker", "benchmarks.fuzzing.kinds"])
+        self.context.set_forkserver_preload(PRELOADED)
         self.workers: list[Worker] = []
 
     def run(self, tasks: Iterator[Task], told: Callable[[Outcome, Path], None], until: float = float("inf")) -> None:

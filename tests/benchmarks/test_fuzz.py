@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class Fake(Kind):
         if way == "escape":
             print("\x1b[31mred")
         if way == "shout":
-            raise UserError("x" * 10_000)
+            print("x" * 10_000, file=sys.stderr)
+            raise UserError("no")
         if way == "exit":
             os._exit(3)
 

@@ -10,6 +10,7 @@ from models import build_model, known_models, load_model
 from models.catalogue import NECKS, resolve
 from models.export import ExportOptions, export
 from utils.checkpoint import save_checkpoint
+from utils.errors import UserError
 from utils.structures import Raw, Targets
 
 CLASSES = 3
@@ -140,7 +141,7 @@ def test_low_precision_maps_decode_in_float32(model):
 
 
 def test_a_size_that_is_no_multiple_of_the_stride_is_told(model):
-    with pytest.raises(ValueError, match=f"multiples of {max(model.strides)}"):
+    with pytest.raises(UserError, match=f"multiples of {max(model.strides)}"):
         model(torch.zeros(1, 3, 64, 80))
 
 

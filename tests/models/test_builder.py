@@ -359,3 +359,13 @@ def test_a_layer_of_ones_own_is_one_decorated_class():
     model = build_model({**changed(1, [-1, 1, "TestOnlyScale", [16, False]]), "width_multiple": 2.0})
     assert model.model[1].conv.weight.shape == (32, 16, 3, 3)
     assert model.strides == [4, 8]
+
+
+def test_a_row_deeper_than_the_head_says_which_sizes_fit():
+    """Sizes are rounded to the head's strides, 4 and 8 here."""
+    rows = [*TINY["backbone"], [-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]]
+    head = [["deep", *TINY["head"][0][1:]], *TINY["head"][1:]]
+    model = build_model({**TINY, "backbone": rows, "head": head}, 3).eval()
+    assert max(model.strides) == 8 and model(torch.zeros(1, 3, 64, 96)).image_size == (64, 96)
+    with pytest.raises(UserError, match="rows of stride 32, so images of 64 x 72 pixels do not fit; give mult"):
+        model(torch.zeros(1, 3, 64, 72))
