@@ -18,6 +18,7 @@ from data.records import RecordTable
 from data.report import HARMLESS, KINDS
 from data.suspicious import KINDS as SUSPICIONS
 from data.suspicious import LOOK_FROM, Suspects, suspects
+from utils.errors import short
 
 LEVELS = ("note", "look", "broken")
 VERDICTS = {"note": "healthy", "look": "look at this", "broken": "broken"}
@@ -187,7 +188,8 @@ def compare_classes(indexes: Mapping[str, Index]) -> list[Finding]:
     counts = {split: index.counts().sum(1) for split, index in indexes.items()}
     names = next(iter(indexes.values())).names
     if any(index.names != names for index in indexes.values()):
-        return [Finding("names", "broken", "", "the splits do not have the same classes; give `names:` in the YAML")]
+        said = "; ".join(f"{split} has {short(', '.join(index.names))}" for split, index in indexes.items())
+        return [Finding("names", "broken", "", f"the splits do not have the same classes: {said}")]
     findings = []
     same = sorted({n for n in names if names.count(n) > 1})
     if same:

@@ -219,9 +219,16 @@ def _classes(source: Source, files: Sequence[CocoFile]) -> tuple[list[str], list
             twice = [key for key, other in known.items() if other == name]
             raise UserError(f"{source.entries[0]}: {shown(name)} is the name of the categories {twice[0]} and "
                             f"{twice[1]}; give each class a name of its own, or leave `names` out of {source.yaml}")
-        if name not in ids:
+        if name not in ids and not set(ids) <= set(source.names):
             hint = nearest(name, list(ids)) or "known: " + ", ".join(ids)
             raise UserError(f"{source.yaml}: `names` has {shown(name)}, which {source.entries[0].name} has not; {hint}")
+    absent = [name for name in source.names if name not in ids]
+    if absent:  # every class of the file has its name, so this is no slip: another split has objects of these
+        more = f" and {len(absent) - 1} more of `names`" if absent[1:] else ""
+        files[0].report.notes.append(f"{source.entries[0].name} has no category {shown(absent[0])}{more}: no object of "
+                                     f"it here")
+        free = 1 + max((i for i in map(meant, known) if type(i) is int), default=0)
+        ids |= {name: k for k, name in enumerate(absent, free)}
     chosen = [ids[name] for name in source.names]
     return source.names, chosen, set(known) - set(chosen)
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data import doctor
 from data.index import load_index
 from tests.data import makers
 from utils.errors import UserError
@@ -83,3 +84,19 @@ def test_fractions_are_refused_where_no_size_is_told_too(tmp_path):
 def test_annotations_that_cannot_be_used_say_why(tmp_path, words, said):
     index = load(tmp_path, [annotation(1, 1), annotation(2, 1, **words)])
     assert index.report.boxes == 1 and said in index.report.findings["corrupt_row"][1]
+
+
+def test_names_may_have_a_class_that_this_file_lacks(tmp_path):
+    index = load(tmp_path, [annotation(1, 1), annotation(2, 3)], names=["cow", "dog", "cat"])
+    assert sorted(index.records.labels.tolist()) == [1, 2] and len(set(index.category_ids)) == 3
+    assert index.category_ids[1:] == [3, 1] and "no category 'cow': no object of it here" in index.report.format()
+    with pytest.raises(UserError, match="`names` has 'cow', which instances_train2017.json has not"):
+        load(tmp_path, [annotation(1, 1)], names=["cow", "dog"])
+
+
+def test_splits_of_other_classes_are_told_with_both_lists(tmp_path):
+    one, two = (load(tmp_path / name, [annotation(1, 1)], lambda c, name=name: c["categories"][0].update(name=name))
+                for name in ("cow", "horse"))
+    finding = doctor.compare_classes({"train": one, "val": two})[0]
+    assert finding.level == "broken" and "train has cat, cow; val has cat, horse" in finding.format()
+    assert doctor.verdict([finding])[1][0].count("`names:`") == 1
