@@ -197,7 +197,11 @@ def compare_classes(indexes: Mapping[str, Index]) -> list[Finding]:
     learnt = counts.get("train")
     absent = [n for k, n in enumerate(names) if not any(c[k] for c in counts.values())]
     if absent:
-        findings.append(Finding("absent", "look", "", f"{len(absent)} classes without an object in any split", absent))
+        one = next(iter(indexes.values())).source
+        shifted = absent[0] == names[0] and one.format == "yolo" and not one.first_id
+        hint = " (the first is among them: do class ids count from 1?)" if shifted else ""
+        findings.append(Finding("absent", "look", "", f"{len(absent)} classes without an object in any split{hint}",
+                                absent))
     if learnt is None or not learnt.any():
         return findings
     for split, count in counts.items():

@@ -79,3 +79,12 @@ def test_names_given_twice(tmp_path):
 
 def test_a_cure_is_the_end_of_a_sentence():
     assert cure("thin").startswith("; ") and cure("plain") == "" and not ScanReport().findings
+
+
+@pytest.mark.parametrize(("ids", "asked"), [((1, 2), True), ((0, 1), False)])
+def test_a_first_class_without_objects_asks_where_ids_begin(tmp_path, ids, asked):
+    yaml = makers.yolo(tmp_path, {f"{k}.jpg": f"{k} .5 .5 .2 .2\n" for k in ids}, names=["cat", "dog", "cow", "hen"])
+    found = doctor.compare_classes({"train": load_index(yaml, "train", cache=False)})
+    reasons = doctor.verdict(found)[1]
+    assert any("do class ids count from 1?" in reason for reason in reasons) == asked
+    assert any("classes without an object" in reason for reason in reasons)
