@@ -5,6 +5,7 @@ polygons are asked for. The label file of `.../images/a/b.jpg` is `.../labels/a/
 """
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +95,17 @@ def _tell_shared(images: list[str], files: list[str], report: ScanReport) -> Non
 
 def _tell_lonely(images: list[str], files: list[str], report: ScanReport) -> None:
     """Count label files in the folders of labels whose image is not in the folder of images."""
+    listing, counts = Folders(), Counter([file.rpartition(os.sep)[0] for file in files])
+    more = {folder for folder, count in counts.items()
+            if len(listing.names(folder)) > count
+            and sum(name[-4:].lower() == ".txt" for name in listing.names(folder)) > count}
+    if not more:
+        return
     folders = {(image.rpartition(os.sep)[0], file.rpartition(os.sep)[0])
                for image, file in zip(images, files, strict=True)}
-    taken, listing = set(files), Folders()
+    taken = set(files)
     stems: set[str] = set()
-    for place, folder in sorted(folders):
+    for place, folder in sorted(pair for pair in folders if pair[1] in more):
         names = [name for name in listing.names(folder) if name[0] != "." and name[-4:].lower() == ".txt"
                  and f"{folder}{os.sep}{name}" not in taken]
         if names and not stems:
@@ -121,10 +128,13 @@ def _has_rows(file: str) -> bool:
 def _check_corners(table: np.ndarray, files: list[str], keep: list[int], image: np.ndarray) -> None:
     """`UserError` where all rows (M, 6) look like x1 y1 x2 y2: the last two beyond the first, many out of the image."""
     low, high = table[:, 1:3], table[:, 3:5]
-    first, last = (low + high) / 2, high - low  # as written: x y, width height
+    if not len(table) or low.min() >= -EDGE and high.max() <= 1 + EDGE:
+        return
     outside = ((low < -EDGE) | (high > 1 + EDGE)).any(1)
-    if outside.sum() >= FEW and outside.mean() >= SHARE and (last > first).all() and (
-            (first >= 0).all() and (last <= 1 + EDGE).all()):
+    if outside.sum() < max(FEW, SHARE * len(table)):
+        return
+    first, last = (low + high) / 2, high - low  # as written: x y, width height
+    if (last > first).all() and (first >= 0).all() and (last <= 1 + EDGE).all():
         row = int(np.argmax(outside))
         raise UserError(f"{files[keep[image[row]]]} line {int(table[row, 5])}: should be class x y width height; all "
                         f"{len(table)} boxes of this split look like corners x1 y1 x2 y2 ({outside.sum()} would reach "
