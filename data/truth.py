@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from data.index import Index
 
 JUDGED_KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore")  # all that pycocotools looks at
-# What a scan finds that changes the labels, or leaves some out.
+# What a scan finds that changes the labels, or leaves some out, or may.
 CHANGES = ("missing_image", "corrupt_image", "large_image", "unread_image", "closed_folder", "corrupt_label",
            "corrupt_row", "not_fractions", "bad_class", "other_class", "orphan", "swapped", "clipped", "no_area",
-           "duplicate")
+           "duplicate", "missing_label")
 
 
 def truth_of(index: "Index") -> Truth:

@@ -252,6 +252,12 @@ def test_other_formats_tell_what_was_repaired(tmp_path):
         "pycocotools gives the same twelve numbers on the labels as read from the yolo files"]
 
 
+def test_images_without_a_label_file_are_told_beside_the_number(tmp_path):
+    evaluator = judged(load(makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .4\n", "b.jpg": None})))
+    assert val.verdict(evaluator, evaluator.compute())[0] == (
+        "note: 1 images without a label file (kept as background) before they were judged")
+
+
 def test_without_labels_there_is_nothing_to_judge_by(tmp_path):
     evaluator = judged(load(write(tmp_path, images_of([1]), [])))
     assert val.verdict(evaluator, evaluator.compute()) == [
