@@ -172,9 +172,9 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) 
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for index, entry in state["state"].items():
         for word, value in entry.items():
-            if word != "step" and isinstance(value, Tensor) and value.shape != params[index].shape:
-                raise ValueError(f"{word} of parameter {index} has the shape {list(value.shape)}, the parameter "
-                                 f"{list(params[index].shape)}")
+            number = word == "step" and isinstance(value, int | float | Tensor)
+            if value is not None and not number and getattr(value, "shape", None) != params[index].shape:
+                raise ValueError(f"{word} of parameter {index} is no tensor of the shape {list(params[index].shape)}")
     optimizer.load_state_dict({**state, "param_groups": groups})
 
 

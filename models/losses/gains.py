@@ -23,6 +23,10 @@ def scale_gains(gains: Mapping[str, float], num_levels: int, num_classes: int, i
                         f"{nearest(name, list(FAMILIES)) or 'one of ' + ', '.join(FAMILIES)}")
     if name == "v8":
         return dict(gains)
+    other = sorted(gains.keys() - {"box", "cls", "obj"})
+    if other:
+        raise UserError(f"gains {', '.join(other)} are not among box, cls, obj, those of an anchor head; give a recipe "
+                        "of the model's family")
     side = image_size if isinstance(image_size, int) else max(image_size)
     levels = 3 / num_levels
     if name in ("v4", "yolor"):

@@ -249,3 +249,9 @@ def test_gains_of_every_family():
     assert scale_gains(gains, 4, 40, (640, 1280), "yolov5") == {"box": 0.75, "obj": 3.0, "cls": 0.375}
     assert scale_gains(gains, 4, 80, 1280, "yolor") == {"box": 0.75, "obj": pytest.approx(1.05), "cls": 0.75}
     assert scale_gains(V8_GAINS, 4, 3, 1280, "yolov8") == V8_GAINS
+
+
+def test_a_gain_that_the_family_lacks_is_told():
+    with pytest.raises(UserError, match="gains dfl are not among box, cls, obj"):
+        scale_gains({"box": 0.05, "dfl": 1.5}, 3, 80, 640, "yolov5")
+    assert scale_gains({"box": 7.5, "dfl": 1.5}, 3, 80, 640, "yolov8")["dfl"] == 1.5

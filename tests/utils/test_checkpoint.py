@@ -173,6 +173,7 @@ def test_tensors_that_lie_about_their_storage(tmp_path):
     lambda s: s["rng"].update(python=[1, "x", None]),
     lambda s: s["rng"].update(numpy=["MT19937", [[1], 2], 3, 0, 0.0]), lambda s: s["rng"].update(torch=torch.ones(3)),
     lambda s: s.update(model={}), lambda s: s.update(meter=3), lambda s: s.pop("rng"),
+    lambda s: s["optimizer"]["state"][0].update(momentum_buffer=0.5),
     lambda s: s["optimizer"]["state"][0].update(momentum_buffer=torch.tensor(1.0))])
 def test_a_damaged_state_of_training_is_one_sentence(tmp_path, change):
     save_run(a_run(name="SGD"), {}, tmp_path)
