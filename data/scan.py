@@ -115,7 +115,7 @@ def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
                             f"this split they are not; divide pixels by the image's size, percent by 100")
         leave_out("not_fractions", foreign)
     inside = np.clip(boxes, 0, frame, out=frame)
-    no_area = (inside[:, 2:] - inside[:, :2] <= 0).any(1)
+    no_area = (inside[:, 2:].astype(np.float32) <= inside[:, :2].astype(np.float32)).any(1)  # as it will be kept
     leave_out("no_area", no_area)
     turned = np.flatnonzero(keep & swapped)
     if len(turned):

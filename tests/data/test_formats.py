@@ -284,3 +284,8 @@ def test_bccd(shared):
     assert [r.images for r in reports] == [205, 87, 72]
     assert sum(r.boxes for r in reports) == 4886 and sum(r.count("no_area") for r in reports) == 2
     assert sum(r.count("wrong_name") for r in reports) == 3
+
+
+def test_a_box_that_float32_makes_flat_is_counted_as_without_area(tmp_path):
+    index = load(makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 1e-12 .2\n0 .5 .5 .2 .2\n"}))
+    assert index.report.count("no_area") == 1 and index.report.boxes == 1
