@@ -24,7 +24,7 @@ from utils.cli import (
     positive,
     refused,
 )
-from utils.errors import UserError
+from utils.errors import UserError, shown
 from utils.optim import OPTIMIZERS
 from utils.recipe import Recipe
 
@@ -180,7 +180,7 @@ def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path
     if "train" not in checkpoint:
         raise UserError(_nothing_to_resume(checkpoint, args, path))
     state = checkpoint["train"]
-    stored, asked = state["args"], given(args)
+    stored, asked = _checked_args(state["args"], path), given(args)
     free = (*OF_THE_MACHINE, *CHANGEABLE, "project", "exist_ok")
     first = stored.get("given") or {}  # as typed when the run was started, before it was rounded or measured
     other = [word for word, value in asked.items() if word in stored and word not in free
@@ -203,6 +203,25 @@ def settings_of(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path
         state["ended"] = False
     kept = {k: getattr(args, k) for k in OF_THE_MACHINE if k in args}
     return argparse.Namespace(**{**vars(args), **stored, **changed, **kept})
+
+
+def _checked_args(stored: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The settings in a checkpoint, which is not trusted: each must be what its flag could have said."""
+    for action in make_parser("")._actions:
+        value = stored.get(action.dest)
+        if value is None or action.dest in OF_THE_MACHINE:
+            continue
+        kind = bool if action.nargs == 0 else int | float if action.type else str
+        try:
+            for one in value if isinstance(value, list) and action.nargs == "+" else [value]:
+                if not isinstance(one, kind) or (isinstance(one, bool) and kind is not bool):
+                    raise argparse.ArgumentTypeError(f"{shown(one)} is no {'number' if action.type else 'such value'}")
+                if action.type:
+                    action.type(str(one))
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{path}: damaged, its setting {action.option_strings[0]} cannot be: {error}; resume from "
+                            "another checkpoint, or start a new run") from None
+    return stored
 
 
 def _nothing_to_resume(checkpoint: dict[str, Any], args: argparse.Namespace, path: Path) -> str:

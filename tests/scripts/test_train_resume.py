@@ -93,6 +93,16 @@ def test_a_flag_at_its_default_is_heard(stopped):
         settings_of(stored, train.build_parser().parse_args(["--resume", "--seed", "0"]), path)
 
 
+@pytest.mark.parametrize("word, value", [("imgsz", ["64"]), ("imgsz", 10**9), ("epochs", "3"), ("patience", -1),
+                                         ("rect", "yes"), ("data", 7), ("batch_size", True), ("tile", [[]])])
+def test_a_setting_that_no_flag_could_have_said_is_told(stopped, word, value):
+    path = stopped / "run/weights/last.pt"
+    stored = load_checkpoint(path)
+    stored["train"]["args"][word] = value
+    with pytest.raises(UserError, match=f"last.pt: damaged, its setting --{word.replace('_', '-')} cannot be: "):
+        settings_of(stored, train.build_parser().parse_args(["--resume"]), path)
+
+
 @pytest.mark.parametrize("words", [["--optimizer", "SGD"], ["--batch", "16"], ["--img", "640"], ["--name", "exp"],
                                    ["--freeze", "3"], ["--close-mosaic", "0"], ["--tile-o", "0.2", "--tile", "64"]])
 def test_what_cannot_change_is_refused_even_at_its_default(stopped, words):
