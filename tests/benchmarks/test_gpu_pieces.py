@@ -32,6 +32,7 @@ def test_piece(key, work):
     assert after == threads
 
 
+@pytest.mark.slow
 def test_the_whole_program(tmp_path, capsys):
     """A worker, the loop of train.py from end to end, and a training, through the program itself."""
     words = ("--pieces", "nms", "train.py", "shapes yolov8n seed 0")
