@@ -22,14 +22,16 @@ def check_units(found: Unchecked) -> None:
         return
     place = f"{found.label_files[found.image[0]]} {found.row_word} {found.rows[0]}"
     said = ", ".join(f"{v:g}" for v in boxes[0])
-    if np.abs(boxes).max() <= 1 and (found.told_sizes != 1).any():
+    if max(boxes.max(), -boxes.min()) <= 1 and (found.told_sizes != 1).any():
         raise UserError(f"{place}: `bbox` [{said}] should be left, top, width, height in pixels, and in this whole "
                         f"split no number is above 1: they are fractions of the image; multiply them by its width and "
                         f"height")
+    if (sized & (boxes[:, 2:] <= boxes[:, :2]).any(1)).any():  # so on nearly all data, before anything is copied
+        return
     far = boxes[sized]
     frame = found.told_sizes[found.image[sized]][:, ::-1].astype(np.float64)  # (M, 2) width, height, 0 where not told
     frame = np.where(frame > 0, frame, np.inf)
-    if (far[:, 2:] <= far[:, :2]).any() or (far < 0).any() or (far[:, 2:] > frame + ROUNDING).any():
+    if (far < 0).any() or (far[:, 2:] > frame + ROUNDING).any():
         return
     corners, sides = (far[:, 2:] - far[:, :2]).prod(1), far[:, 2:].prod(1)
     areas = found.areas[sized]
