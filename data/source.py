@@ -13,14 +13,13 @@ from typing import Any
 from data import formats
 from data.formats.raw import IMAGE_SUFFIXES, image_files
 from data.listing import listed_images
-from utils.config import CFG_ROOT, find_config, read_yaml
+from utils.config import CFG_ROOT, MAX_CLASSES, find_config, read_yaml
 from utils.errors import UserError, nearest, short, shown
 
 PROJECT = CFG_ROOT.parent
 SPLITS = ("train", "val", "test")
 KEYS = ["path", *SPLITS, "names", "nc", "kpt_shape", "format", "difficult", "size", "seed", "scene"]
 FORMATS = [*formats.READERS, "shapes"]
-MAX_CLASSES = 100_000
 SEEN = 50  # images whose labels tell the format
 
 

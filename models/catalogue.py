@@ -15,9 +15,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_CLASSES, MAX_TEXT, checked_config, is_number, is_whole
+from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_TEXT, checked_config, is_number, is_whole
 from models.rows import find_layer, parse_row, words_of
-from utils.config import CFG_ROOT, read_yaml
+from utils.config import CFG_ROOT, MAX_CLASSES, read_yaml
 from utils.errors import UserError, nearest, short, shown
 
 NECKS = {"assn": "ASSN", "ssfpn": "SSFPN"}  # name on the command line -> layer

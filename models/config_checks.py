@@ -7,9 +7,9 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
+from utils.config import MAX_CLASSES
 from utils.errors import UserError, shown
 
-MAX_CLASSES = 100_000  # the largest published vocabularies (V3Det, ImageNet-21k) hold 13,000 to 22,000
 MAX_ROWS = 2_000
 MAX_LAYERS = 2_000  # rows times their repeats
 MAX_PARAMETERS = 4_000_000_000  # 16 GB in float32

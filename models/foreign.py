@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.checkpoint import MAX_CLASSES
+from utils.config import MAX_CLASSES
 from utils.errors import UserError, printable, shown
 
 LEVELS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # strides that models of these code bases have

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from models import load_model
 from models.foreign import Layout, Slot, as_input, find_layout
-from utils.checkpoint import MAX_CLASSES
 from utils.cli import input_size
+from utils.config import MAX_CLASSES
 from utils.device import select_device
 from utils.errors import UserError, printable, shown
 from utils.nms import non_max_suppression

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from utils.archive import open_archive
+from utils.config import MAX_CLASSES
 from utils.errors import UserError
 from utils.files import replacing
 from utils.pickles import Record, StoredTensor
 
 FORMAT = "assn/1"
-MAX_CLASSES = 50_000
 MAX_OBJECTS, MAX_DEPTH = 2_000_000, 40  # in a checkpoint; a training of the largest model holds some 20,000, 8 deep
 _OURS = re.compile(rb"X\x06\0\0\0format.{0,6}?X.\0\0\0assn/", re.S)  # "format": "assn/..." as torch pickles it
 

@@ -9,6 +9,7 @@ from utils.errors import UserError, nearest, short, shown
 
 CFG_ROOT = Path(__file__).resolve().parent.parent / "cfg"
 MAX_BYTES = 1 << 20  # of a file: 20,000 class names take half of it
+MAX_CLASSES = 50_000  # of a dataset, model or checkpoint; the largest published vocabularies hold 13,000 to 22,000
 MAX_NODES = 100_000  # values, those that aliases repeat counted each time; some 4 s
 MAX_DEPTH = 50  # lists and mappings within each other
 ESCAPES = "in double quotes a backslash begins an escape: write paths with / or in single quotes"

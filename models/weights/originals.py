@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from utils.archive import open_archive
-from utils.checkpoint import MAX_CLASSES
+from utils.config import MAX_CLASSES
 from utils.errors import UserError
 from utils.pickles import Record, StoredTensor
 

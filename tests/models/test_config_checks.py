@@ -47,7 +47,7 @@ def test_any_value_within_a_row_builds_or_is_told_in_a_sentence(part, value):
 
 
 @pytest.mark.parametrize("config, message", [
-    (changed("nc", 10**7), r"`nc` must be the number of classes, 1 to 100,000, not 10000000"),
+    (changed("nc", 10**7), r"`nc` must be the number of classes, 1 to 50,000, not 10000000"),
     (changed("nc", 1e7), r"`nc` must be the number of classes"),
     (changed("neck", 7), r"`neck` must be a name such as assn, or a mapping with `type`, not 7"),
     (changed("backbone", 3), r"`backbone` must be a list of at most 2000 rows"),
@@ -145,3 +145,15 @@ class TestCBAM:
         config["backbone"].append([-1, 1, "CBAM", [256, 16]])
         with pytest.raises(UserError, match=r"row 3 \(CBAM\): kernel_size 16 is not odd"):
             build_model(config)
+
+
+def test_what_can_be_built_can_be_loaded_again():
+    """One limit of classes holds for data, models and checkpoints."""
+    import data.source
+    import models.runtime
+    import utils.checkpoint
+    from utils.config import MAX_CLASSES
+
+    assert data.source.MAX_CLASSES is models.runtime.MAX_CLASSES is utils.checkpoint.MAX_CLASSES is MAX_CLASSES
+    with pytest.raises(UserError, match=r"1 to 50,000"):
+        build_model(changed("nc", MAX_CLASSES + 1))
