@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.letterbox import letterbox
-from data.streams import Frame, open_source
+from data.images.letterbox import letterbox
+from engine.inference.runtime import Runtime, load_runtime
+from engine.inference.sources import Frame, open_source
+from engine.inference.writer import Results, SaveOptions
 from models.plugins import add_plugin_flag, load_plugins
-from models.runtime import Runtime, load_runtime
 from utils.cli import (
     Parser,
     Rule,
@@ -36,8 +37,7 @@ from utils.cli import (
     refused,
 )
 from utils.errors import UserError, printable, run_script
-from utils.report import check_name
-from utils.saving import Results, SaveOptions
+from utils.reporting.run_log import check_name
 from utils.structures import Detections
 
 DROP = "drop the flag"
@@ -93,7 +93,7 @@ def main(args: argparse.Namespace) -> Path | None:
     """Detect in everything that `--source` means; returns the results folder, None where nothing was to be saved."""
     check_flags(args, RULES)
     check_name(args.name)
-    load_plugins(args)
+    load_plugins(args.plugin)
     runtime = load_runtime(args.weights, args.device, args.half, args.trust)
     classes = class_indices(args.classes, runtime.names)
     size = runtime.choose_size(args.imgsz)

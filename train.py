@@ -18,31 +18,26 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import val
 from data import Index
-from data.augment import AugmentConfig
-from data.fingerprint import data_changed, fingerprint
-from data.loader import Loader
-from data.opening import fixed_weights, open_loaders, open_splits, open_train, weights_by_result
+from data.augment.plan import AugmentConfig
+from data.loading.loader import Loader
 from data.sizes import object_sizes
-from models import build_model
-from models.plugins import add_plugin_flag, load_plugins
-from models.replaying import replay_file
-from models.starting import fitting_batch, make_training, recipe_to_evolve, start_model, stored_model
-from utils import plots, report
-from utils.autobatch import is_out_of_memory
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.device import describe, memory_gb, seed_everything
-from utils.distributed import Group, join, launched
-from utils.errors import LostWorker, UserError, lost_worker, run_script
-from utils.loggers import Logger, make_loggers
-from utils.multiscale import to_device
-from utils.nonfinite import BufferGuard, check_finite, meet_bad_batch, read_losses
-from utils.optim import freeze
-from utils.recipe import Recipe
-from utils.settings import check_settings, make_parser, save_args, settings_of
-from utils.signals import Stopped, StopRequest
-from utils.state import (
+from engine.evaluation import plots
+from engine.evaluation.evaluate import evaluate, without_losses
+from engine.evaluation.results import write_results
+from engine.optim.optimizer import freeze
+from engine.training.autobatch import is_out_of_memory
+from engine.training.evolve import search
+from engine.training.fingerprint import data_changed, fingerprint
+from engine.training.inputs import fixed_weights, open_loaders, open_splits, open_train, weights_by_result
+from engine.training.multiscale import to_device
+from engine.training.nonfinite import BufferGuard, check_finite, meet_bad_batch, read_losses
+from engine.training.recipe import Recipe
+from engine.training.replay import replay_file
+from engine.training.settings import check_settings, make_parser, save_args, settings_of
+from engine.training.setup import fitting_batch, make_training, recipe_to_evolve, start_model, stored_model
+from engine.training.signals import Stopped, StopRequest
+from engine.training.state import (
     Training,
     Unread,
     end_run,
@@ -56,9 +51,16 @@ from utils.state import (
     save_run,
     weights_of,
 )
-from utils.steps import learn, step
+from engine.training.step import learn, step
+from models import build_model
+from models.plugins import add_plugin_flag, load_plugins
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.device import describe, memory_gb, seed_everything
+from utils.distributed.group import Group, join, launched
+from utils.errors import LostWorker, UserError, lost_worker, run_script
+from utils.reporting import run_log as report
+from utils.reporting.trackers import Logger, make_loggers
 from utils.structures import Batch
-from utils.tuning import search
 
 AUGMENT_WORDS = [f.name for f in fields(AugmentConfig)]
 PICTURED_BATCHES = 3
@@ -85,7 +87,7 @@ def main(args: argparse.Namespace) -> Path:
     check_settings(args, launched())
     report.check_name(args.name)
     if args.replay:
-        load_plugins(args)
+        load_plugins(args.plugin)
         print(*replay_file(args.replay), sep="\n")
         return Path(args.replay).parent
     group, device = join(args.device)
@@ -109,7 +111,7 @@ def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: 
         sys.exit()
     if stored:
         args = settings_of(stored, args, path)
-    load_plugins(args)  # of the flag alone, in a resumed run too: a checkpoint never names code to run
+    load_plugins(args.plugin)  # of the flag alone, in a resumed run too: a checkpoint never names code to run
     seed_everything(args.seed, device)
     train_index, held = open_splits(args, group, stored)
     data = {"train": fingerprint(train_index), "val": fingerprint(held)}
@@ -300,7 +302,7 @@ def validate(job: Job, run: Training) -> dict[str, float]:
         raw = model(images)
         return *model.decode(raw), model.loss(raw, targets)
 
-    result = val.evaluate(predict, model.select, job.stop.between(job.val_loader), job.held, device=run.device,
+    result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.held, device=run.device,
                           group=run.group)
     m = result.metrics
     run.class_ap = [numbers.AP for numbers in m.per_class]
@@ -332,11 +334,11 @@ def finish(job: Job, run: Training) -> None:
     model = build_model(stored["config"], names=stored["names"])
     model.load_state_dict(stored["model"])
     model = model.to(run.device, memory_format=torch.channels_last).eval().fuse()
-    predict = val.without_losses(lambda images: model.decode(model(images)))
-    result = val.evaluate(predict, model.select, job.val_loader, job.held, device=run.device, group=group)
+    predict = without_losses(lambda images: model.decode(model(images)))
+    result = evaluate(predict, model.select, job.val_loader, job.held, device=run.device, group=group)
     if not group.main:
         return
-    table = val.write_results(result, job.held, job.folder, picture=not args.noplots)
+    table = write_results(result, job.held, job.folder, picture=not args.noplots)
     if not args.noplots:
         plots.plot_results(job.folder / "results.csv", job.folder / "results.png")
     end_run(job.folder)  # only now: a run that is killed before can still be resumed
@@ -353,7 +355,7 @@ def finish(job: Job, run: Training) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The words of YOLO's train.py (`utils.settings`), and `--plugin`."""
+    """The words of YOLO's train.py (`engine.training.settings`), and `--plugin`."""
     parser = make_parser(__doc__.splitlines()[0])
     add_plugin_flag(parser)
     return parser

@@ -6,23 +6,17 @@ The story: model -> images of a split -> detections in the original frame -> the
 
 import argparse
 import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from data import Index, load_index
-from data.loader import eval_loader
-from data.truth import own_file
+from data.loading.build import eval_loader
+from engine.evaluation.evaluate import Evaluation, evaluate, one_class, relabelled, without_losses
+from engine.evaluation.results import write_results
+from engine.inference.runtime import load_runtime
+from engine.inference.writer import UniqueStems
 from models.plugins import add_plugin_flag, load_plugins
-from models.runtime import load_runtime
-from utils import plots, report
 from utils.class_names import match_classes
 from utils.cli import (
     Parser,
@@ -38,38 +32,10 @@ from utils.cli import (
     refused,
     worker_count,
 )
-from utils.distributed import Group, join
+from utils.distributed.group import Group, join
 from utils.errors import UserError, run_script
-from utils.evaluation import CocoEvaluator, ConfusionMatrix, Metrics, format_table
 from utils.files import write_bytes
-from utils.reference import by_pycocotools
-from utils.saving import UniqueStems
-from utils.structures import Batch, Detections, PackedTargets
-from utils.truth import fullest
-
-PICTURED_BATCHES = 3
-ALONE = Group()
-
-# images (B, 3, H, W) and their targets -> boxes (B, N, 4), scores (B, N, C), losses by name (empty outside training)
-Predict = Callable[[Tensor, PackedTargets], tuple[Tensor, Tensor, dict[str, Tensor]]]
-Select = Callable[..., list[Detections]]
-
-
-@dataclass
-class Evaluation:
-    """What `evaluate` found: metrics, mean losses per image where asked for, milliseconds per image by stage.
-
-    Of several processes all hold the same metrics, confusion, losses and speed; the evaluator of main holds the
-    detections of all images, those of the others their own.
-    """
-
-    metrics: Metrics
-    evaluator: CocoEvaluator
-    confusion: ConfusionMatrix
-    losses: dict[str, float]
-    speed: dict[str, float]
-    pictured: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
-    max_det: int | None = None
+from utils.reporting import run_log as report
 
 RULES = [
     *not_empty(("data", "project", "name")),
@@ -81,7 +47,7 @@ RULES = [
 
 def main(args: argparse.Namespace) -> Evaluation:
     """Evaluate each of `--weights`; prints the tables and returns the last evaluation."""
-    load_plugins(args)
+    load_plugins(args.plugin)
     check(args)
     group, device = join(args.device)
     with group.session():
@@ -149,158 +115,6 @@ def make_loader(args: argparse.Namespace, runtime, index: Index, group: Group):
     return eval_loader(index, height if height == width else (height, width), args.batch_size, workers=workers,
                        rect=args.rect, stride=max(runtime.strides), pin_memory=runtime.device.type == "cuda",
                        rank=group.rank, world=group.world)
-
-
-def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
-    """`predict` of images alone in the form that `evaluate` asks for."""
-    return lambda images, targets: (*predict(images), {})
-
-
-def one_class(select: Select) -> Select:
-    """`select` for a model of several classes that is judged as if it knew one: what it calls a box does not matter."""
-    def merged(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
-        return select(boxes, scores.amax(-1, keepdim=True), **thresholds)
-
-    return merged
-
-
-def relabelled(select: Select, order: list[int]) -> Select:
-    """`select` whose labels are those of the dataset; order: the dataset's label of each label of the model."""
-    def mapped(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
-        found = select(boxes, scores, **thresholds)
-        return [Detections(d.boxes, d.scores, torch.tensor(order, device=d.labels.device)[d.labels]) for d in found]
-
-    return mapped
-
-
-@torch.no_grad()
-def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
-             iou: float = 0.65, max_det: int = 300, progress: bool = True, group: Group = ALONE) -> Evaluation:
-    """Run a model over a loader and score it against `index` by the COCO protocol.
-
-    conf, iou: thresholds of NMS, as the published COCO tables of YOLOv5, YOLOv7, ASSN and ssFPN use them. group: the
-    processes that call this together, each with its share of the batches (`eval_loader(..., rank, world)`) and the same
-    weights; all get the result of the whole split.
-    """
-    evaluator = CocoEvaluator(index.truth, len(index.names), index.category_ids, index.names)
-    confusion = ConfusionMatrix(len(index.names))
-    losses: dict[str, list[Tensor]] = {}
-    seconds = dict.fromkeys(("load", "inference", "nms"), 0.0)
-    pictured, images_seen, clock = [], 0, time.perf_counter()
-    for batch in tqdm(loader, desc="val", disable=not (progress and group.main), dynamic_ncols=True, leave=False):
-        on_device = batch.to(device)
-        clock = _lap(seconds, "load", clock, device)
-        boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
-        clock = _lap(seconds, "inference", clock, device)
-        found = [d.cpu() for d in select(boxes, scores, conf=conf, iou=iou, max_det=max_det, multi_label=True)]
-        clock = _lap(seconds, "nms", clock, device)
-        for name, value in batch_losses.items():
-            losses.setdefault(name, []).append(value)
-        images_seen += len(batch)
-        evaluator.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
-        for detections, truth in zip(found, batch.targets.unpack(), strict=True):
-            confusion.update(detections, truth.boxes, truth.labels, truth.ignore)
-        if group.main and len(pictured) < PICTURED_BATCHES:
-            pictured.append((batch, found))
-        clock = time.perf_counter()
-    own = Part(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()}, seconds,
-               images_seen)
-    parts = group.gather(own)
-    metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, evaluator) if parts else None)
-    return Evaluation(metrics, evaluator, confusion, means, speed, pictured, max_det)
-
-
-@dataclass
-class Part:
-    """What one process saw of a split. found: `CocoEvaluator.state`; losses: of each batch, in order."""
-
-    found: dict[str, np.ndarray]
-    matrix: np.ndarray
-    losses: dict[str, list[float]]
-    seconds: dict[str, float]
-    images: int
-
-
-def merge(parts: list[Part],
-          evaluator: CocoEvaluator) -> tuple[Metrics, np.ndarray, dict[str, float], dict[str, float]]:
-    """Metrics, confusion, mean losses and milliseconds per image of all processes, to the last bit those of one.
-
-    parts: by rank, of which process k saw every `len(parts)`-th batch from batch k on, as `eval_loader` deals them out;
-    the first is already in `evaluator`. This runs on main alone, and the others get its result: it takes the processor
-    for seconds on a large split, and they would only do the same work beside it.
-    """
-    for part in parts[1:]:
-        evaluator.merge(part.found)
-    images = max(sum(part.images for part in parts), 1)
-    names = next((part.losses for part in parts if part.losses), {})
-    in_order = {name: [value for round_ in zip_longest(*(part.losses.get(name, ()) for part in parts))
-                       for value in round_ if value is not None] for name in names}
-    return (evaluator.compute(), sum(part.matrix for part in parts),
-            {name: sum(values) / images for name, values in in_order.items()},
-            {stage: 1e3 * sum(part.seconds[stage] for part in parts) / images for stage in parts[0].seconds})
-
-
-def _lap(seconds: dict[str, float], stage: str, since: float, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)  # a GPU answers before it has worked; a stage's time needs the work done
-    now = time.perf_counter()
-    seconds[stage] += now - since
-    return now
-
-
-def write_results(result: Evaluation, index: Index, folder: Path, picture: bool = True) -> str:
-    """The table, and the curves and pictures that YOLO users expect, into `folder`; returns the table.
-
-    pycocotools itself computes the twelve numbers once more; the table says on what, and where they differ.
-    """
-    told = verdict(result.evaluator, result.metrics, result.max_det)
-    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *told])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.txt").write_text(table + "\n", encoding="utf-8")
-    if picture:
-        draw_results(result, index, folder)
-    return table
-
-
-def verdict(evaluator: CocoEvaluator, metrics: Metrics, max_det: int | None = None) -> list[str]:
-    """What the numbers go by and what pycocotools says. Confirmed are only those that it gives on the user's own file
-    with the detections that `save_json` writes. max_det: the limit of detections per image, which is told where it is
-    too low."""
-    truth, ours, said = evaluator.truth, metrics.numbers(), [f"note: {note}" for note in evaluator.truth.notes]
-    most, image, _ = fullest(truth, by_class=False)
-    if max_det is not None and most > max_det:
-        said.append(f"note: image {truth.image_ids[image]} has {most} objects and at most {max_det} are looked for in "
-                    f"one: val.py --max-det {most} or more finds the others too")
-    if not len(truth.image):
-        return [*said, f"there is nothing to judge by: the {truth.what} hold no object"]
-    if truth.file:
-        try:
-            own = by_pycocotools(own_file(truth.file), evaluator.results())
-        except ValueError as error:
-            said.append(f"pycocotools fails on {truth.file} as it stands ({error})")
-        else:
-            wrong = differences(own, ours)
-            if not wrong:
-                return [*said, f"the twelve numbers are confirmed by pycocotools on {truth.file}"]
-            said.append(f"pycocotools on {truth.file} as it stands gives other numbers: {wrong}")
-        said += [f"  the file has {what}" for what in truth.departures]
-    wrong = differences(evaluator.reference(), ours)
-    what = f"the {truth.what}" + ", read as they are meant" * bool(truth.file)
-    return [*said, f"pycocotools differs: {wrong}" if wrong else f"pycocotools gives the same twelve numbers on {what}"]
-
-
-def differences(numbers: dict[str, float], ours: dict[str, float]) -> str:
-    """Those of `numbers` that are not ours, beside ours."""
-    return ", ".join(f"{k} {v:.4f} (here {ours[k]:.4f})" for k, v in numbers.items() if abs(v - ours[k]) > 1e-9)
-
-
-def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
-    """PR, F1, P and R curves, confusion matrix, and the first batches with truth beside prediction."""
-    plots.plot_curves(result.metrics, index.names, folder)
-    plots.plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
-    for place, (batch, found) in enumerate(result.pictured):
-        path = folder / f"val_batch{place}.jpg"
-        plots.plot_comparison(batch.images, batch.targets.unpack(), found, path, index.names)
 
 
 def save_txt(rows: list[dict], index: Index, folder: Path, with_conf: bool) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from benchmarks.record import PROJECT, stamp, table
+from engine.training.autobatch import meter_of
 from models import build_model
-from utils.autobatch import meter_of
 from utils.cli import positive
 from utils.errors import UserError, run_script
 from utils.structures import Raw, Targets

@@ -26,8 +26,8 @@ from benchmarks.peers import add_peer_flags, find_peer, yolo_row, yolo_rows
 from benchmarks.record import PROJECT, last_line, stamp, table
 from benchmarks.turns import Program, Row
 from data import load_index
-from data.headers import read_header
-from data.streams import is_image
+from data.images.headers import read_header
+from engine.inference.sources import is_image
 from utils.cli import number, positive
 from utils.errors import UserError, run_script
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import PROJECT
-from data.records import Record
+from data.labels.records import Record
 from utils.errors import UserError
 
 

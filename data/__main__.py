@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from data import doctor
+from data.doctor import checks as doctor
 from data.index import SIZE_BINS, Index, load_index
 from utils.cli import add_max_pixels, positive
 from utils.config import find_config
@@ -85,8 +85,8 @@ def main(args: argparse.Namespace) -> None:
 def write(args: argparse.Namespace, indexes: dict[str, Index], findings: list[doctor.Finding],
           numbers: dict[str, Any], suspects: dict[str, Any], pairs: list[doctor.Pair], word: str) -> None:
     """report.json and sheet.jpg into a folder of their own."""
-    from data.sheet import save_sheet  # these two import torch, which nothing before needs
-    from utils.report import increment_dir
+    from data.doctor.contact_sheet import save_sheet  # these two import torch, which nothing before needs
+    from utils.reporting.run_log import increment_dir
 
     folder = increment_dir(args.project, args.name or find_config(args.data, "data").stem, args.exist_ok)
     twins = [{"a": indexes[p.a[0]].records[p.a[1]].path, "b": indexes[p.b[0]].records[p.b[1]].path,

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from data import cache as label_cache
-from data import shapes
-from data.decode import MAX_PIXELS
+from data.data_yaml import Source, read_source
 from data.formats import reader
-from data.records import Record, RecordTable
-from data.report import ScanReport
-from data.scan import scan
-from data.source import Source, read_source
+from data.images.decode import MAX_PIXELS
+from data.labels import label_cache
+from data.labels.records import Record, RecordTable
+from data.labels.scan_report import ScanReport
+from data.shapes import generate as shapes
 from data.truth import truth_of
+from data.validate import scan
 from utils.errors import UserError, short
 from utils.truth import Truth
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.records import Record, RecordTable
+from data.labels.records import Record, RecordTable
 from utils.errors import UserError
 
 SMALL = 32 ** 2  # COCO: an object is small below this area, in square pixels of the original image

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.records import Record, RecordTable
+from data.labels.records import Record, RecordTable
 
 LEAST = 2.0  # px; training leaves out boxes with a thinner side (`AugmentConfig.min_side`)
 

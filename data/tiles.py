@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from data.index import Index
-from data.records import RecordTable, gather
+from data.labels.records import RecordTable, gather
 from utils.errors import UserError
 
 MIN_SIZE = 32

@@ -1,18 +1,18 @@
 """What the detections on a split are judged against, and the user's own file as pycocotools would read it."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from data.data_yaml import Source
 from data.formats import coco
-from data.json_stream import read_lists
-from data.report import KINDS, ScanReport
+from data.formats.parsing.json_stream import read_lists
+from data.labels.records import Record
+from data.labels.scan_report import KINDS, ScanReport
 from utils.truth import Truth
-
-if TYPE_CHECKING:
-    from data.index import Index
 
 JUDGED_KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore")  # all that pycocotools looks at
 # What a scan finds that changes the labels, or leaves some out, or may.
@@ -21,7 +21,20 @@ CHANGES = ("missing_image", "corrupt_image", "large_image", "unread_image", "clo
            "duplicate", "missing_label")
 
 
-def truth_of(index: "Index") -> Truth:
+class Split(Protocol):
+    """What the truth of a split is made from; `data.index.Index` says what each field means."""
+
+    records: Sequence[Record]
+    category_ids: list[Hashable]
+    report: ScanReport
+    source: Source
+    single_cls: bool
+    part: bool
+
+    def coco(self) -> dict[str, Any]: ...
+
+
+def truth_of(index: Split) -> Truth:
     """The truth of an index: for COCO JSON the annotations as the files have them, for other formats as they were read.
 
     Images of the file that are not on the disk belong to it, unless the index was cut down to a part of its images.

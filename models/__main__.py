@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Print the table, or the known names."""
-    load_plugins(args)
+    load_plugins(args.plugin)
     if args.model is None:
         print("\n".join(known_models()))
         return

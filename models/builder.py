@@ -12,8 +12,9 @@ from models.catalogue import NECKS
 from models.config_checks import MAX_CHANNELS, check_size, check_stride, is_whole
 from models.graph import IMAGE, Graph, Node, Series, relative_stride
 from models.heads import anchor, dfl
-from models.layers import extras, forks, rearrange
+from models.layers import extras, rearrange
 from models.layers.conv import activation, default_activation
+from models.necks import forks
 from models.registry import LayerType, lookup
 from models.rows import Row, find_layer, parse_row, words_of
 from utils.errors import UserError, nearest, shown

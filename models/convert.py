@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from models.detector import Detector
 from models.plugins import add_plugin_flag, load_plugins
-from models.weights.importing import import_original
+from models.weights.convert_checkpoint import import_original
 from utils.checkpoint import is_ours, save_checkpoint
 from utils.errors import UserError, run_script
 
@@ -35,7 +34,7 @@ def read_names(path: Path | str, count: int) -> list[str]:
 
 def main(args: argparse.Namespace) -> None:
     """Convert, and tell what was carried."""
-    load_plugins(args)
+    load_plugins(args.plugin)
     new = Path(args.new)
     if new.suffix != ".pt":
         raise UserError(f"{new}: name the new file .pt")
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{new}: is the original itself; name another file, so that it is kept")
     if is_ours(args.old):
         raise UserError(f"{args.old}: is in this project's format already; use it as it is")
-    model, report = import_original(args.old, Detector, args.cfg)
+    model, report = import_original(args.old, args.cfg)
     if args.names:
         model.names = model.config["names"] = read_names(args.names, model.num_classes)
     save_checkpoint({"config": model.config, "names": model.names, "model": model.state_dict()}, new)

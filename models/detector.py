@@ -3,7 +3,6 @@
 Legend: B images, H, W pixels of the input frame, N candidates of an image, C classes.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ from torch import Tensor, nn
 
 from models.builder import build_graph
 from models.catalogue import resolve
+from models.details import apply_details
 from models.losses import Share
-from models.weights.details import apply_details
-from models.weights.importing import described_by, import_original
-from utils.checkpoint import is_ours, read_weights
-from utils.errors import UserError, printable
+from utils.errors import UserError
 from utils.structures import Detections, PackedTargets, Raw, Targets, pack_targets
 
 
@@ -78,7 +75,7 @@ class Detector(nn.Module):
              share: Share | None = None) -> dict[str, Tensor]:
         """Weighted terms, each a scalar already times the batch size; their sum is what to minimise.
 
-        share: adds a tensor up over processes (`utils.distributed.Group.sum`). The terms are then this process's part
+        share: adds a tensor up over processes (`utils.distributed`). The terms are then this process's part
         of the loss of the batch that all of them hold together: summed over processes they are that loss.
         """
         device = next(iter(raw.maps.values()))[0].device
@@ -145,48 +142,3 @@ def check_forward(detector: Detector) -> None:
     row = graph.nodes[reached[-1]]
     raise UserError(f"{detector.config['source']} row {row.index} ({row.module}): fails on an image of "
                     f"{2 * step} x {2 * step} pixels: {str(error)[:400] or type(error).__name__}") from error
-
-
-def load_model(path: str | Path, device: torch.device | str = "cpu", *,
-               cfg: str | Path | dict[str, Any] | None = None) -> Detector:
-    """A detector from a checkpoint, in evaluation mode: one of ours, or a `.pt` of YOLOv3, v4, v5, YOLOR, v7, v8 or
-    their forks (docs/originals.md), of which nothing is executed.
-
-    cfg: the model that a bare state dict holds, where it fits none that we know. Raises `UserError` for a file that is
-    truncated, asks to run something, or does not fit the model that it describes.
-    """
-    if not is_ours(path):
-        return _checked(import_original(path, Detector, cfg)[0], path).to(device).eval()
-    if cfg is not None:
-        raise UserError(f"{path}: a checkpoint of this project says itself which model it holds; leave cfg out")
-    config, names, state = read_weights(path)
-    with described_by(path):
-        _check_shapes(resolve(config, names=names), state, path)
-        model = build_model(config, names=names)
-    model.load_state_dict(state)
-    return _checked(model, path).float().to(device).eval()
-
-
-def _check_shapes(config: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> None:
-    """Compare the model that a checkpoint describes with its tensors before memory is taken for it."""
-    with torch.device("meta"):
-        ours = {f"model.{key}": value.shape for key, value in build_graph(config).state_dict().items()}
-    wrong = next((key for key in (*ours, *state) if key not in state or key not in ours or
-                  state[key].shape != ours[key]), None)
-    if wrong is not None:
-        held = f"{list(state[wrong].shape)} in the file" if wrong in state else "not in the file"
-        wanted = f"{list(ours[wrong])} in the model" if wrong in ours else "not in the model"
-        raise UserError(f"{path}: weights do not fit the model that it describes: {printable(wrong)[:80]} is {held}, "
-                        f"{wanted}")
-
-
-def _checked(model: Detector, path: str | Path) -> Detector:
-    """The model as it was read: class names shown as they are, weights that are no numbers told."""
-    model.names = model.config["names"] = [printable(name) for name in model.names]
-    state = model.state_dict()
-    wrong = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if wrong:
-        print(f"warning: {path}: {len(wrong)} of {len(state)} tensors hold values that are not finite (NaN or "
-              f"infinite): {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}; what this model finds means "
-              "nothing, take another checkpoint", file=sys.stderr)
-    return model

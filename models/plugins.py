@@ -16,6 +16,7 @@ import importlib.util
 import sys
 import traceback
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -63,9 +64,9 @@ def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
                         help="Python file with layers of your own (@models.registry.register); may be repeated")
 
 
-def load_plugins(args: argparse.Namespace) -> list[str]:
+def load_plugins(paths: Sequence[str | Path]) -> list[str]:
     """Load every file that `--plugin` names, before any model is built. Returns the names of their layers."""
-    return [layer for path in args.plugin for layer in load_plugin(path)]
+    return [layer for path in paths for layer in load_plugin(path)]
 
 
 def _layers_of(module: str) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import yaml
 
-from data.shapes import Scene, render
+from data.shapes.generate import Scene, render
 from models import build_model
 from utils.checkpoint import save_checkpoint
 

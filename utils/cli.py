@@ -98,11 +98,11 @@ def add_size(parser: argparse.ArgumentParser, default: int | None = 640, meaning
     meaning: what two numbers stand for in this script (`train, test` in YOLOv7's train.py, `height, width` elsewhere).
     """
     parser.add_argument("--imgsz", "--img", "--img-size", nargs="+", type=pixels, metavar="PX",
-                        default=None if default is None else [default], action=_OneOrTwo,
+                        default=None if default is None else [default], action=OneOrTwo,
                         help=f"input size in pixels: one number, or two for {meaning}")
 
 
-class _OneOrTwo(argparse.Action):
+class OneOrTwo(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         if len(values) > 2:
             parser.error(f"{option_string}: takes one or two numbers, got {len(values)}")

@@ -15,7 +15,15 @@ SCREEN = 1600  # characters of a message
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us; its text names the file, row or flag and the cure."""
+    """A mistake in what the user gave us; its text names the file, row or flag and the cure.
+
+    code: what kind of mistake, in words joined by hyphens (`unknown-key`, `missing-file`). It stays the same when the
+    text changes, so that programs and tests can tell errors apart.
+    """
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class LostWorker(UserError):

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.context import Context
-from data.augment import AugmentConfig
-from data.loader import Loader, train_loader
+from data.augment.plan import AugmentConfig
+from data.loading.build import train_loader
+from data.loading.loader import Loader
 from tests.data.pictures import Index, make_records
 from utils.nms import non_max_suppression
 from utils.structures import Batch, Detections

@@ -13,12 +13,12 @@ import torch
 import train
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.goldens import exact_fp32
+from engine.training.state import Training
 from tests.tiny import tiny_data
 from utils.checkpoint import load_checkpoint
 from utils.device import seed_everything
-from utils.distributed import join
-from utils.report import read_csv
-from utils.state import Training
+from utils.distributed.group import join
+from utils.reporting.run_log import read_csv
 
 SIZE, SIZE_SMALL = (192, 16, 3), (8, 4, 2)  # images, batch, epochs
 OF_THE_MACHINE = ("time", "images_per_s", "memory_gb")  # columns of results.csv

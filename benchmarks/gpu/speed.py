@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import train
 from benchmarks.gpu.context import Context, median_of, seconds_of
 from benchmarks.gpu.steps import AS_TRAINED, CLOSEST, forward_backward, global_settings, make_batch, make_run
-from utils.autobatch import is_out_of_memory
+from engine.training.autobatch import is_out_of_memory
 from utils.device import memory_gb
 
 WARM_UP = 4

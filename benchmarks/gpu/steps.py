@@ -16,11 +16,11 @@ import train
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.goldens import exact_fp32, relative
 from benchmarks.record import PROJECT
-from models.starting import make_training, start_model
+from engine.training.settings import make_parser
+from engine.training.setup import make_training, start_model
+from engine.training.state import Training
 from tests.models.loss_cases import random_targets
-from utils.distributed import Group
-from utils.settings import make_parser
-from utils.state import Training
+from utils.distributed.group import Group
 from utils.structures import PackedTargets
 
 NAMES = ["one", "two", "three"]

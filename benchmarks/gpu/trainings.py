@@ -17,15 +17,15 @@ from statistics import median
 import torch
 import yaml
 
-import val
 from benchmarks.record import PROJECT, Piece, Section, last_line, write_whole
 from data import load_index
-from data.loader import eval_loader
+from data.loading.build import eval_loader
+from engine.evaluation.evaluate import evaluate
 from models import load_model
 from utils.checkpoint import load_checkpoint
 from utils.config import read_yaml
 from utils.errors import UserError
-from utils.report import read_csv
+from utils.reporting.run_log import read_csv
 
 VARIANTS = ("yolov8n", "yolov8n --neck ssfpn", "yolov8n --neck assn", "yolov8n --neck assn --box-loss sca")
 GRACE = 15.0  # seconds that a training has to end after it was asked to
@@ -202,7 +202,7 @@ def _evaluated(run: Run, device: torch.device, workers: int, jobs: int) -> Piece
     for split in ("val", s.split):
         index = load_index(run.data, split)
         loader = eval_loader(index, s.imgsz, 2 * s.batch, workers=workers)
-        result = val.evaluate(lambda images, _: (*model.decode(model(images)), {}), model.select, loader, index,
+        result = evaluate(lambda images, _: (*model.decode(model(images)), {}), model.select, loader, index,
                               device=device, progress=False)
         numbers[split] = result.metrics.numbers()
     rows = read_csv(run.folder / "results.csv")

@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 import torch
 
-import data.dataset
-import data.render
+import data.augment.render
+import data.loading.dataset
 from benchmarks.loading.clock import UNCOUNTED, serve
 from data import load_index
-from data.augment import AugmentConfig
-from data.loader import Loader, train_loader
-from data.records import Record
+from data.augment.plan import AugmentConfig
+from data.labels.records import Record
+from data.loading.build import train_loader
+from data.loading.loader import Loader
 from utils.structures import Batch
 
 
@@ -66,9 +67,10 @@ def profile(config: dict[str, Any]) -> dict[str, Any]:
         for _ in epochs:
             pass
     store = loader.dataset.store
-    for name, owner, word in (("plan", data.dataset, "draw_plan"), ("labels", data.dataset, "plan_labels"),
-                              ("pixels", data.dataset, "render_plan"), ("decode", store, "load"),
-                              ("HSV", data.render, "adjust_hsv")):
+    samples = data.loading.dataset
+    for name, owner, word in (("plan", samples, "draw_plan"), ("labels", samples, "plan_labels"),
+                              ("pixels", samples, "render_plan"), ("decode", store, "load"),
+                              ("HSV", data.augment.render, "adjust_hsv")):
         watch.listen(name, owner, word)
     rows = []
     watch.start()

@@ -17,7 +17,7 @@ import torch
 from benchmarks.record import PROJECT, Piece, last_line
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
-from utils.report import read_csv
+from utils.reporting.run_log import read_csv
 
 UNEQUAL_COLUMNS = ("time", "images_per_s", "memory_gb")  # of the machine, not of the training
 LIMIT, POLL, TRIES = 240.0, 0.02, 6  # seconds that a training may take; between looks; tries of a moment too late

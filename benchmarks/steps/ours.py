@@ -17,14 +17,14 @@ import torch
 import train
 from benchmarks.steps.batches import load_batch
 from benchmarks.steps.rounds import Rounds
-from data.augment import AugmentConfig
-from data.loader import Loader
-from data.opening import open_loaders, open_splits
-from models.starting import make_training, start_model
+from data.augment.plan import AugmentConfig
+from data.loading.loader import Loader
+from engine.training.inputs import open_loaders, open_splits
+from engine.training.setup import make_training, start_model
+from engine.training.signals import StopRequest
+from engine.training.state import Training
 from utils.device import seed_everything
-from utils.distributed import Group
-from utils.signals import StopRequest
-from utils.state import Training
+from utils.distributed.group import Group
 from utils.structures import Batch
 
 

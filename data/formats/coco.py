@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.coco_file import CROWD, LACKS_AREA, MARKED, CocoFile, meant
-from data.formats.coco_places import find_images
-from data.formats.coco_units import check_units
-from data.formats.raw import Unchecked, image_files
-from data.report import ScanReport
-from data.source import Source
+from data.data_yaml import Source
+from data.formats.base import Unchecked, image_files
+from data.formats.parsing.coco_file import CROWD, LACKS_AREA, MARKED, CocoFile, meant
+from data.formats.parsing.coco_places import find_images
+from data.formats.parsing.coco_units import check_units
+from data.labels.scan_report import ScanReport
 from utils.errors import UserError, nearest, shown
 from utils.truth import Truth, impossible_areas
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats import pixel_rows
-from data.formats.pixel_rows import plain
-from data.formats.raw import Unchecked, ids_from_names
-from data.report import ScanReport
-from data.source import SPLITS, Source, read_source
+from data.data_yaml import SPLITS, Source, read_source
+from data.formats.base import Unchecked, ids_from_names
+from data.formats.parsing import pixel_rows
+from data.formats.parsing.pixel_rows import plain
+from data.labels.scan_report import ScanReport
 from utils.errors import UserError, nearest
 
 # DOTA-v1.0's fifteen, then container-crane of v1.5, airport and helipad of v2.0

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats import pixel_rows
-from data.formats.pixel_rows import plain
-from data.formats.raw import Unchecked, ids_from_names
-from data.report import ScanReport
-from data.source import Source
+from data.data_yaml import Source
+from data.formats.base import Unchecked, ids_from_names
+from data.formats.parsing import pixel_rows
+from data.formats.parsing.pixel_rows import plain
+from data.labels.scan_report import ScanReport
 from utils.errors import UserError
 
 CLASSES = ("pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle", "bus", "motor")

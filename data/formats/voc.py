@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.raw import IMAGE_SUFFIXES, Unchecked, ids_from_names, image_files, read_lines
-from data.formats.voc_xml import parse_xml
-from data.report import ScanReport
-from data.source import Source
+from data.data_yaml import Source
+from data.formats.base import IMAGE_SUFFIXES, Unchecked, ids_from_names, image_files, read_lines
+from data.formats.parsing.voc_xml import parse_xml
+from data.labels.scan_report import ScanReport
 from utils.errors import UserError, nearest
 from utils.files import read_plain
 

@@ -1,7 +1,7 @@
 """YOLO txt: a file per image, a row per object: class, centre x, centre y, width, height as fractions of the image.
 
-What other rows mean is said in `data.formats.yolo_rows`. A polygon gives the box around it, and its outline where
-polygons are asked for. The label file of `.../images/a/b.jpg` is `.../labels/a/b.txt`, or lies beside the image.
+Other rows: `data.formats.parsing.yolo_rows`. A polygon gives the box around it, and its outline where polygons
+are asked for. The label file of `.../images/a/b.jpg` is `.../labels/a/b.txt`, or lies beside the image.
 """
 
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.raw import Unchecked, ids_from_names, image_files
-from data.formats.yolo_rows import EDGE, FEW, SHARE, Columns, parse_rows
-from data.listing import Folders, label_files, listed_images
-from data.report import ScanReport
-from data.source import Source
+from data.data_yaml import Source
+from data.formats.base import Unchecked, ids_from_names, image_files
+from data.formats.listing import Folders, label_files, listed_images
+from data.formats.parsing.yolo_rows import EDGE, FEW, SHARE, Columns, parse_rows
+from data.labels.scan_report import ScanReport
 from utils.errors import UserError, short
 from utils.files import read_plain
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from models.assign.anchor_match import LevelMatches, Positives, cell_corner, decode_relative, take
-from models.assign.similarity import box_similarity, upcast
 from models.assign.slots import box_chunks, resolve_claims, true_rows, true_table
+from models.boxes.similarity import box_similarity, upcast
 from utils.structures import PackedTargets
 
 IOU_COST = 3.0  # weight of -ln(IoU) beside the class cost

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.assign.similarity import box_similarity
 from models.assign.slots import box_chunks, resolve_claims
+from models.boxes.similarity import box_similarity
 from utils.structures import PackedTargets
 
 

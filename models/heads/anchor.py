@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.heads.decoding import decode_anchor
+from models.boxes.decoding import decode_anchor
 from models.heads.options import choose, merge_gains, select_by_nms
 from models.layers.conv import with_bias
 from models.losses import Share, anchor_head_loss
@@ -26,7 +26,7 @@ def anchor_pairs(anchors: Sequence[Sequence] | int, strides: Sequence[int]) -> l
     A table written in the opposite order of the levels is turned round, as the original code bases do. A number, as
     in YOLOv5's `anchors: 3`, stands for so many per level: squares whose sides run from two to eight strides, with
     which a ratio of 4 reaches everything from half a stride to 32 strides of its level; training puts learned ones in
-    their place (`models.anchors`). Raises ValueError where the numbers do not make equally many pairs per level.
+    their place. Raises ValueError where the numbers do not make equally many pairs per level.
     """
     if isinstance(anchors, int) and not isinstance(anchors, bool):
         if anchors < 1:

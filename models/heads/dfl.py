@@ -9,7 +9,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from models.heads.decoding import anchor_points, dfl_expectation, distances_to_boxes
+from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.heads.options import choose, merge_gains, select_by_nms
 from models.layers.conv import Conv, DWConv
 from models.losses import Share, dfl_head_loss

@@ -1,7 +1,7 @@
 """Losses as pure functions: what a head says and what is true -> weighted scalars."""
 
-from models.assign.similarity import box_similarity
 from models.assign.task_aligned import TalOptions
+from models.boxes.similarity import box_similarity
 from models.losses.anchor_head import anchor_head_loss
 from models.losses.dfl_head import dfl_head_loss
 from models.losses.gains import scale_gains

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from models.assign.anchor_match import Positives, all_matches, cell_corner, decode_relative, match_anchors, unravel
 from models.assign.ota import assign_ota
-from models.assign.similarity import box_similarity, full_precision, upcast
 from models.assign.slots import ignored_cells
+from models.boxes.similarity import box_similarity, full_precision, upcast
 from models.losses.checks import check_maps
 from models.losses.normalisers import Share, normalisers
 from utils.errors import UserError, nearest

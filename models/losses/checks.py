@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from models.assign.similarity import check_kind
+from models.boxes.similarity import check_kind
 
 
 def check_maps(shapes: Sequence[Sequence[int]], strides: Sequence[int], image_size: tuple[int, int], kind: str) -> None:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.assign.similarity import box_similarity, full_precision, upcast
 from models.assign.slots import ignored_cells, true_rows
 from models.assign.task_aligned import PointAssignment, TalOptions, assign_task_aligned
-from models.heads.decoding import anchor_points, dfl_expectation, distances_to_boxes
+from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
+from models.boxes.similarity import box_similarity, full_precision, upcast
 from models.losses.checks import check_maps
 from models.losses.normalisers import Share, normalisers
 from utils.structures import PackedTargets

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Adds a tensor up over all processes, such as `utils.distributed.Group.sum`.
+# Adds a tensor up over all processes, such as `utils.distributed.group.Group.sum`.
 Share = Callable[[Tensor], Tensor]
 
 

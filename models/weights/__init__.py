@@ -1,7 +1,7 @@
 """Carrying weights into a model: from the original code bases, and from one of our models to another."""
 
-from models.weights.carry import CarryReport, import_state_dict, transfer
-from models.weights.importing import import_original
+from models.weights.convert_checkpoint import import_original
 from models.weights.originals import Original, read_original
+from models.weights.transfer import CarryReport, import_state_dict, transfer
 
 __all__ = ["CarryReport", "Original", "import_original", "import_state_dict", "read_original", "transfer"]

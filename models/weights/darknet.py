@@ -20,8 +20,8 @@ from models.heads.anchor import AnchorDetect
 from models.layers.blocks import C3, Bottleneck, BottleneckCSPB, BottleneckCSPC
 from models.layers.conv import Conv
 from models.layers.pooling import SPPCSPC
-from models.weights.carry import COUNTER
 from models.weights.originals import Original
+from models.weights.transfer import COUNTER
 from utils.errors import UserError
 
 Config = dict[str, Any]

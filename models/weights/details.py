@@ -1,9 +1,4 @@
-"""What a checkpoint's layers have otherwise than ours of the same rows: constants of batch norms, single activations.
-
-They are kept in the config under `details`: `batch_norm`, [eps, momentum] of all 2-D batch norms, and `modules`, by
-name, [eps, momentum] of one batch norm or the activation that one `act` is. A name begins with the row's number, or
-with `head`, which keeps its name where a neck comes before it.
-"""
+"""In which details the layers of a checkpoint differ from ours of the same rows (`models.details`)."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,31 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from models.details import NORMS, detail_name
 from models.layers.conv import activation
 from models.weights.originals import Original
 from utils.errors import UserError
-
-_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-def apply_details(rows: nn.ModuleList, details: dict[str, Any] | None) -> None:
-    """Give the built rows what `details` says; names that are not there, as behind another head, say nothing."""
-    if not details:
-        return
-    if details.get("batch_norm"):
-        for module in rows.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eps, module.momentum = details["batch_norm"]
-    present = {_name(key, rows): (key, module) for key, module in rows.named_modules() if key}
-    for name, value in details.get("modules", {}).items():
-        if name not in present:
-            continue
-        key, module = present[name]
-        if isinstance(value, str):
-            parent, _, last = key.rpartition(".")
-            setattr(rows.get_submodule(parent), last, activation(value))
-        elif isinstance(module, _NORMS):
-            module.eps, module.momentum = value
 
 
 def find_details(rows: nn.ModuleList, original: Original, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -43,18 +17,18 @@ def find_details(rows: nn.ModuleList, original: Original, pairs: Iterable[tuple[
     theirs = _counterparts(pairs)
     modules: dict[str, list | str] = {}
     norms = {key: (module, original.norms[theirs[key]]) for key, module in rows.named_modules()
-             if isinstance(module, _NORMS) and theirs.get(key) in original.norms}
+             if isinstance(module, NORMS) and theirs.get(key) in original.norms}
     usual = Counter(tuple(value) for module, value in norms.values() if isinstance(module, nn.BatchNorm2d))
     common = usual.most_common(1)[0][0] if usual else None
     plain = next(([m.eps, m.momentum] for m, _ in norms.values() if isinstance(m, nn.BatchNorm2d)), None)
     for key, (module, value) in norms.items():
         expected = list(common) if isinstance(module, nn.BatchNorm2d) else [module.eps, module.momentum]
         if value != expected:
-            modules[_name(key, rows)] = value
+            modules[detail_name(key, rows)] = value
     for key, module in rows.named_modules():
         text = original.activations.get(theirs.get(key, ""))
         if key.endswith(".act") and text and not _same(module, _activation(text, key)):
-            modules[_name(key, rows)] = text
+            modules[detail_name(key, rows)] = text
     details = {"batch_norm": list(common) if common and list(common) != plain else None, "modules": modules}
     return {word: value for word, value in details.items() if value}
 
@@ -81,8 +55,3 @@ def _counterparts(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
             found.setdefault(".".join(b), ".".join(a))
             found.setdefault(".".join([*b, "act"]), ".".join([*a, "act"]))
     return found
-
-
-def _name(key: str, rows: nn.ModuleList) -> str:
-    row, _, rest = key.partition(".")
-    return f"head.{rest}" if row == str(len(rows) - 1) else key

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("utils", "data", "models", "benchmarks")
+PACKAGES = ("utils", "data", "models", "engine", "benchmarks")
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 FILES = sorted([*ROOT.glob("*.py"), *(f for p in PACKAGES for f in (ROOT / p).rglob("*.py"))])
 # Run by the Python of another project, beside which they measure us; nothing here imports them.
 PEERS = [path for path in FILES if path.name.startswith("peer_")]
 OURS = [path for path in FILES if path not in PEERS]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-GROUND = {"utils", "data", "models"}
-FLOORS = {"utils": {"utils"}, "data": {"utils", "data"}, "models": {"utils", "models"}, "train": GROUND | {"val"}}
+# Which packages a package may import; the scripts may import all of these, and nobody imports a script.
+FLOORS = {"utils": {"utils"}, "data": {"utils", "data"}, "models": {"utils", "models"},
+          "engine": {"utils", "data", "models", "engine"}}
 HOUSE = {*PACKAGES, *SCRIPTS, "tests"}
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "google": "protobuf"}
 
@@ -49,10 +50,37 @@ def test_imports_run_one_way():
     wrong = []
     for where, path, name in imports(FILES):
         home = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        allowed = HOUSE if home == "benchmarks" else FLOORS.get(home, GROUND)
+        allowed = HOUSE if home == "benchmarks" else FLOORS.get(home, FLOORS["engine"])
         if name in HOUSE - allowed:
             wrong.append(f"{where} imports {name}")
     assert not wrong
+
+
+def file_of(module: str) -> Path | None:
+    """The file that a dotted name stands for, where it is one of ours."""
+    place = ROOT.joinpath(*module.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+def test_no_circular_imports():
+    """Not inside functions and not under TYPE_CHECKING either; a package's `__init__` may gather what lies in it."""
+    reads: dict[Path, set[Path]] = {path: set() for path in FILES}
+    for _, path, node in nodes(FILES, ast.Import, ast.ImportFrom):
+        names = ([alias.name for alias in node.names] if isinstance(node, ast.Import)
+                 else [name for alias in node.names
+                       for name in [f"{node.module}.{alias.name}"] if file_of(name)] or [node.module])
+        reads[path] |= {found for found in map(file_of, names) if found in reads and found.name != "__init__.py"}
+    done: set[Path] = set()
+
+    def walk(path: Path, way: list[Path]) -> None:
+        assert path not in way, "circle: " + " -> ".join(str(p.relative_to(ROOT)) for p in way[way.index(path):])
+        if path not in done:
+            for other in sorted(reads[path]):
+                walk(other, [*way, path])
+            done.add(path)
+
+    for path in FILES:
+        walk(path, [])
 
 
 def test_third_party_imports_are_required():
@@ -109,7 +137,7 @@ def test_no_absolute_paths():
 
 
 def test_the_card_is_complete():
-    folders = ("models", "utils", "data", "cfg/models", "cfg/data", "cfg/train", "tests", "benchmarks")
+    folders = ("models", "utils", "data", "engine", "cfg/models", "cfg/data", "cfg/train", "tests", "benchmarks")
     files = ("train.py", "val.py", "detect.py", "export.py", "requirements.txt", "README.md", "LICENSE", "Makefile",
              "pyproject.toml", ".ci/run")
     assert not [entry for entry in folders if not (ROOT / entry).is_dir()]

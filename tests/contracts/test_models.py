@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
+from engine.inference.export import ExportOptions, export
 from models import build_model, known_models, load_model
 from models.catalogue import NECKS, resolve
-from models.export import ExportOptions, export
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 from utils.structures import Raw, Targets

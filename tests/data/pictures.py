@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from data.records import Record
+from data.labels.records import Record
 from utils.structures import Batch
 
 

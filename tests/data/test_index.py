@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data.headers import read_header
-from data.images import read_image
+from data.images.headers import read_header
+from data.images.store import read_image
 from data.index import load_index
-from data.records import Record, RecordTable
+from data.labels.records import Record, RecordTable
 from tests.data import makers
 from tests.data.pictures import smooth
 from utils.config import CFG_ROOT

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.records import Record, RecordTable
+from data.labels.records import Record, RecordTable
 from data.sampling import describe, image_weights, oversample_small, repeat_rare
 from utils.errors import UserError
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.records import Record, RecordTable
+from data.labels.records import Record, RecordTable
 from data.sizes import object_sizes
 
 

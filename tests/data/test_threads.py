@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-import data.images
-from data.augment import AugmentConfig
-from data.device_cache import DeviceImages
-from data.images import ImageStore
-from data.loader import can_fork
+import data.images.store
+from data.augment.plan import AugmentConfig
+from data.images.store import ImageStore
+from data.loading.device_loader import DeviceImages
+from data.loading.loader import can_fork
 from data.threads import in_threads
 from tests.data.pictures import make_records
 
@@ -45,8 +45,8 @@ def test_an_error_comes_through_and_no_call_is_left_at_work():
 @pytest.mark.parametrize("cache", ["ram", "disk", "gpu"])
 def test_threads_that_decoded_live_on(tmp_path, monkeypatch, cache):
     """One that ends holds OpenCV's locks for a moment longer: workers that are forked then would hang."""
-    threads, decode = set(), data.images.decode_as
-    monkeypatch.setattr(data.images, "decode_as",
+    threads, decode = set(), data.images.store.decode_as
+    monkeypatch.setattr(data.images.store, "decode_as",
                         lambda *args, **options: threads.add(threading.current_thread()) or decode(*args, **options))
     store = ImageStore(make_records(tmp_path, [(40, 60), (64, 48), (50, 50)]), 64, None if cache == "gpu" else cache)
     if cache == "gpu":

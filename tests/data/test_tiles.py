@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.augment import AugmentConfig
-from data.dataset import DetectionDataset
+from data.augment.plan import AugmentConfig
+from data.data_yaml import Source
 from data.index import Index
-from data.records import Record, RecordTable
-from data.report import ScanReport
-from data.source import Source
+from data.labels.records import Record, RecordTable
+from data.labels.scan_report import ScanReport
+from data.loading.dataset import DetectionDataset
 from data.tiles import starts, tile_index
 from tests.data.pictures import random_boxes
 from utils.errors import UserError

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-import val
 from data.index import Index, load_index
+from engine.evaluation.evaluator import CocoEvaluator, format_table
+from engine.evaluation.reference import by_pycocotools
+from engine.evaluation.results import verdict
 from tests.data import makers
 from utils.errors import UserError
-from utils.evaluation import CocoEvaluator, format_table
-from utils.reference import by_pycocotools
 from utils.structures import Detections
 
 SIDE = 128
@@ -94,7 +94,7 @@ def test_any_file_that_pycocotools_can_read_gives_its_numbers(tmp_path, seed, co
     metrics = evaluator.compute()
     assert metrics.numbers() == by_pycocotools(own(tmp_path), evaluator.results())
     if len(index.truth.image):
-        assert val.verdict(evaluator, metrics)[-1] == (f"the twelve numbers are confirmed by pycocotools on "
+        assert verdict(evaluator, metrics)[-1] == (f"the twelve numbers are confirmed by pycocotools on "
                                                        f"{tmp_path / 'truth.json'}")
 
 
@@ -137,7 +137,7 @@ def test_what_json_tools_write_is_read_as_it_is_meant(tmp_path, change, said):
         as_it_stands = by_pycocotools(own(tmp_path), evaluator.results()) == metrics.numbers()
     except ValueError:
         as_it_stands = False
-    told = val.verdict(evaluator, metrics)
+    told = verdict(evaluator, metrics)
     assert as_it_stands == (not said or change == {"id": None})
     assert told[-1].startswith("the twelve numbers are confirmed by pycocotools on" if as_it_stands else
                                "pycocotools gives the same twelve numbers on")
@@ -165,7 +165,7 @@ def test_files_that_share_ids_are_judged_together_under_other_ids(tmp_path):
     index = load(makers.config(tmp_path, train=entries))
     evaluator = judged(index)
     assert [len(record) for record in index.records] == [1, 1, 1] and index.truth.image_ids == [1, 2, 3]
-    told = val.verdict(evaluator, evaluator.compute())
+    told = verdict(evaluator, evaluator.compute())
     assert told[0] == "note: the files share image ids: results number the images of all of them from 1 to 3"
     assert told[1:] == ["pycocotools gives the same twelve numbers on the annotations of truth.json and more.json"]
     (tmp_path / "more.json").write_text(json.dumps({**own(tmp_path), "categories": [{"id": 9, "name": "dog"}]}))
@@ -186,7 +186,7 @@ def test_ids_that_pycocotools_takes_otherwise_are_told(tmp_path):
     index = load(write(tmp_path, images_of([1, 2]), rows))
     assert index.report.boxes == 3 and "1 annotations whose `id` another has too" in index.report.format()
     evaluator = judged(index)
-    told = "\n".join(val.verdict(evaluator, evaluator.compute()))
+    told = "\n".join(verdict(evaluator, evaluator.compute()))
     assert "as it stands gives other numbers: AP " in told and "confirmed" not in told
     assert "`id` 0" in told and "`id` another has too" in told
     assert told.endswith("on the annotations of truth.json, read as they are meant")
@@ -197,7 +197,7 @@ def test_a_file_that_pycocotools_cannot_judge_by_ends_in_a_sentence(tmp_path):
     index = load(write(tmp_path, images_of([1]), bare))
     evaluator = judged(index)
     metrics = evaluator.compute()
-    told = "\n".join(val.verdict(evaluator, metrics))
+    told = "\n".join(verdict(evaluator, metrics))
     assert metrics.AP50 > 0.2 and "1 annotations are not well formed and are not judged" in told
     assert "truth.json as it stands (KeyError: " in told and "confirmed" not in told
 
@@ -206,7 +206,7 @@ def test_a_byte_order_mark_that_pycocotools_cannot_open_is_told(tmp_path):
     yaml = write(tmp_path, images_of([1]), [row(1, 1, BOXES[0])])
     (tmp_path / "truth.json").write_text(json.dumps(own(tmp_path)), encoding="utf-8-sig")
     evaluator = judged(load(yaml))
-    told = val.verdict(evaluator, evaluator.compute())
+    told = verdict(evaluator, evaluator.compute())
     assert "as it stands (it cannot open a file with a byte-order mark)" in told[0] and "confirmed" not in told[-1]
     with pytest.raises(UserError, match="`categories` is empty"):
         load(write(tmp_path, images_of([1]), [], []))
@@ -226,7 +226,7 @@ def test_a_file_listed_under_two_ids_shows_the_labels_of_both(tmp_path):
     assert index.report.count("twin_image") == 2
     assert [sorted(record.labels.tolist()) for record in index.records] == [[0, 1], [0, 1]]
     evaluator = judged(index)
-    assert "confirmed" in val.verdict(evaluator, evaluator.compute())[-1] and len(index.truth.image) == 2
+    assert "confirmed" in verdict(evaluator, evaluator.compute())[-1] and len(index.truth.image) == 2
 
 
 def test_parts_and_merged_classes_claim_no_more_than_was_compared(tmp_path):
@@ -237,16 +237,16 @@ def test_parts_and_merged_classes_claim_no_more_than_was_compared(tmp_path):
     assert merged.compute().n_labels == 3 and {r["category_id"] for r in merged.results()} == {1}
     for evaluator, said in ((part, "on the 1 images of the annotations of truth.json"),
                             (merged, "on the annotations of truth.json, all classes taken as one")):
-        assert val.verdict(evaluator, evaluator.compute()) == [f"pycocotools gives the same twelve numbers {said}"]
+        assert verdict(evaluator, evaluator.compute()) == [f"pycocotools gives the same twelve numbers {said}"]
     chosen = judged(load(write(tmp_path, images_of([1, 2]), rows, names=["dog"])))
-    told = val.verdict(chosen, chosen.compute())
+    told = verdict(chosen, chosen.compute())
     assert told[0] == "note: 1 classes that `names` leaves out are not judged" and "confirmed" not in told[-1]
 
 
 def test_other_formats_tell_what_was_repaired(tmp_path):
     index = load(makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .4\n0 .5 .5 .2 .4\n1 .9 .5 .4 .4\n7 .5 .5 .1 .1"}))
     evaluator = judged(index)
-    assert val.verdict(evaluator, evaluator.compute()) == [
+    assert verdict(evaluator, evaluator.compute()) == [
         "note: 1 labels of an unknown class (skipped), 1 boxes that reach out of their image (cut at its border), 1 "
         "boxes given twice (taken once) before they were judged",
         "pycocotools gives the same twelve numbers on the labels as read from the yolo files"]
@@ -254,13 +254,13 @@ def test_other_formats_tell_what_was_repaired(tmp_path):
 
 def test_images_without_a_label_file_are_told_beside_the_number(tmp_path):
     evaluator = judged(load(makers.yolo(tmp_path, {"a.jpg": "0 .5 .5 .2 .4\n", "b.jpg": None})))
-    assert val.verdict(evaluator, evaluator.compute())[0] == (
+    assert verdict(evaluator, evaluator.compute())[0] == (
         "note: 1 images without a label file (kept as background) before they were judged")
 
 
 def test_without_labels_there_is_nothing_to_judge_by(tmp_path):
     evaluator = judged(load(write(tmp_path, images_of([1]), [])))
-    assert val.verdict(evaluator, evaluator.compute()) == [
+    assert verdict(evaluator, evaluator.compute()) == [
         "there is nothing to judge by: the annotations of truth.json hold no object"]
 
 
@@ -302,8 +302,8 @@ def test_more_objects_than_a_hundred(tmp_path):
     beside, = metrics.beside
     assert beside.values["AP"] == pytest.approx(1) and beside.values["AR100"] == 1
     assert "image 4 has 400 objects of class cat" in (table := format_table(metrics, index.names))
-    assert "AP@500" in table and "confirmed" in val.verdict(evaluator, metrics)[-1]
-    assert "image 4 has 400 objects and at most 300 are looked for" in val.verdict(evaluator, metrics, 300)[0]
+    assert "AP@500" in table and "confirmed" in verdict(evaluator, metrics)[-1]
+    assert "image 4 has 400 objects and at most 300 are looked for" in verdict(evaluator, metrics, 300)[0]
 
 
 @pytest.mark.parametrize(("boxes", "said"), [
@@ -326,7 +326,7 @@ def test_windows_of_a_file_are_images_of_their_own(tmp_path):
     assert [record.window for record in index.records] == [(0, 0, 64, 128), (64, 0, 128, 128)]
     assert [(record.height, record.width, record.full) for record in index.records] == [(128, 64, (128, 128))] * 2
     assert index.records[1].boxes.tolist() == [[30, 90, 64, 120]] and index.report.findings.keys() == {"bad_window"}
-    assert "confirmed" in val.verdict(evaluator := judged(index), evaluator.compute())[-1]
+    assert "confirmed" in verdict(evaluator := judged(index), evaluator.compute())[-1]
     with pytest.raises(UserError, match="is no window"):
         load(write(tmp_path, [{**images[0], "corner": [9, 0, 3]}], []))
 
@@ -334,7 +334,7 @@ def test_windows_of_a_file_are_images_of_their_own(tmp_path):
 def test_coco_tiny_is_judged_by_its_own_file(shared):  # `shared` skips where it is absent
     evaluator = judged(load_index("coco-tiny", "val"))
     metrics = evaluator.compute()
-    told, = val.verdict(evaluator, metrics)
+    told, = verdict(evaluator, metrics)
     assert told.startswith("the twelve numbers are confirmed by pycocotools on ")
     assert told.endswith("/coco-tiny/annotations/instances_val2017.json")
     assert not metrics.beside and metrics.n_labels == 804

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.letterbox import letterbox
+from data.images.letterbox import letterbox
 
 
 def _picture(pattern: str, h: int, w: int) -> np.ndarray:

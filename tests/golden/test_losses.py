@@ -7,7 +7,7 @@ import torch
 from models.assign.anchor_match import all_matches, match_anchors
 from models.assign.ota import assign_ota
 from models.assign.task_aligned import assign_task_aligned
-from models.heads.decoding import anchor_points, dfl_expectation, distances_to_boxes
+from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.losses import TalOptions, anchor_head_loss, box_similarity, dfl_head_loss, scale_gains
 from tests.models.loss_cases import anchor_maps, dfl_maps, pad_as_on_cuda, targets_from_rows
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from utils.ema import ModelEMA
-from utils.optim import Schedule, accumulation, lr_factor, scaled_weight_decay
+from engine.optim.ema import ModelEMA
+from engine.optim.optimizer import Schedule, accumulation, lr_factor, scaled_weight_decay
 
 
 @pytest.mark.parametrize("name, kind", [("lf_onecycle", "cosine"), ("lf_linear", "linear")])

@@ -13,7 +13,7 @@ from models.assign import slots
 from models.assign.anchor_match import all_matches, match_anchors
 from models.assign.ota import assign_ota
 from models.assign.task_aligned import TalOptions, assign_task_aligned
-from models.heads.decoding import anchor_points, decode_anchor
+from models.boxes.decoding import anchor_points, decode_anchor
 from models.losses import anchor_head_loss, box_similarity, dfl_head_loss
 from tests.models.loss_cases import (
     STRIDES,

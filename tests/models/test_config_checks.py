@@ -7,7 +7,7 @@ import torch
 
 from models import build_model
 from models.layers.extras import ConvBlockAttention
-from models.layers.forks import CBAM
+from models.necks.forks import CBAM
 from utils.errors import UserError
 
 SMALL = {"nc": 5, "width_multiple": 0.25, "backbone": [[-1, 1, "Conv", [64, 3, 2]], [-1, 1, "Conv", [128, 3, 2]],
@@ -149,11 +149,12 @@ class TestCBAM:
 
 def test_what_can_be_built_can_be_loaded_again():
     """One limit of classes holds for data, models and checkpoints."""
-    import data.source
-    import models.runtime
+    import data.data_yaml
+    import engine.inference.runtime
     import utils.checkpoint
     from utils.config import MAX_CLASSES
 
-    assert data.source.MAX_CLASSES is models.runtime.MAX_CLASSES is utils.checkpoint.MAX_CLASSES is MAX_CLASSES
+    readers = (data.data_yaml, engine.inference.runtime, utils.checkpoint)
+    assert all(module.MAX_CLASSES is MAX_CLASSES for module in readers)
     with pytest.raises(UserError, match=r"1 to 50,000"):
         build_model(changed("nc", MAX_CLASSES + 1))

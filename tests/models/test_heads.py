@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models import build_model
+from models.boxes.decoding import anchor_points, dfl_expectation
 from models.heads.anchor import AnchorDetect, ImplicitDetect, anchor_pairs
-from models.heads.decoding import anchor_points, dfl_expectation
 from models.heads.dfl import DFLDetect
 from utils.structures import Raw
 

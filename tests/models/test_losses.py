@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.assign.similarity import KINDS
+from models.boxes.similarity import KINDS
 from models.losses import anchor_head_loss, box_similarity, scale_gains
 from tests.models.loss_cases import (
     HEADS,

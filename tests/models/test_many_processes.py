@@ -9,8 +9,8 @@ from models import build_model
 from models.catalogue import resolve
 from models.graph import IMAGE, Graph, Node
 from models.layers.conv import Conv
-from tests.utils.processes import together
-from utils.distributed import Group
+from tests.processes import together
+from utils.distributed.group import Group
 from utils.structures import Targets
 
 CLASSES, STEPS, BATCH = 3, 3, 4

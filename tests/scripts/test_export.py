@@ -6,9 +6,9 @@ import onnx
 import pytest
 import torch
 
+import engine.inference.export
 import export as script
-import models.export
-from models.runtime import load_runtime
+from engine.inference.runtime import load_runtime
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
@@ -82,15 +82,15 @@ def test_simplified_graph_is_smaller_and_the_same(weights):
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript"])
 def test_a_failed_check_leaves_the_old_file(weights, monkeypatch, name):
-    old = weights.with_suffix(models.export.FORMATS[name])
+    old = weights.with_suffix(engine.inference.export.FORMATS[name])
     old.write_bytes(b"the one that works")
 
-    class Off(models.export._Exported):
+    class Off(engine.inference.export._Exported):
         def forward(self, images):
             boxes, scores = super().forward(images)
             return boxes + 1, scores
 
-    monkeypatch.setattr(models.export, "_Exported", Off)
+    monkeypatch.setattr(engine.inference.export, "_Exported", Off)
     with pytest.raises(UserError, match="not written, the exported model differs"):
         run("--weights", weights, "--img", 64, "--include", name)
     assert old.read_bytes() == b"the one that works"

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import train
-from utils.report import read_csv
+from utils.reporting.run_log import read_csv
 
 # No chance in the pictures, so that there is one thing to learn.
 RECIPE = {"optimizer": "AdamW", "momentum": 0.9, "lr0": 0.004, "lrf": 0.05, "warmup_epochs": 10, "warmup_min_iters": 10,

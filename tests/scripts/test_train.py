@@ -14,7 +14,7 @@ from tests.scripts.trainings import words
 from tests.tiny import tiny_data
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
-from utils.report import read_csv
+from utils.reporting.run_log import read_csv
 
 
 @pytest.fixture(scope="module")

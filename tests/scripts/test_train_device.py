@@ -8,20 +8,21 @@ import torch
 from torch import nn
 
 import train
+from engine.optim.ema import ModelEMA
+from engine.optim.optimizer import build_optimizer, parameter_groups
+from engine.training import state
+from engine.training import step as steps
+from engine.training.autobatch import Meter
+from engine.training.recipe import Recipe
+from engine.training.setup import fitting_batch
 from models import build_model
 from models.catalogue import resolve
-from models.starting import fitting_batch
+from tests.processes import together
 from tests.scripts.trainings import parsed, rows
 from tests.tiny import tiny_data, tiny_model
-from tests.utils.processes import together
-from utils import state, steps
-from utils.autobatch import Meter
 from utils.checkpoint import load_checkpoint
-from utils.distributed import Group
-from utils.ema import ModelEMA
+from utils.distributed.group import Group
 from utils.errors import UserError
-from utils.optim import build_optimizer, parameter_groups
-from utils.recipe import Recipe
 from utils.structures import Targets, pack_targets
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def place(tmp_path_factory):
 def every_step(monkeypatch):
     """A step for every batch, as in a training of large batches."""
     torch.set_num_threads(1)
-    monkeypatch.setattr("utils.optim.NOMINAL_BATCH", 2)
+    monkeypatch.setattr("engine.optim.optimizer.NOMINAL_BATCH", 2)
 
 
 def as_on_a_gpu(monkeypatch, read_every: int = 10) -> list[train.Training]:
@@ -92,7 +93,7 @@ def test_a_bad_batch_between_two_readings_is_the_one_written_down(place, every_s
     assert "checkpoint is whole" not in str(told.value)  # there is none
     monkeypatch.undo()
     torch.set_num_threads(1)
-    monkeypatch.setattr("utils.optim.NOMINAL_BATCH", 2)
+    monkeypatch.setattr("engine.optim.optimizer.NOMINAL_BATCH", 2)
     spoil(monkeypatch, 3)
     with pytest.raises(UserError, match=r"not finite \(box nan"):
         train.main(flags(place, "at-once", "--multi-scale"))
@@ -352,21 +353,21 @@ def test_several_processes_say_that_they_do_not_split(place, monkeypatch):
 
 def smallest(group: Group, folder) -> int:
     """Memory for 64 images on one device and for 12 on the other."""
-    import utils.autobatch
+    import engine.training.autobatch
 
     room = (64, 12)[group.rank]
     model = nn.Linear(2, 2)
     model.strides, model.names = [32], ["a"]
-    utils.autobatch.meter_of = lambda device: Meter(room * 100, lambda run: run() or held[0])
+    engine.training.autobatch.meter_of = lambda device: Meter(room * 100, lambda run: run() or held[0])
     held = [0]
 
     def probe(*_):
         return lambda batch: held.__setitem__(0, batch * 75)
 
-    import models.starting
+    import engine.training.setup
 
-    models.starting.probe_step = probe
-    models.starting.optimizer_bytes = lambda *_: -sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    engine.training.setup.probe_step = probe
+    engine.training.setup.optimizer_bytes = lambda *_: -sum(t.nbytes for t in model.state_dict().values())
     args = train.build_parser().parse_args(["--imgsz", "64"])
     recipe = Recipe.__new__(Recipe)
     recipe.optimizer = "SGD"

@@ -9,15 +9,15 @@ import yaml
 
 import train
 import val
+from engine.optim.optimizer import freeze
+from engine.training.recipe import load_recipe
+from engine.training.settings import settings_of
 from tests.scripts.trainings import parsed
 from tests.tiny import NAMES, tiny_checkpoint, tiny_data
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import select_device
 from utils.errors import UserError, run_script
-from utils.optim import freeze
-from utils.recipe import load_recipe
-from utils.report import Board, read_csv
-from utils.settings import settings_of
+from utils.reporting.run_log import Board, read_csv
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import pytest
 import yaml
 
 import train
-from data.fingerprint import data_changed, fingerprint
 from data.index import load_index
-from data.records import RecordTable
+from data.labels.records import RecordTable
+from engine.training.fingerprint import data_changed, fingerprint
+from engine.training.settings import settings_of
 from tests.scripts.trainings import parsed, rows
 from tests.tiny import NAMES, picture
 from utils.checkpoint import load_checkpoint
 from utils.cli import Parser, given
 from utils.errors import UserError
-from utils.settings import settings_of
 
 
 def yolo_data(folder, name="data.yaml", names=NAMES):

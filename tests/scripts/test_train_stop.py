@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import train
+from engine.training.state import end_run, find_run, has_ended, open_run
 from tests.running import ended, script, start, wait_for
 from tests.scripts.trainings import assert_same_end, words
 from tests.tiny import tiny_data
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
-from utils.state import end_run, find_run, has_ended, open_run
 
 
 @pytest.fixture(scope="module")

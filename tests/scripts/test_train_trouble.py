@@ -5,12 +5,12 @@ import torch
 import yaml
 
 import train
+from engine.training import step as steps
 from tests.scripts.trainings import parsed
 from tests.tiny import tiny_data, tiny_model
-from utils import steps
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
-from utils.report import read_csv
+from utils.reporting.run_log import read_csv
 from utils.structures import Targets, pack_targets
 
 

@@ -7,7 +7,7 @@ import torch
 
 import train
 from utils.checkpoint import load_checkpoint
-from utils.report import read_csv
+from utils.reporting.run_log import read_csv
 
 OF_THE_MACHINE = ("time", "images_per_s", "memory_gb")  # columns of results.csv
 

@@ -8,13 +8,13 @@ import zipfile
 import pytest
 import torch
 
+from engine.training.state import open_run, restore_run, save_run
 from models import load_model
 from tests.scripts.test_train_device import a_run
 from tests.tiny import tiny_checkpoint, tiny_model
 from utils import pickles
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
-from utils.state import open_run, restore_run, save_run
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
+from engine.inference.writer import UniqueStems
+from engine.training.recipe import load_recipe
 from utils.config import MAX_BYTES, find_config, read_yaml
 from utils.errors import LONGEST, UserError, short
-from utils.recipe import load_recipe
-from utils.saving import UniqueStems
 
 
 def write(folder, content):

@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.fuzzing.kind import Wrong
 from data import Index, ScanReport, load_index
-from data.report import KINDS as FINDINGS
+from data.labels.scan_report import KINDS as FINDINGS
 
 SIDE = 64
 NAMES = ["person", "car", "traffic light"]

@@ -75,7 +75,7 @@ class ListFile(Kind):
         (folder / "source.txt").write_text("\n".join(sources).encode("utf-8", "replace").decode(), encoding="utf-8")
 
     def attempt(self, folder: Path) -> None:
-        from data.streams import open_source
+        from engine.inference.sources import open_source
 
         index = read(folder)
         found = {Path(record.path).name for record in index.records}

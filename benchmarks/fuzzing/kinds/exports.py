@@ -14,7 +14,7 @@ from benchmarks.fuzzing.kinds.checkpoints import packed
 from benchmarks.fuzzing.kinds.commands import run_inside
 from benchmarks.fuzzing.kinds.tiny import DETECT, use, write_image
 from benchmarks.fuzzing.mutate import as_json, junk, pick, spoil_bytes, spoil_tree
-from models.runtime import CARD_KEY, load_runtime
+from engine.inference.runtime import CARD_KEY, load_runtime
 from utils.errors import printable
 
 CARD = {

@@ -70,8 +70,8 @@ class Image(Kind):
 
 def _drawn(index, number: int) -> np.ndarray | None:
     """The whole image as evaluation reads it, None where it is counted as damaged; a training sample is drawn too."""
-    from data.augment import AugmentConfig
-    from data.dataset import DetectionDataset
+    from data.augment.plan import AugmentConfig
+    from data.loading.dataset import DetectionDataset
 
     training = DetectionDataset(index.records, 64, AugmentConfig(), seed=0)
     _ = training[0, 0]
@@ -84,7 +84,7 @@ def _drawn(index, number: int) -> np.ndarray | None:
 
 
 def _detected(file: str) -> np.ndarray | None:
-    from data.streams import open_source
+    from engine.inference.sources import open_source
     from utils.errors import UserError
 
     try:
@@ -189,7 +189,7 @@ class Video(Kind):
         )
 
     def attempt(self, folder: Path) -> None:
-        from data.streams import open_source
+        from engine.inference.sources import open_source
 
         facts = read_facts(folder)
         seen = []

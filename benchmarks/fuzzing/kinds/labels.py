@@ -169,7 +169,7 @@ def judge(index: Any) -> None:
     """Evaluate detections that are the truth itself, as `val.py` would."""
     import torch
 
-    from utils.evaluation import CocoEvaluator
+    from engine.evaluation.evaluator import CocoEvaluator
     from utils.structures import Detections
 
     evaluator = CocoEvaluator(index.coco(), len(index.names), index.category_ids)

@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from benchmarks.fuzzing.kinds.common import NAMES, picture, write_yaml, write_yolo
+from engine.inference.runtime import Runtime
 from models import build_model
-from models.runtime import Runtime
 from utils.checkpoint import save_checkpoint
 
 BACKBONE = [
@@ -61,7 +61,7 @@ def write_run(folder: Path) -> Path:
     """run/weights/last.pt in `folder`, of a training that was stopped after the first of two epochs; its data lie in
     the working directory, as `write_place` writes them."""
     import train
-    from utils.distributed import Group
+    from utils.distributed.group import Group
 
     def told(fitness: float, epoch: int) -> None:
         raise Enough

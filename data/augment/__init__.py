@@ -1,0 +1,1 @@
+"""Training augmentation: a plan holds every random decision, a renderer draws it."""

@@ -1,0 +1,1 @@
+"""The dataset doctor: what a dataset holds and what is suspicious in it."""

@@ -1,0 +1,114 @@
+"""Where the images that a list names lie, and the labels of images: by reading folders, not by asking for each file."""
+
+import os
+from pathlib import Path
+
+from data.formats.base import read_lines
+from utils.errors import UserError
+
+LABEL_SUFFIXES = (".txt", ".TXT", ".Txt")
+
+
+class Folders:
+    """The names in folders, each folder read once, when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, frozenset[str]] = {}
+
+    def names(self, folder: str) -> frozenset[str]:
+        """What lies in a folder; nothing where there is none or it cannot be read."""
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(folder))  # noqa: PTH208
+            except (OSError, ValueError):
+                self._names[folder] = frozenset()
+        return self._names[folder]
+
+    def has(self, path: str) -> bool:
+        """Whether there is something of this path."""
+        folder, _, name = path.rpartition(os.sep)
+        return name in self.names(folder or os.sep)
+
+
+def label_file(image: str) -> str:
+    """Where the labels of an image should lie: in `labels` for the last folder `images`, else beside it."""
+    folder, _, name = image.rpartition(os.sep)
+    return _label_folder(folder) + os.sep + name[:_stem(name)] + ".txt"
+
+
+def label_files(images: list[str]) -> list[str]:
+    """Where the labels of images lie: at their `label_file`, with its suffix in capitals, or beside the image.
+
+    A file that is nowhere is named where it should lie.
+    """
+    folders, found = Folders(), []
+    at, label_folder, there = None, "", frozenset()
+    for image in images:
+        folder, _, name = image.rpartition(os.sep)
+        if folder != at:
+            at, label_folder = folder, _label_folder(folder)
+            there = folders.names(label_folder or os.sep)
+        stem = name[:_stem(name)]
+        file = stem + ".txt"
+        if file in there:
+            found.append(label_folder + os.sep + file)
+            continue
+        beside = folders.names(folder or os.sep)
+        place, file = next(((place, stem + suffix) for place, names in ((label_folder, there), (folder, beside))
+                            for suffix in LABEL_SUFFIXES if stem + suffix in names), (label_folder, file))
+        found.append(place + os.sep + file)
+    return found
+
+
+def listed_images(entry: Path, root: Path, folders: Folders | None = None, most: int | None = None) -> list[str]:
+    """The images that a list file names, or the first `most`; `UserError` where it is no list.
+
+    A relative path lies beside the list, in `path`, or where the command runs. One that is in none of these is tried
+    with / for \\, as Windows writes it, and without a leading `data/`, as CVAT does; one that is nowhere is named all
+    the same.
+    """
+    if entry.suffix.lower() != ".txt":
+        raise UserError(f"{entry}: a split should be a folder or a list of images ending in .txt")
+    folders = folders or Folders()
+    bases = list(dict.fromkeys(str(base) for base in (entry.parent, root, Path.cwd())))
+    found: list[str] = []
+    missing: list[tuple[int, str]] = []
+    for line in read_lines(entry)[:most]:
+        path = _find(line, bases, folders)
+        if path is None:
+            missing.append((len(found), line))
+            path = ""
+        found.append(path)
+    for position, line in missing:  # `bases` begins with the one where the last was found
+        found[position] = os.path.normpath(os.path.join(bases[0], line))  # noqa: PTH118
+    return found
+
+
+def _find(line: str, bases: list[str], folders: Folders) -> str | None:
+    """The path of a line that is there, None where it is not; the base that had it moves to the front."""
+    spellings = [line]
+    if "\\" in line:
+        spellings.append(line.replace("\\", "/"))
+    for spelling in spellings:
+        if os.path.isabs(spelling):  # noqa: PTH117  Path costs 10x here, and there may be 100k
+            return os.path.normpath(spelling)
+        for base in bases:
+            path = os.path.normpath(os.path.join(base, spelling))  # noqa: PTH118
+            if folders.has(path):
+                if base != bases[0]:
+                    bases.remove(base)
+                    bases.insert(0, base)
+                return path
+    short = spellings[-1].removeprefix("./")
+    return _find(short.removeprefix("data/"), bases, folders) if short.startswith("data/") else None
+
+
+def _stem(name: str) -> int:
+    """How many letters of a file's name stand before its suffix."""
+    dot = name.rfind(".")
+    return dot if name[:dot].strip(".") and dot > 0 else len(name)
+
+
+def _label_folder(folder: str) -> str:
+    before, images, after = (folder + os.sep).rpartition(f"{os.sep}images{os.sep}")
+    return f"{before}{os.sep}labels{os.sep}{after}".removesuffix(os.sep) if images else folder

@@ -1,0 +1,1 @@
+"""Labels of a split: records, their cache, and what a scan found."""

@@ -1,0 +1,1 @@
+"""From records to batches: samples, epoch order, workers and loaders."""

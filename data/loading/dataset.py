@@ -1,0 +1,178 @@
+"""From records to training and evaluation samples. A sample depends on (seed, epoch, position, weights), nothing else.
+
+Legend: H, W pixels of the input frame, N labels of one image, n images.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from data.augment.copy_paste import draw_pasted
+from data.augment.geometry import Labels, frame_sides
+from data.augment.plan import AugmentConfig, Plan, draw_plan
+from data.augment.render import Scratch, plan_labels, render_plan
+from data.images.letterbox import FILL, forward_boxes, plan_rect, resize
+from data.images.store import ImageStore
+from data.labels.records import Record, RecordTable
+from data.loading.epoch_order import EpochOrder
+from utils.structures import Letterbox
+
+Key = int | tuple[int, int] | tuple[int, int, bool]  # position, (epoch, position), or (epoch, position, mosaic allowed)
+
+ENLARGE = 2.0  # images far smaller than the frame would take too much memory, enlarged
+
+
+class FrameOf(Protocol):
+    """The (height, width) of the frame at (epoch, position), and of the largest there can be."""
+
+    largest: tuple[int, int]
+
+    def __call__(self, epoch: int, position: int) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image ready for a batch: image (H, W, 3) RGB uint8; boxes (N, 4) float32 xyxy pixels of the input frame;
+    labels (N,) int64; ignore (N,) bool; the image's id; and how its original frame was placed in the input frame
+    (an augmented sample is a frame of its own, placed as it is)."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    image_id: int
+    letterbox: Letterbox
+
+
+class DetectionDataset(Dataset):
+    """Samples of `records` in an input frame of `imgsz` pixels.
+
+    augment: an `AugmentConfig` for training, None for evaluation (letterbox only; the position is then the image).
+    cache: None, "ram" or "disk". order: which image stands at which position. frames (n, 2): the (height, width) of
+    each image's frame where rectangular evaluation wants other frames than the square. frame_of(epoch, position): the
+    same for training. enlarge: how much a small training image may be enlarged ahead of all its uses. `dataset[epoch,
+    position]` draws all chance from (seed, epoch, position).
+    """
+
+    def __init__(self, records: Sequence[Record], imgsz: int, augment: AugmentConfig | None = None, seed: int = 0, *,
+                 cache: str | None = None, order: EpochOrder | None = None, frames: np.ndarray | None = None,
+                 frame_of: FrameOf | None = None, enlarge: float = ENLARGE) -> None:
+        self.records, self.imgsz, self.augment, self.seed = records, imgsz, augment, seed
+        self.frames, self.frame_of = frames, frame_of
+        self.order = EpochOrder(len(records), seed) if order is None and augment else order
+        self._table = RecordTable.from_records(records)
+        self._scratch = Scratch()
+        self.store = ImageStore(records, imgsz, cache, exact=augment is None, enlarge=enlarge if augment else 1.0)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> Sample:
+        sample, = self.draw([key], np.empty((1, *self.frame(key), 3), np.uint8))
+        return sample
+
+    def draw(self, keys: Sequence[Key], room: np.ndarray) -> list[Sample]:
+        """The samples of a batch, all of one frame; their images are views of `room` (B, H, W, 3) uint8.
+
+        Numbers of all samples come first, then pixels: in turn, they would push each other out of the core's caches,
+        and numbers would take twice as long.
+        """
+        places = [self._read(key) for key in keys]
+        if self.augment is None:
+            return [self._plain(position, image) for (_, position, _), image in zip(places, room, strict=True)]
+        frame = room.shape[1:3]
+        drawn = [self._draw(*place, frame) for place in places]
+        found = [self._find(plan, frame, lambda index: False) for plan, _ in drawn]
+        return [self._augmented(plan, index, labels, image)
+                for (plan, index), labels, image in zip(drawn, found, room, strict=True)]
+
+    def frame(self, key: Key) -> tuple[int, int]:
+        """(height, width) of a sample."""
+        epoch, position, _ = self._read(key)
+        if self.frames is not None:
+            return tuple(self.frames[position].tolist())
+        return frame_sides(self.imgsz) if self.frame_of is None else self.frame_of(epoch, position)
+
+    @property
+    def largest_frame(self) -> tuple[int, int]:
+        """(height, width) that no sample's frame exceeds."""
+        if self.frames is not None and len(self.frames):
+            return tuple(self.frames.max(0).tolist())
+        return frame_sides(self.imgsz) if self.frame_of is None else self.frame_of.largest
+
+    @property
+    def damaged(self) -> list[str]:
+        """Paths of the images that could not be decoded so far, by any worker; each taught nothing."""
+        return self.store.damaged
+
+    def plan(self, key: Key) -> tuple[Plan, Labels, int]:
+        """What a training sample will show, without a pixel: its plan, its labels in the frame, its image's id.
+
+        Only images that are known to be damaged by now are treated so.
+        """
+        frame = self.frame(key)
+        plan, index = self._draw(*self._read(key), frame)
+        return plan, self._find(plan, frame, self.store.is_damaged), self.image_id(index)
+
+    def image_id(self, index: int) -> int:
+        """The id of image `index`."""
+        return int(self._table.image_ids[index])
+
+    def _read(self, key: Key) -> tuple[int, int, bool]:
+        epoch, position, mosaic = (0, key, True) if isinstance(key, int | np.integer) else (*key, True)[:3]
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)}")
+        return epoch, position % len(self), mosaic
+
+    def _draw(self, epoch: int, position: int, mosaic: bool, frame: tuple[int, int]) -> tuple[Plan, int]:
+        """The plan of a sample, and the image that it is about."""
+        rng = np.random.default_rng([self.seed, epoch, position])
+        index = self.order.at(epoch, [position])[0]
+
+        def partners(count: int) -> list[int]:
+            return self.order.partners(rng, epoch, position, count)
+
+        return draw_plan(rng, self.augment, index, partners, self._size, frame, mosaic), index
+
+    def _find(self, plan: Plan, frame: tuple[int, int], damaged: Callable[[int], bool]) -> Labels:
+        return plan_labels(plan, self._labels, self._size, frame, self.augment, damaged)
+
+    def _augmented(self, plan: Plan, index: int, found: Labels, image: np.ndarray) -> Sample:
+        """A sample drawn to `image` (H, W, 3); found: its labels as they are if no image is damaged."""
+        frame = image.shape[:2]
+        _, damaged = render_plan(plan, self.store.load, frame, self.augment, self._scratch, image)
+        if not self.store.settled():  # another process wrote over an image while it was drawn
+            _, damaged = render_plan(plan, self.store.load_own, frame, self.augment, self._scratch, image)
+        if damaged:
+            found = self._find(plan, frame, damaged.__contains__)
+        draw_pasted(image, found.pasted)
+        itself = Letterbox(frame, frame, (1.0, 1.0), (0, 0))
+        return Sample(image, found.boxes, found.labels, found.ignore, self.image_id(index), itself)
+
+    def _plain(self, index: int, image: np.ndarray) -> Sample:
+        """A sample for evaluation, drawn to `image` (H, W, 3)."""
+        record = self.records[index]
+        (height, width), transform = plan_rect((record.height, record.width), self.imgsz, image.shape[:2])
+        left, top = transform.pad
+        loaded = self.store.load_whole(index)
+        image.fill(FILL)
+        if loaded is None:
+            found = Labels.unknown(record.height, record.width)
+        else:
+            # Averaging where the image shrinks: small objects would alias away, and v5/v7 evaluate so.
+            cv2.cvtColor(resize(loaded, (height, width), antialias=True), cv2.COLOR_BGR2RGB,
+                         dst=image[top:top + height, left:left + width])
+            found = self._labels(index)
+        boxes = forward_boxes(transform, found.boxes)
+        return Sample(image, boxes, found.labels.copy(), found.ignore.copy(), record.image_id, transform)
+
+    def _size(self, index: int) -> tuple[int, int]:
+        height, width = self.store.sizes[index].tolist()
+        return height, width
+
+    def _labels(self, index: int) -> Labels:
+        return Labels(*self._table.targets(index))

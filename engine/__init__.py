@@ -1,0 +1,1 @@
+"""What the scripts do: training, evaluation and inference, on top of models and data."""

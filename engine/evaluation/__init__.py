@@ -1,0 +1,1 @@
+"""COCO evaluation: protocol, evaluator, confusion matrix and plots."""

@@ -1,0 +1,138 @@
+"""One evaluation: a model's detections on a split, scored by the COCO protocol."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data import Index
+from engine.evaluation.confusion import ConfusionMatrix
+from engine.evaluation.evaluator import CocoEvaluator, Metrics
+from utils.distributed.group import Group
+from utils.structures import Batch, Detections, PackedTargets
+
+PLOT_BATCHES = 3
+ALONE = Group()
+
+# images (B, 3, H, W) and their targets -> boxes (B, N, 4), scores (B, N, C), losses by name (empty outside training)
+Predict = Callable[[Tensor, PackedTargets], tuple[Tensor, Tensor, dict[str, Tensor]]]
+Select = Callable[..., list[Detections]]
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` found: metrics, mean losses per image where asked for, milliseconds per image by stage.
+
+    Of several processes all hold the same metrics, confusion, losses and speed; the evaluator of main holds the
+    detections of all images, those of the others their own.
+    """
+
+    metrics: Metrics
+    evaluator: CocoEvaluator
+    confusion: ConfusionMatrix
+    losses: dict[str, float]
+    speed: dict[str, float]
+    pictured: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
+    max_det: int | None = None
+
+
+def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
+    """`predict` of images alone in the form that `evaluate` asks for."""
+    return lambda images, targets: (*predict(images), {})
+
+
+def one_class(select: Select) -> Select:
+    """`select` for a model of several classes that is judged as if it knew one: what it calls a box does not matter."""
+    def merged(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
+        return select(boxes, scores.amax(-1, keepdim=True), **thresholds)
+
+    return merged
+
+
+def relabelled(select: Select, order: list[int]) -> Select:
+    """`select` whose labels are those of the dataset; order: the dataset's label of each label of the model."""
+    def mapped(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
+        found = select(boxes, scores, **thresholds)
+        return [Detections(d.boxes, d.scores, torch.tensor(order, device=d.labels.device)[d.labels]) for d in found]
+
+    return mapped
+
+
+@torch.no_grad()
+def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
+             iou: float = 0.65, max_det: int = 300, progress: bool = True, group: Group = ALONE) -> Evaluation:
+    """Run a model over a loader and score it against `index` by the COCO protocol.
+
+    conf, iou: thresholds of NMS, as the published COCO tables of YOLOv5, YOLOv7, ASSN and ssFPN use them. group: the
+    processes that call this together, each with its share of the batches (`eval_loader(..., rank, world)`) and the same
+    weights; all get the result of the whole split.
+    """
+    evaluator = CocoEvaluator(index.truth, len(index.names), index.category_ids, index.names)
+    confusion = ConfusionMatrix(len(index.names))
+    losses: dict[str, list[Tensor]] = {}
+    seconds = dict.fromkeys(("load", "inference", "nms"), 0.0)
+    pictured, images_seen, clock = [], 0, time.perf_counter()
+    for batch in tqdm(loader, desc="val", disable=not (progress and group.main), dynamic_ncols=True, leave=False):
+        on_device = batch.to(device)
+        clock = _lap(seconds, "load", clock, device)
+        boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
+        clock = _lap(seconds, "inference", clock, device)
+        found = [d.cpu() for d in select(boxes, scores, conf=conf, iou=iou, max_det=max_det, multi_label=True)]
+        clock = _lap(seconds, "nms", clock, device)
+        for name, value in batch_losses.items():
+            losses.setdefault(name, []).append(value)
+        images_seen += len(batch)
+        evaluator.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
+        for detections, truth in zip(found, batch.targets.unpack(), strict=True):
+            confusion.update(detections, truth.boxes, truth.labels, truth.ignore)
+        if group.main and len(pictured) < PLOT_BATCHES:
+            pictured.append((batch, found))
+        clock = time.perf_counter()
+    own = Part(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()}, seconds,
+               images_seen)
+    parts = group.gather(own)
+    metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, evaluator) if parts else None)
+    return Evaluation(metrics, evaluator, confusion, means, speed, pictured, max_det)
+
+
+@dataclass
+class Part:
+    """What one process saw of a split. found: `CocoEvaluator.state`; losses: of each batch, in order."""
+
+    found: dict[str, np.ndarray]
+    matrix: np.ndarray
+    losses: dict[str, list[float]]
+    seconds: dict[str, float]
+    images: int
+
+
+def merge(parts: list[Part],
+          evaluator: CocoEvaluator) -> tuple[Metrics, np.ndarray, dict[str, float], dict[str, float]]:
+    """Metrics, confusion, mean losses and milliseconds per image of all processes, to the last bit those of one.
+
+    parts: by rank, of which process k saw every `len(parts)`-th batch from batch k on, as `eval_loader` deals them out;
+    the first is already in `evaluator`. This runs on main alone, and the others get its result: it takes the processor
+    for seconds on a large split, and they would only do the same work beside it.
+    """
+    for part in parts[1:]:
+        evaluator.merge(part.found)
+    images = max(sum(part.images for part in parts), 1)
+    names = next((part.losses for part in parts if part.losses), {})
+    in_order = {name: [value for round_ in zip_longest(*(part.losses.get(name, ()) for part in parts))
+                       for value in round_ if value is not None] for name in names}
+    return (evaluator.compute(), sum(part.matrix for part in parts),
+            {name: sum(values) / images for name, values in in_order.items()},
+            {stage: 1e3 * sum(part.seconds[stage] for part in parts) / images for stage in parts[0].seconds})
+
+
+def _lap(seconds: dict[str, float], stage: str, since: float, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # a GPU answers before it has worked; a stage's time needs the work done
+    now = time.perf_counter()
+    seconds[stage] += now - since
+    return now

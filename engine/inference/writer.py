@@ -1,0 +1,268 @@
+"""Results of detection as files: pictures, videos, label rows, crops, JSON; each whole or not there at all."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from utils.boxes import xyxy_to_cxcywh
+from utils.errors import UserError
+from utils.files import prefix, sweep, write_bytes
+from utils.reporting.draw import draw_detections
+from utils.reporting.run_log import increment_dir
+from utils.structures import Detections
+
+# Names that Windows keeps for devices.
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+LARGEST_SIDE = 8190  # that MPEG-4 can hold
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write an HWC BGR uint8 image in the format that the suffix names, or as PNG where that cannot hold it.
+
+    A JPEG ends at 65,500 pixels a side, a WebP at 16,383.
+    """
+    for suffix in (path.suffix, ".png"):
+        try:
+            done, encoded = cv2.imencode(suffix, image)
+        except cv2.error:  # some formats say so in this way
+            continue
+        if done:
+            write_bytes(path.with_suffix(suffix), encoded.tobytes())
+            return
+    raise UserError(f"{path}: OpenCV could not encode a picture of shape {image.shape} as {path.suffix}")
+
+
+def label_rows(found: Detections, height: int, width: int, with_conf: bool = False) -> str:
+    """YOLO's rows: `class cx cy w h [confidence]`, normalised by the original frame of height x width pixels."""
+    boxes = xyxy_to_cxcywh(found.boxes) / found.boxes.new_tensor((width, height, width, height))
+    rows = []
+    for label, box, score in zip(found.labels.tolist(), boxes.tolist(), found.scores.tolist(), strict=True):
+        values = [*box, score] if with_conf else box
+        rows.append(" ".join([str(label), *(f"{value:.6g}" for value in values)]) + "\n")
+    return "".join(rows)
+
+
+def json_rows(found: Detections, names: Sequence[str], path: str, frame: int | None = None) -> list[dict[str, Any]]:
+    """Rows like COCO results: file_name, image_id, category_id, category, bbox (left, top, width, height px), score.
+
+    image_id is the number that the file name is, as in COCO, or else the name without suffix; category_id counts the
+    model's classes from 0. Rows of a video also name the frame, counted from 0.
+    """
+    stem = Path(path).stem
+    head = {"file_name": path, "image_id": int(stem) if stem.isdecimal() else stem}
+    if frame is not None:
+        head["frame"] = frame
+    return [{**head, "category_id": label, "category": names[label],
+             "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)], "score": round(score, 5)}
+            for (x1, y1, x2, y2), label, score in
+            zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)]
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_bytes(path, json.dumps(content).encode())
+
+
+def class_folders(names: Sequence[str]) -> list[str]:
+    """A folder name for each class that every file system takes, and that no other class has.
+
+    A class name is no path: what is no letter, digit, space, dot or dash becomes an underscore.
+    """
+    folders: list[str] = []
+    taken: set[str] = set()
+    for label, name in enumerate(names):
+        folder = shorten(re.sub(r"[^\w .-]", "_", name).strip(" ."), 100) or str(label)
+        if folder.partition(".")[0].strip().upper() in RESERVED or folder.lower() in taken:
+            folder = f"{folder}_{label}"
+        taken.add(folder.lower())
+        folders.append(folder)
+    return folders
+
+
+def shorten(name: str, limit: int = 180) -> str:
+    """A file name of at most `limit` bytes: file systems take 255, and numbers and suffixes are added to it."""
+    content = name.encode("utf-8", "surrogateescape")
+    return name if len(content) <= limit else content[:limit].decode("utf-8", "ignore").strip(" .")
+
+
+def write_crops(folder: Path, stem: str, image: np.ndarray, found: Detections, folders: Sequence[str]) -> int:
+    """Each detection cut out of the BGR image as `<folder>/<class>/<stem>_<n>.jpg`, n as in the label rows.
+
+    folders: of the classes, see `class_folders`. Returns how many were written: a box thinner than a pixel is still
+    given one.
+    """
+    height, width = image.shape[:2]
+    for n, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels.tolist(), strict=True)):
+        left, top = min(math.floor(box[0]), width - 1), min(math.floor(box[1]), height - 1)
+        right, bottom = max(math.ceil(box[2]), left + 1), max(math.ceil(box[3]), top + 1)
+        write_picture(folder / folders[label] / f"{stem}_{n}.jpg", image[top:bottom, left:right])
+    return len(found)
+
+
+class UniqueStems:
+    """File stems for results: two inputs of the same name (`a/1.jpg`, `b/1.jpg`, `a/1.png`) never share one."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, str] = {}
+        self.taken: set[str] = set()
+        self.next: Counter[str] = Counter()  # per stem: where the search for a free number goes on
+
+    def __call__(self, path: str) -> str:
+        if path not in self.given:
+            base = stem = shorten(Path(path).stem)
+            while stem in self.taken:
+                self.next[base] += 1
+                stem = f"{base}_{self.next[base] + 1}"
+            self.taken.add(stem)
+            self.given[path] = stem
+        return self.given[path]
+
+
+class VideoFile:
+    """An mp4 being written under a temporary name; `close` gives it its own name, `drop` removes what there is of it.
+
+    Raises `UserError` where OpenCV cannot write there.
+    """
+
+    def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
+        shrink = min(1.0, LARGEST_SIDE / max(height, width))
+        self.inner = max(round(width * shrink), 1), max(round(height * shrink), 1)
+        self.size = tuple(side + side % 2 for side in self.inner)  # an odd last column would be cut off
+        self.path, self.frames = path, 0
+        self.part = path.with_name(f"{prefix('video')}part{path.suffix}")  # OpenCV takes no odd letters everywhere
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        fps = round(fps, 2 if fps > 60 else 3) if math.isfinite(fps) and fps > 0 else 30.0  # MPEG-4 has 16 bits for it
+        self.writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*"mp4v"), fps, self.size)
+        if not self.writer.isOpened():
+            self.part.unlink(missing_ok=True)
+            raise UserError(f"{path}: this OpenCV cannot write mp4 video here; use --nosave, or check folder and disk")
+
+    def write(self, image: np.ndarray) -> None:
+        """Add one HWC BGR uint8 frame; a stream that changes its size midway is scaled to its first one."""
+        if image.shape[1::-1] != self.inner:
+            image = cv2.resize(image, self.inner)
+        if self.inner != self.size:
+            right, below = (outer - side for outer, side in zip(self.size, self.inner, strict=True))
+            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        self.writer.write(image)
+        self.frames += 1
+
+    def close(self) -> None:
+        self.writer.release()
+        if not self.part.is_file() or not self.part.stat().st_size:
+            raise UserError(f"{self.path}: the video could not be finished; is the disk full?")
+        self.part.replace(self.path)
+
+    def drop(self) -> None:
+        self.writer.release()
+        self.part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """What to write about each image; the words are those of detect.py."""
+
+    pictures: bool = True
+    txt: bool = False
+    conf: bool = False
+    crop: bool = False
+    json: bool = False
+    line_thickness: int = 3
+    hide_labels: bool = False
+    hide_conf: bool = False
+    vid_stride: int = 1
+
+    @property
+    def anything(self) -> bool:
+        return self.pictures or self.txt or self.crop or self.json
+
+
+class Results:
+    """Where findings go. The folder is made with the first image that was read, so that a mistake leaves none behind.
+
+    `folder` is None until then, and for good where nothing is to be saved.
+    """
+
+    def __init__(self, options: SaveOptions, names: Sequence[str], project: str, name: str, exist_ok: bool) -> None:
+        self.options, self.names, self.folders = options, names, class_folders(names)
+        self.place = project, name, exist_ok
+        self.folder: Path | None = None
+        self.stem_of = UniqueStems()
+        self.rows: list[dict[str, Any]] = []
+        self.written: Counter[str] = Counter()
+        self.video: VideoFile | None = None
+        self.last: tuple[str, int] = ("", 0)  # path and index of the frame before
+
+    def add(self, path: str, image: np.ndarray, found: Detections, frame: int | None = None, fps: float = 0.0) -> None:
+        """Write about one BGR (H, W, 3) image, or one frame of a video of `fps` frames per second.
+
+        `found` is in the frame of `image`.
+        """
+        options = self.options
+        if not options.anything:
+            return
+        self.folder = self.folder or Path(increment_dir(*self.place))
+        stem = self.stem_of(path)
+        numbered = stem
+        if frame is not None and (options.txt or options.crop):
+            numbered = self.stem_of(f"{path}/{stem}_{frame}.frame")  # never that of a picture called `<video>_<frame>`
+        if options.txt:
+            rows = label_rows(found, *image.shape[:2], with_conf=options.conf)
+            write_bytes(self.folder / "labels" / f"{numbered}.txt", rows.encode())
+            self.written["label files"] += 1
+        if options.crop:
+            self.written["crops"] += write_crops(self.folder / "crops", numbered, image, found, self.folders)
+        if options.json:
+            self.rows += json_rows(found, self.names, path, frame)
+        if options.pictures:
+            drawn = draw_detections(image, found, self.names, line_thickness=options.line_thickness,
+                                    hide_labels=options.hide_labels, hide_conf=options.hide_conf)
+            if frame is None:
+                self._add_picture(path, stem, drawn)
+            else:
+                self._add_frame(path, stem, drawn, frame, fps)
+
+    def _add_picture(self, path: str, stem: str, drawn: np.ndarray) -> None:
+        suffix = Path(path).suffix.lower()
+        write_picture(self.folder / f"{stem}{suffix if suffix in PICTURES else '.jpg'}", drawn)
+        self.written["pictures"] += 1
+
+    def _add_frame(self, path: str, stem: str, drawn: np.ndarray, frame: int, fps: float) -> None:
+        if self.video is None or self.last[0] != path or frame <= self.last[1]:
+            self._finish_video()
+            self.video = VideoFile(self.folder / f"{stem}.mp4", fps / self.options.vid_stride, *drawn.shape[:2])
+        self.last = path, frame
+        self.video.write(drawn)
+
+    def _finish_video(self) -> None:
+        if self.video is not None:
+            self.video.close()
+            self.video = None
+            self.written["videos"] += 1
+
+    def close(self) -> None:
+        """Finish the last video and write the JSON. Raises `UserError` where that fails."""
+        self._finish_video()
+        if self.options.json and self.folder:
+            write_json(self.folder / "predictions.json", self.rows)
+            self.written["JSON rows"] = len(self.rows)
+
+    def drop_unfinished(self) -> None:
+        """Remove a video that was not finished; after `close` there is none."""
+        if self.video is not None:
+            self.video.drop()
+
+    def told(self) -> str:
+        """Where the results are and how many of each kind."""
+        if self.folder is None:
+            return "nothing saved (--nosave)"
+        return f"{self.folder} ({', '.join(f'{what}: {n}' for what, n in self.written.items())})"

@@ -1,0 +1,1 @@
+"""Optimiser, parameter groups, learning-rate schedule and averaged weights."""

@@ -1,0 +1,1 @@
+"""Training: configuration, set-up, step, state and checkpoints of a run."""

@@ -1,0 +1,248 @@
+"""Search of hyper-parameters through Optuna: `--evolve [N] --storage URL --study NAME`.
+
+Several machines that name the same storage and study share one search; a search that was stopped goes on. Optuna is
+optional and imported only here, when it is asked for.
+"""
+
+import argparse
+import csv
+import importlib
+import io
+import random
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from engine.training.autobatch import is_out_of_memory
+from engine.training.recipe import GAINS, Recipe
+from utils.distributed.group import Group
+from utils.errors import UserError
+from utils.files import write_bytes
+
+Trial = Study = Stored = Any  # optuna.Trial, optuna.Study, optuna.trial.FrozenTrial: the package may be absent
+# What YOLOv5 evolves, and between which bounds; a recipe whose own value lies beyond one moves the bound there.
+BOUNDS = {"lr0": (1e-5, 0.1), "lrf": (0.01, 1.0), "momentum": (0.6, 0.98), "weight_decay": (0.0, 0.001),
+          "warmup_epochs": (0.0, 5.0), "warmup_momentum": (0.0, 0.95), "warmup_bias_lr": (0.0, 0.2),
+          "cls_pw": (0.5, 2.0), "obj_pw": (0.5, 2.0), "anchor_t": (2.0, 8.0), "fl_gamma": (0.0, 2.0),
+          "hsv_h": (0.0, 0.1), "hsv_s": (0.0, 0.9), "hsv_v": (0.0, 0.9), "degrees": (0.0, 45.0),
+          "translate": (0.0, 0.9), "scale": (0.0, 0.9), "shear": (0.0, 10.0), "perspective": (0.0, 0.001),
+          "flipud": (0.0, 1.0), "fliplr": (0.0, 1.0), "mosaic": (0.0, 1.0), "mixup": (0.0, 1.0),
+          "copy_paste": (0.0, 1.0)}
+LOGARITHMIC = ("lr0", *GAINS)
+GAIN_RANGE = 0.4, 4.0  # times the recipe's own gain, YOLOv5's bounds of box 0.05
+SET_BY_AUTO = ("lr0", "momentum", "warmup_bias_lr")  # --optimizer auto chooses them itself
+ANCHOR_WORDS = ("anchor_t", "fl_gamma", "cls_pw", "obj_pw")
+ANSWERED = ("COMPLETE", "PRUNED")
+STARTUP = 10  # random trials before the search learns from them
+
+Space = dict[str, tuple[float, float]]
+TrainOnce = Callable[[argparse.Namespace, Recipe, Callable[[float, int], None]], float]
+
+
+def search(args: argparse.Namespace, group: Group, recipe: Recipe, train_once: TrainOnce) -> Path:
+    """`--evolve`: one training after the other, each with other hyper-parameters; the same command goes on. Returns the
+    folder of results.
+
+    recipe: the first to be tried; train_once(args, recipe, told) trains with a recipe, tells told(fitness, epoch) of
+    each validation, and returns the fitness.
+    """
+    if args.resume or not group.alone:
+        raise UserError("--evolve goes on by itself, and one process trains at a time: drop --resume and torchrun; "
+                        "several GPUs or machines share a search by the same --storage and --study")
+    folder = Path(args.project) / (args.study or "evolve")
+
+    def objective(changed: Recipe, trial: Trial) -> float:
+        own = {"evolve": None, "project": str(folder), "name": f"trial{trial.number}", "exist_ok": True,
+               "noplots": True}
+        return train_once(argparse.Namespace(**{**vars(args), **own}), changed,
+                          lambda fitness, epoch: stop_if_hopeless(trial, fitness, epoch))
+
+    evolve(objective, recipe, folder=folder, trials=args.evolve, storage=args.storage, study=args.study, seed=args.seed)
+    return folder
+
+
+def search_space(recipe: Recipe) -> Space:
+    """Lowest and highest value by word, of everything in the recipe that YOLOv5 evolves; gains are those of the file,
+    before `scale_gains`."""
+    values = recipe.values()
+    space = {word: bounds for word, bounds in BOUNDS.items() if word in values}
+    low, high = GAIN_RANGE
+    space.update({word: (gain * low, gain * high) for word, gain in recipe.gains.items() if gain > 0})
+    left = (SET_BY_AUTO if recipe.optimizer == "auto" else ()) + (() if "obj" in recipe.gains else ANCHOR_WORDS)
+    return {word: (min(low, values[word]), max(high, values[word])) for word, (low, high) in space.items()
+            if word not in left}
+
+
+def evolve(objective: Callable[[Recipe, Trial], float], recipe: Recipe, *, folder: Path | str,
+           trials: int = 300, storage: str = "", study: str = "", seed: int = 0) -> Recipe:
+    """Train again and again with other hyper-parameters; returns the best recipe.
+
+    objective(recipe, trial) trains once and returns the fitness, higher is better; `trial.number` is its number, and
+    between epochs it may call `stop_if_hopeless`. recipe: the first to be tried, as its file says it. trials: how many
+    the study shall have in the end, on all machines together. storage: an Optuna URL (sqlite:///file.db,
+    postgresql://...), or the path of a journal file, by default a database in `folder`. A trial that ends with a
+    `UserError` or out of memory is recorded as failed and the search goes on; any other error and Ctrl-C end it, and
+    the same call resumes it. Leaves in `folder`: hyp_evolve.yaml for --hyp, evolve.csv, evolve.png. Raises `UserError`
+    where Optuna is missing, the storage cannot be opened, or no trial has an answer.
+    """
+    optuna = _optuna()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    space = search_space(recipe)
+    found = _open_study(optuna, storage or f"sqlite:///{(folder / 'evolve.db').as_posix()}", study or "evolve", seed)
+    _enqueue(found, {word: recipe.values()[word] for word in space})
+    try:
+        for _ in range(trials):
+            if sum(t.state.name in ANSWERED for t in found.get_trials(deepcopy=False)) >= trials:
+                break
+            _try_once(optuna, found, objective, recipe, space, seed)
+            write_results(found.get_trials(deepcopy=False), recipe, folder)
+    finally:
+        tried = found.get_trials(deepcopy=False)
+        plot_trials(tried, folder / "evolve.png")
+    best = best_trial(tried)
+    if best is None:
+        errors = [t.user_attrs["error"] for t in tried if "error" in t.user_attrs]
+        raise UserError(f"--evolve: none of {len(tried)} trials gave a result; the first one failed with: "
+                        f"{errors[0] if errors else 'it was stopped'}")
+    print(f"--evolve: best of {len(tried)} trials is number {best.number}, fitness {best.value:.4f}; use it: "
+          f"--hyp {folder / 'hyp_evolve.yaml'}")
+    return recipe.with_values(_known(best.params, recipe))
+
+
+def stop_if_hopeless(trial: Trial, fitness: float, epoch: int) -> None:
+    """Tell the search how a trial stands after `epoch` (from 1); ends it, by an exception that `evolve` understands,
+    where half of the others stood better at that time."""
+    trial.report(fitness, epoch)
+    if trial.should_prune():
+        raise _optuna().TrialPruned(f"worse than the median after epoch {epoch}")
+
+
+def _try_once(optuna: ModuleType, study: Study, objective: Callable[[Recipe, Trial], float],
+              recipe: Recipe, space: Space, seed: int) -> None:
+    """One trial, told to the study whatever becomes of it."""
+    trial = study.ask()
+    # Chance depends on seed and number alone: machines that share a study never draw the same.
+    study.sampler = _sampler(optuna, seed, trial.number)
+    values = {word: trial.suggest_float(word, *bounds, log=word in LOGARITHMIC) for word, bounds in space.items()}
+    print(f"--evolve: trial {trial.number} of study {study.study_name!r}")
+    try:
+        fitness = float(objective(recipe.with_values(values), trial))
+        if fitness != fitness:
+            raise UserError("its fitness is not a number")
+        study.tell(trial, fitness)
+    except optuna.TrialPruned as reason:
+        print(f"--evolve: trial {trial.number} stops early: {reason}")
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except BaseException as error:
+        trial.set_user_attr("error", str(error) or type(error).__name__)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+        if not isinstance(error, UserError) and not is_out_of_memory(error):
+            raise
+        print(f"--evolve: trial {trial.number} failed: {error}")
+
+
+def _optuna() -> ModuleType:
+    try:
+        optuna = importlib.import_module("optuna")
+    except ImportError:
+        raise UserError("--evolve: Optuna is not installed: pip install optuna") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _sampler(optuna: ModuleType, seed: int, number: int) -> Any:
+    with warnings.catch_warnings():  # the two arguments were experimental in Optuna 3 and 4
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(n_startup_trials=STARTUP, multivariate=False, constant_liar=True,
+                                          seed=random.Random(f"{seed} {number}").randrange(2**32))
+
+
+def _open_study(optuna: ModuleType, storage: str, name: str, seed: int) -> Study:
+    """Make or join a study. Raises `UserError` without passwords of the URL where the storage cannot be opened."""
+    shown = re.sub(r"//[^@/]*@", "//...@", storage)
+    try:
+        place: Any = storage
+        if "://" not in storage:
+            backend = importlib.import_module("optuna.storages.journal").JournalFileBackend(storage)
+            place = optuna.storages.JournalStorage(backend)
+        return optuna.create_study(storage=place, study_name=name, direction="maximize", load_if_exists=True,
+                                   sampler=_sampler(optuna, seed, 0),
+                                   pruner=optuna.pruners.MedianPruner(n_startup_trials=5))
+    except ImportError as error:
+        raise UserError(f"--storage {shown}: needs a package that is not installed: pip install "
+                        f"{'psycopg2-binary' if error.name == 'psycopg2' else error.name}") from None
+    except Exception as error:  # SQLAlchemy's and the drivers' errors have no common base
+        cause = re.sub(r"//[^@/]*@", "//...@", (str(error).splitlines() or [type(error).__name__])[0])
+        raise UserError(f"--storage {shown}: this study cannot be opened: {cause}") from None
+
+
+def _enqueue(study: Study, values: Mapping[str, float]) -> None:
+    """Make the recipe itself the next trial, unless it was tried or waits already."""
+    for trial in study.get_trials(deepcopy=False):
+        fixed = trial.system_attrs.get("fixed_params", trial.params)
+        if trial.state.name != "FAIL" and all(fixed.get(word) == value for word, value in values.items()):
+            return
+    study.enqueue_trial(dict(values))
+
+
+def best_trial(trials: list[Stored]) -> Stored | None:
+    """The finished trial of the highest fitness."""
+    return max((t for t in trials if t.state.name == "COMPLETE"), key=lambda t: t.value, default=None)
+
+
+def _known(params: Mapping[str, float], recipe: Recipe) -> dict[str, float]:
+    """Of a trial's parameters those that this recipe has; another recipe may have begun the study."""
+    return {word: value for word, value in params.items() if word in recipe.values()}
+
+
+def write_results(trials: list[Stored], recipe: Recipe, folder: Path) -> None:
+    """evolve.csv with a line per trial, hyp_evolve.yaml with the best one's whole recipe."""
+    words = list(dict.fromkeys(word for t in trials for word in t.params))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", "fitness", "seconds", *words, "error"])
+    for t in trials:
+        seconds = f"{t.duration.total_seconds():.0f}" if t.duration else ""
+        fitness = "" if t.value is None else f"{t.value:.6g}"
+        values = [f"{t.params[word]:.6g}" if word in t.params else "" for word in words]
+        writer.writerow([t.number, t.state.name.lower(), fitness, seconds, *values, t.user_attrs.get("error", "")])
+    write_bytes(folder / "evolve.csv", text.getvalue().encode())
+    best = best_trial(trials)
+    if best is not None:
+        rounded = {word: float(f"{value:.5g}") for word, value in _known(best.params, recipe).items()}
+        content = yaml.safe_dump(recipe.with_values(rounded).values(), sort_keys=False)
+        head = f"# Trial {best.number} of {len(trials)}: fitness {best.value:.4f}\n"
+        write_bytes(folder / "hyp_evolve.yaml", (head + content).encode())
+
+
+def plot_trials(trials: list[Stored], path: Path) -> None:
+    """Fitness against each hyper-parameter, the best trial marked; nothing where no trial has finished."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    done, best = [t for t in trials if t.state.name == "COMPLETE"], best_trial(trials)
+    if best is None:
+        return
+    words = list(best.params)
+    rows = -(-len(words) // 5)
+    figure = Figure(figsize=(15, 3 * rows), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, word in zip(figure.subplots(rows, 5, squeeze=False).flat, [*words, *[""] * (5 * rows - len(words))]):
+        if not word:
+            axes.set_axis_off()
+            continue
+        known = [t for t in done if word in t.params]
+        axes.scatter([t.params[word] for t in known], [t.value for t in known], c=[t.number for t in known], s=12,
+                     cmap="viridis")
+        axes.plot(best.params[word], best.value, "+", color="crimson", markersize=14)
+        axes.set_title(f"{word} = {best.params[word]:.4g}", fontsize=10)
+        if word in LOGARITHMIC:
+            axes.set_xscale("log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.print_png(str(path))

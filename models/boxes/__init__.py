@@ -1,0 +1,1 @@
+"""Box geometry that heads, losses and assignment share: decoding and similarity."""

@@ -1,0 +1,245 @@
+"""From a checkpoint of another code base to one of our models: which rows to build, and its numbers in them."""
+
+import copy
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.builder import build_graph
+from models.catalogue import known_models, resolve
+from models.details import apply_details
+from models.detector import Detector
+from models.registry import lookup
+from models.weights.darknet import is_darknet, translate
+from models.weights.details import find_details
+from models.weights.originals import Original, read_original
+from models.weights.transfer import COUNTER, GEOMETRY, CarryReport, import_state_dict
+from models.weights.unfold import unfold
+from utils.errors import UserError, printable
+
+Config = dict[str, Any]
+
+_HEAD = r"\.(cv3\.\d\.2|m\.\d)\.weight\b"  # the last convolutions of a YOLOv8 head, of an anchor head
+_NECKS = {"ssfpn": ("conv3d.", "batch3d."), "assn": ("ChannelGate.", "channel_attention.", "SpatialGate.")}
+
+
+def import_original(path: Path | str, cfg: str | Path | Config | None = None) -> tuple[Detector, CarryReport]:
+    """The model in a checkpoint of another code base, and what was carried into it.
+
+    cfg: the model that the file holds, needed where a bare state dict fits none of ours. Raises `UserError` for a file
+    that cannot be read, rows that we cannot build, and weights that do not fit them.
+    """
+    original = read_original(path)
+    with described_by(path):
+        if is_darknet(original):
+            original, cfg = translate(original, cfg)
+        model, report = _build(original, cfg)
+        details = find_details(model.model, original, report.carried)
+    if details:
+        apply_details(model.model, details)
+        model.config["details"] = details
+    if original.names and len(original.names) != model.num_classes:
+        report.left["names"] = f"{len(original.names)} class names for {model.num_classes} classes"
+    return model, report
+
+
+@contextmanager
+def described_by(path: Path | str) -> Iterator[None]:
+    """Errors of building the model that a file describes name the file; what its config confuses is one sentence."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError, RecursionError,
+            ZeroDivisionError, MemoryError) as error:
+        text = (str(error).splitlines() or [""])[0][:120]
+        raise UserError(f"{path}: the model that it describes cannot be built: {type(error).__name__} "
+                        f"({printable(text)})") from error
+
+
+def _build(original: Original, cfg: str | Path | Config | None) -> tuple[Detector, CarryReport]:
+    """The first of the possible models that the weights fit; where none does, why the likeliest does not."""
+    problem = None
+    for config in _configs(original, cfg):
+        model = Detector(config)
+        try:
+            return model, import_state_dict(model, unfold(model, original.state))
+        except UserError as error:
+            problem = problem or error
+    raise problem or _unknown(original)
+
+
+def _configs(original: Original, cfg: str | Path | Config | None) -> Iterator[Config]:
+    if cfg is None and original.description is None:
+        found = match_zoo(original.state)
+        if found is None:
+            raise _unknown(original)
+        cfg = found
+    if cfg is None:
+        config = _described(original)
+    else:
+        config = resolve(cfg)
+        classes = count_classes(original.state, config)
+        names = original.names if original.names and len(original.names) == classes else None
+        config = resolve(config, classes, names)
+    config["options"] = {**config["options"], **_head_options(original.state)}
+    if original.imgsz:
+        config["trained"] = {"imgsz": [original.imgsz]}
+    _set_anchors(config, original)
+    yield config
+    unscaled = _unscaled(config)
+    if unscaled:
+        yield unscaled
+
+
+def _head_options(state: dict[str, Tensor]) -> dict[str, str]:
+    """Options of the head that show in its tensors alone: no model file tells them."""
+    first = next((value for key, value in state.items() if key.endswith(".cv3.0.0.0.conv.weight")), None)
+    return {} if first is None or first.shape[1:2] != (1,) else {"class_branch": "depthwise"}
+
+
+def _unknown(original: Original) -> UserError:
+    return UserError(f"{original.path}: a bare state dict without a model file, and none of our models has these "
+                     f"{len(original.state)} tensors; name the model it holds: load_model(path, cfg=...), "
+                     "python -m models.convert --cfg ...")
+
+
+def _described(original: Original) -> Config:
+    """The config of the model file inside a checkpoint."""
+    config = copy.deepcopy(original.description)
+    config["source"] = config["name"] = original.path.name
+    if "scales" not in config:
+        config.pop("scale", None)
+    rows = [*config.get("backbone", []), *config["head"]]
+    if any(not isinstance(row, list) or len(row) < 4 or not isinstance(row[3], list) for row in rows):
+        raise UserError("the model file inside holds rows that are not [from, repeats, module, args]")
+    head = rows[-1][3]
+    if len(head) > 1 and isinstance(head[1], list):  # a table written out in the row
+        config["anchors"], head[1] = head[1], "anchors"
+    if head:
+        head[0] = "nc"  # a number there would outlive a change of classes
+    kinds = [text for text in original.activations.values() if text != "Identity"]
+    if kinds:
+        config["activation"] = max(set(kinds), key=kinds.count)
+    classes = count_classes(original.state, config) or config.get("nc", len(original.names or ()) or 80)
+    names = original.names if original.names and len(original.names) == classes else None
+    return resolve(config, classes, names)
+
+
+def _set_anchors(config: Config, original: Original) -> None:
+    """The file's anchors in place of the config's: the buffer in grid units, unless it is the table itself, rounded."""
+    grid = _anchor_grid(original.state)
+    if grid is None:
+        return
+    strides = original.strides
+    if strides is None or len(strides) != len(grid):
+        with torch.device("meta"):
+            strides = build_graph({**config, "anchors": grid.flatten(1).tolist()})[-1].strides
+    pixels = grid.flatten(1) * torch.tensor(strides)[:, None]  # (levels, 2 * anchors)
+    try:
+        table = torch.tensor(config.get("anchors"), dtype=torch.float32).reshape(pixels.shape)
+    except (TypeError, ValueError, RuntimeError):  # a count, as YOLOv5 writes for anchors that it searches itself
+        table = None
+    if table is None or not torch.allclose(table, pixels, rtol=2e-3):  # fp16 keeps three digits
+        config["anchors"] = pixels.tolist()
+
+
+def _anchor_grid(state: dict[str, Tensor]) -> Tensor | None:
+    """Anchors (levels, per cell, 2) in units of the stride, where the file holds them."""
+    return next((v for k, v in state.items() if k.rpartition(".")[2] == "anchors" and v.dim() == 3
+                 and 0 < v.numel() <= 1000), None)
+
+
+def _unscaled(config: Config) -> Config | None:
+    """The config as Ultralytics before 8.4 built it, where a width that equals the head's own was not scaled."""
+    no = _per_anchor(config) * (config["nc"] + 5) if isinstance(config.get("anchors"), list) else config["nc"]
+    gain, most = config["width_multiple"], config["max_channels"] or 1 << 20
+    written = next((w for w in range(1, most + 1) if ceil(w * gain / 8) * 8 == no), None) if no % 8 == 0 else None
+    if written is None:
+        return None
+    config = copy.deepcopy(config)
+    changed = 0
+    for row in [*config.get("backbone", []), *config["head"]][:-1]:
+        if isinstance(row, list) and row[3] and row[3][0] == no != written and any(k.width for k in lookup(row[2])):
+            row[3] = [written, *row[3][1:]]
+            changed += 1
+    return config if changed else None
+
+
+def _per_anchor(config: Config) -> int:
+    """Anchors per cell."""
+    return sum(len(x) if isinstance(x, list) else 1 for x in config["anchors"][0]) // 2
+
+
+def count_classes(state: dict[str, Tensor], config: Config) -> int | None:
+    """How many classes the head of a state dict tells; None where it has no head that we know."""
+    grid, anchors = _anchor_grid(state), config.get("anchors")
+    per = grid.shape[1] if grid is not None else _per_anchor(config) if isinstance(anchors, list) else None
+    for key, value in reversed(state.items()):
+        if re.search(r"\.cv3\.\d\.2\.weight$", key):  # the class branch of YOLOv8
+            return len(value)
+        if re.search(r"\.m\.\d\.weight$", key) and value.dim() == 4 and per:
+            rows = len(value)
+            return rows // per - 5 if rows % per == 0 and rows // per > 5 else None
+    return None
+
+
+def match_zoo(state: dict[str, Tensor]) -> Config | None:
+    """The model of ours whose tensors have the shapes of `state` in its order, if there is one."""
+    wanted = _signature(state)
+    text = " ".join(state)
+    if not re.search(_HEAD, text):
+        return None
+    neck = next((name for name, words in _NECKS.items() if any(word in text for word in words)), None)
+    if ".dfl.conv." in text:
+        heads = {"Detect", "DFLDetect"}
+    else:
+        heads = {"IAuxDetect"} if ".m2." in text else {"IDetect"} if ".ia." in text else {"Detect", "IDetect",
+                                                                                       "IAuxDetect"}
+    for name in known_models():
+        try:
+            config = resolve(name, neck=neck)
+        except UserError:  # a base on which this neck cannot go
+            continue
+        kind = config["head"][-1][2]
+        if kind not in heads or (kind == "Detect" and bool(config.get("anchors")) == (".dfl.conv." in text)):
+            continue
+        if ".ia." not in text and kind != "Detect":
+            config = _deployed(config)
+        classes = count_classes(state, config)
+        if classes is None:
+            continue
+        config = resolve(config, classes, options=_head_options(state))
+        try:
+            with torch.device("meta"):
+                graph = build_graph(config)
+        except UserError:
+            continue
+        if _signature(graph.state_dict()) == wanted:
+            return config
+    return None
+
+
+def _signature(state: dict[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+    """What identifies an architecture: the kinds and shapes of its learned tensors in order."""
+    return [(key.rpartition(".")[2], tuple(value.shape)) for key, value in state.items()
+            if not key.endswith((*GEOMETRY, COUNTER))]
+
+
+def _deployed(config: Config) -> Config:
+    """The same model with a plain head, as YOLOv7 and YOLOR release it: no implicit constants, no auxiliary heads."""
+    config = copy.deepcopy(config)
+    head = config["head"][-1]
+    if head[2] == "IAuxDetect":
+        lead, aux = head[0][:len(head[0]) // 2], set(head[0][len(head[0]) // 2:])
+        config["head"] = [row for row in config["head"] if not (len(row) > 4 and row[4] in aux)]
+        head = config["head"][-1]
+        head[0] = lead
+    head[2] = "Detect"
+    return config

@@ -1,0 +1,151 @@
+"""Recipes: what a file may say, and that ours say what the facts about the originals say."""
+
+import re
+
+import pytest
+import torch
+import yaml
+
+from data.augment.plan import AugmentConfig
+from engine.optim.optimizer import build_optimizer
+from engine.training.recipe import load_recipe
+from engine.training.settings import make_parser
+from models import build_model
+from models.catalogue import resolve
+from utils.config import CFG_ROOT
+from utils.errors import UserError
+
+WORDS = list(AugmentConfig.__dataclass_fields__)
+# Column of the facts' table -> our recipe.
+COLUMNS = {"v7 p5": "yolov7", "v7 p6": "yolov7-p6", "v7 tiny": "yolov7-tiny", "v7 custom": "yolov7-custom",
+           "v5 low": "yolov5", "v5 med": "yolov5-med", "v5 high": "yolov5-high", "v3 v9.6": "yolov3",
+           "yolor 1280 scratch / finetune": ("yolor", "yolor-finetune"),
+           "yolo4 scratch / finetune": ("yolov4", "yolov4-finetune"), "v8 default": "yolov8"}
+ROWS = {"lr0": ["lr0"], "lrf": ["lrf"], "momentum": ["momentum"], "weight decay": ["weight_decay"],
+        "warmup ep / mom / bias lr": ["warmup_epochs", "warmup_momentum", "warmup_bias_lr"],
+        "box / cls / obj": ["box", "cls", "obj"], "hsv h/s/v": ["hsv_h", "hsv_s", "hsv_v"],
+        "degrees, shear, perspective, flipud": ["degrees", "shear", "perspective", "flipud"],
+        **{word: [word] for word in ("translate", "scale", "fliplr", "mosaic", "mixup", "copy_paste", "fl_gamma")}}
+EVOLVED = {"lr0": "lr0", "lrf": "lrf", "momentum": "momentum", "wd": "weight_decay", "box": "box", "cls": "cls",
+           "obj": "obj", "anchor_t": "anchor_t", "translate": "translate", "scale": "scale", "mosaic": "mosaic",
+           "mixup": "mixup", "anchors": "anchors"}
+
+
+def everything(name):
+    """All values of a recipe, those of the augmentation's defaults too."""
+    recipe = load_recipe(name, WORDS)
+    return {**{word: getattr(AugmentConfig(), word) for word in WORDS}, **recipe.values()}
+
+
+def split(cell, count):
+    """What a cell of the table says of each of `count` numbers: floats, None where it says nothing."""
+    if cell in ("", "-"):
+        return [None] * count
+    parts = [float(x) if re.fullmatch(r"[\d.e-]+", x) else x for x in re.split(r"\s*/\s*", cell.strip("()"))]
+    return parts * count if len(parts) == 1 else parts
+
+
+def test_recipes_hold_what_the_facts_say(shared):
+    text = (shared / "facts" / "training_recipes.md").read_text(encoding="utf-8")
+    table = [[cell.strip() for cell in line.strip("|").split("|")]
+             for line in text.partition("## 2.")[2].partition("(\"=\"")[0].splitlines() if line.startswith("|")]
+    header = [next((k for k in COLUMNS if cell.startswith(k)), None) for cell in table[0]]
+    compared = 0
+    for title, *cells in table[2:]:
+        words, first = ROWS.get(title, []), cells[0]
+        for column, cell in zip(header[1:], cells, strict=True):
+            names = COLUMNS[column] if isinstance(COLUMNS[column], tuple) else (COLUMNS[column],)
+            if cell == "=":
+                cell = first
+            cell = cell.replace(" fixed", "").replace("always", "1").partition(" (off")[0].replace("dfl ", "")
+            two = len(names) == 2 and len(words) == 1 and " / " in cell
+            variants = cell.split(" / ") if two else [cell] * len(names)
+            for name, variant in zip(names, variants, strict=True):
+                own = ["box", "cls", "dfl"] if name == "yolov8" and words == ROWS["box / cls / obj"] else words
+                for word, expected in zip(own, split(variant, len(own)), strict=True):
+                    if expected is not None:
+                        assert everything(name)[word] == pytest.approx(expected), (name, word)
+                        compared += 1
+    assert compared > 250
+
+
+@pytest.mark.parametrize("name, title", [("yolov5-voc", "VOC"), ("yolov5-objects365", "Objects365")])
+def test_evolved_recipes_hold_what_the_facts_say(shared, name, title):
+    text = (shared / "facts" / "training_recipes.md").read_text(encoding="utf-8")
+    told = re.search(rf"{title} \((lr0.*?)\)[,.]", text, re.DOTALL)[1]
+    values, compared = everything(name), 0
+    for part in told.split(", "):
+        word, *numbers = part.split()
+        pairs = [(EVOLVED[word], numbers[0])] if word in EVOLVED else []
+        if "pw" in numbers:
+            pairs.append((f"{word}_pw", numbers[2]))
+        if word in ("warmup", "hsv"):
+            own = {"warmup": ROWS["warmup ep / mom / bias lr"], "hsv": ROWS["hsv h/s/v"]}[word]
+            pairs = list(zip(own, numbers[0].split("/"), strict=True))
+        assert pairs, part
+        for key, number in pairs:
+            assert values[key] == pytest.approx(float(number)), key
+        compared += len(pairs)
+    assert compared >= 16
+
+
+def test_mosaics_of_nine_are_yolov7s_alone():
+    shares = {name: everything(name)["mosaic9"] for name in ("yolov7", "yolov7-custom", "yolov7-p6", "yolor", "yolov5")}
+    assert shares == {"yolov7": 0.2, "yolov7-custom": 0.2, "yolov7-p6": 0.2, "yolor": 0.0, "yolov5": 0.0}
+
+
+def test_a_file_may_name_a_base_beside_it_or_among_ours(tmp_path):
+    (tmp_path / "near.yaml").write_text("base: yolov7\nlr0: 0.2\nmixup: 0.3\n")
+    (tmp_path / "far.yaml").write_text("base: near.yaml\nmixup: 0.4\n")
+    recipe = load_recipe(tmp_path / "far.yaml", WORDS, base=load_recipe("yolov8", WORDS))
+    assert (recipe.lr0, recipe.augment["mixup"], recipe.schedule) == (0.2, 0.4, "cosine")
+    assert "dfl" not in recipe.gains  # the base that the file names, not the one of the model's family
+
+
+@pytest.mark.parametrize("text, message", [
+    ("base: loop.yaml", "its own base"), ("base: yolov77", "no such train config; did you mean"),
+    ("base: 7", "base: expected"), ("anchor_t: 1.0", "above 1"), ("obj_pw: -1", "not be negative"),
+    ("momentum: 2147483648", "momentum: 2.14748e+09 should be 0 or more and below 1"), ("momentum: 1", "below 1"),
+    ("warmup_momentum: 1.0e+308", "below 1"), ("lr0: -.inf", "lr0: expected a finite number"), ("lr0: -1", "0 to 1000"),
+    ("lrf: 1.0e+308", "lrf: 1e+308 should be 0 to 1000"), ("box: .nan", "box: expected a finite number"),
+    ("box: -1", "box: -1 should be 0 to 1e"), ("weight_decay: 1.0e+30", "0 to 1000"), ("clip_grad: -1", "0 to 1e"),
+    ("mosaic: .inf", "mosaic: expected a finite"), ("warmup_epochs: -1", "0 to 1e"), ("label_smoothing: 2", "0 to 1$")])
+def test_wrong_bases_and_numbers_are_told(tmp_path, text, message):
+    (tmp_path / "loop.yaml").write_text(f"{text}\n")
+    with pytest.raises(UserError, match=message.replace("e+", r"e\+")):
+        load_recipe(tmp_path / "loop.yaml", WORDS)
+
+
+def test_what_anchor_heads_alone_have_reaches_them(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: yolov5-voc\nfl_gamma: 1.5\nlabel_smoothing: 0.1\n")
+    options = load_recipe(tmp_path / "a.yaml", WORDS).head_options()
+    assert options == {"anchor_t": 3.3744, "cls_pw": 0.5, "obj_pw": 0.67198, "focal_gamma": 1.5, "label_smoothing": 0.1}
+    head = build_model("yolov5n", 2, **options).head
+    assert {word: getattr(head, word) for word in options} == options
+    assert load_recipe("yolov7", WORDS).head_options() == {}
+
+
+def test_values_make_a_file_that_reads_back_as_the_same_recipe(tmp_path):
+    recipe = load_recipe("yolov5-voc", WORDS).with_values({"lr0": 0.5, "box": 0.06, "mosaic": 0.25})
+    assert (recipe.lr0, recipe.gains["box"], recipe.augment["mosaic"]) == (0.5, 0.06, 0.25)
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(recipe.values()))
+    assert load_recipe(tmp_path / "b.yaml", WORDS) == recipe
+
+
+def test_the_page_on_recipes_names_them_all_and_its_commands_hold():
+    text = (CFG_ROOT.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    names = {path.stem for path in (CFG_ROOT / "train").glob("*.yaml")}
+    assert not [name for name in names if f"`{name}`" not in text and f"--hyp {name}" not in text]
+    for name in re.findall(r"--hyp ([\w-]+)(?![\w.-])", text):
+        assert name in names or name == "mine"
+    for name in re.findall(r"--cfg ([\w@-]+)", text):
+        assert resolve(name)["recipe"] in names
+    flags = {word for action in make_parser("")._actions for word in action.option_strings}
+    for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
+        assert word.startswith(("--nproc", "--nnodes", "--rdzv")) or any(flag.startswith(word) for flag in flags), word
+
+
+def test_plain_descent_is_descent_without_momentum():
+    optimizer = build_optimizer(torch.nn.Conv2d(3, 3, 1), "SGD", 0.01, 0.0, 0.0)
+    assert not optimizer.param_groups[0]["nesterov"]
+    assert build_optimizer(torch.nn.Conv2d(3, 3, 1), "SGD", 0.01, 0.9, 0.0).param_groups[0]["nesterov"]

@@ -1,0 +1,60 @@
+"""Drawing boxes on pictures. Pictures are (H, W, 3) uint8 BGR, boxes xyxy pixels."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from utils.errors import printable
+from utils.reporting.fonts import put_text, text_size
+from utils.structures import Detections
+
+_PALETTE = ("ff3b30", "007aff", "34c759", "ffb000", "af52de", "00c7be", "ff2d92", "8e6e53", "5856d6", "b5e61d",
+            "ff7f50", "32ade6", "006d3c", "ffd60a", "7a0045", "9aa5b1", "d4a5ff", "00ff85", "a2480f", "003f8a")
+
+
+def color(index: int) -> tuple[int, int, int]:
+    """The BGR colour of class `index`: 20 colours, then again from the first."""
+    red, green, blue = bytes.fromhex(_PALETTE[int(index) % len(_PALETTE)])
+    return blue, green, red
+
+
+def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str], line_thickness: int = 3,
+                    hide_labels: bool = False, hide_conf: bool = False) -> np.ndarray:
+    """A copy of `image` with its detections, the surest on top; `detections` lie in the frame of `image`."""
+    labels = detections.labels.tolist()
+    captions = []
+    for label, score in zip(labels, detections.scores.tolist(), strict=True):
+        name = class_name(names, label)
+        captions.append("" if hide_labels else name if hide_conf else f"{name} {score:.2f}")
+    picture = np.ascontiguousarray(image).copy()
+    rows = list(zip(detections.boxes.tolist(), labels, captions, strict=True))
+    for box, label, caption in reversed(rows):
+        draw_box(picture, box, color(label), caption, line_thickness)
+    return picture
+
+
+def draw_box(picture: np.ndarray, box: Sequence[float], colour: tuple[int, int, int], caption: str = "",
+             thickness: int = 3) -> None:
+    """Draw one box into `picture`, its caption on a filled ground that stays inside the picture."""
+    height, width = picture.shape[:2]
+    x1, x2 = (round(min(max(v, -10.0), width + 10.0)) for v in box[::2])  # far outside, OpenCV's integers overflow
+    y1, y2 = (round(min(max(v, -10.0), height + 10.0)) for v in box[1::2])
+    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
+    if not caption:
+        return
+    weight, scale = max(thickness - 1, 1), max(thickness / 4, 0.35)
+    (text_width, text_height), below = text_size(caption, scale, weight)
+    text_width, full = text_width + 2, text_height + below + 2
+    left = max(min(x1, width - text_width), 0)
+    top = y1 - full if y1 >= full else min(max(y1, 0), max(height - full, 0))
+    cv2.rectangle(picture, (left, top), (left + text_width, top + full), colour, -1)
+    blue, green, red = colour
+    ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
+    put_text(picture, caption, (left + 1, top + text_height + 1), scale, ink, weight)
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """The name of a class as it stands in a caption: on one line, control characters written out."""
+    name = " ".join(str(names[label]).split()) if label < len(names) else ""
+    return printable(name) or f"class {label}"

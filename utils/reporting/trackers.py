@@ -1,0 +1,199 @@
+"""Experiment trackers, each only when asked for: `--logger wandb mlflow clearml`.
+
+TensorBoard and CSV are always written (`utils.reporting.run_log`). A tracker's package is imported here
+and nowhere else; what it would send home on its own account is switched off.
+Where it keeps its data is its own affair: WANDB_MODE=offline,
+MLFLOW_TRACKING_URI, CLEARML_OFFLINE_MODE and their kin work as they always do.
+"""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from utils.errors import UserError, nearest
+from utils.files import write_bytes
+
+PATIENCE = 3  # failures in a row after which a tracker is left alone, since each may wait for a network that is gone
+PICTURES = (".png", ".jpg", ".jpeg")
+
+
+class Logger(Protocol):
+    """What a training says to a tracker."""
+
+    def add(self, row: Mapping[str, Any], epoch: int) -> None:
+        """The numbers of an epoch; what is no number stays out."""
+
+    def artifact(self, path: Path) -> None:
+        """A file of the results: weights, a picture."""
+
+    def close(self) -> None:
+        """The run has ended; write what is still on its way."""
+
+
+class Wandb:
+    """Weights & Biases. The project is WANDB_PROJECT or else the name of the folder above the results."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], name: str, run: str | None) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        self.package = _package("wandb")
+        project = os.environ.get("WANDB_PROJECT") or folder.resolve().parent.name or "assn"
+        settings = self.package.Settings(disable_git=True, disable_code=True, console="off")
+        self.run = self.package.init(project=project, name=name, dir=str(folder), config=config, id=run,
+                                     resume="allow" if run else None, settings=settings)
+        self.id = str(self.run.id)
+
+    def add(self, row: Mapping[str, Any], epoch: int) -> None:
+        self.run.log({**numbers(row), "epoch": epoch})
+
+    def artifact(self, path: Path) -> None:
+        if path.suffix in PICTURES:
+            self.run.log({path.stem: self.package.Image(str(path))})
+            return
+        artifact = self.package.Artifact(f"run_{self.id}_{path.stem}", type="model")
+        artifact.add_file(str(path))
+        self.run.log_artifact(artifact)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class MLflow:
+    """MLflow. The experiment is MLFLOW_EXPERIMENT_NAME or else the name of the folder above the results."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], name: str, run: str | None) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        self.package = _package("mlflow")
+        self.package.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or folder.resolve().parent.name or "assn")
+        self.id = self.package.start_run(run_id=run, run_name=name).info.run_id
+        if not run:  # a parameter cannot be written twice
+            self.package.log_params({key: str(value)[:500] for key, value in config.items()})
+
+    def add(self, row: Mapping[str, Any], epoch: int) -> None:
+        self.package.log_metrics(numbers(row), step=epoch)
+
+    def artifact(self, path: Path) -> None:
+        self.package.log_artifact(str(path))
+
+    def close(self) -> None:
+        self.package.end_run()
+
+
+class ClearML:
+    """ClearML. The project is CLEARML_PROJECT or else the name of the folder above the results."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], name: str, run: str | None) -> None:
+        task = _package("clearml").Task
+        project = os.environ.get("CLEARML_PROJECT") or folder.resolve().parent.name or "assn"
+        self.task = task.init(project_name=project, task_name=name, continue_last_task=run or False,
+                              auto_connect_frameworks=False, auto_connect_arg_parser=False,
+                              auto_connect_streams=False, auto_resource_monitoring=False)
+        self.id = str(self.task.id)
+        if not run:
+            self.task.connect(config)
+
+    def add(self, row: Mapping[str, Any], epoch: int) -> None:
+        for key, value in numbers(row).items():
+            title, _, series = key.rpartition("/")
+            self.task.get_logger().report_scalar(title=title or series, series=series, value=value, iteration=epoch)
+
+    def artifact(self, path: Path) -> None:
+        if path.suffix in PICTURES:
+            self.task.get_logger().report_image(title="results", series=path.stem, iteration=0, local_path=str(path))
+        else:
+            self.task.upload_artifact(path.name, artifact_object=str(path))
+
+    def close(self) -> None:
+        self.task.close()
+
+
+TRACKERS: dict[str, Callable[..., Any]] = {"wandb": Wandb, "mlflow": MLflow, "clearml": ClearML}
+LOGIN = {"wandb": "wandb login, or set WANDB_MODE=offline", "mlflow": "check MLFLOW_TRACKING_URI",
+         "clearml": "clearml-init, or set CLEARML_OFFLINE_MODE=1"}
+
+
+class Guarded:
+    """A tracker that may fail without harm: the first failure is told, after three in a row it is left alone."""
+
+    def __init__(self, word: str, tracker: Logger) -> None:
+        self.word, self.tracker = word, tracker
+        self.failures, self.warned = 0, False
+
+    def add(self, row: Mapping[str, Any], epoch: int) -> None:
+        self._try(lambda: self.tracker.add(row, epoch))
+
+    def artifact(self, path: Path) -> None:
+        self._try(lambda: self.tracker.artifact(Path(path)))
+
+    def close(self) -> None:
+        self._try(self.tracker.close)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        if self.failures >= PATIENCE:
+            return
+        try:
+            action()
+        except Exception as error:  # whatever a tracker throws, the training is worth more
+            self.failures += 1
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            if not self.warned:
+                print(f"--logger {self.word}: {cause}; the training goes on", file=sys.stderr)
+            if self.failures == PATIENCE:
+                print(f"--logger {self.word}: failed {PATIENCE} times in a row; nothing more is sent to it",
+                      file=sys.stderr)
+            self.warned = True
+        else:
+            self.failures = 0
+
+
+def make_loggers(words: Sequence[str], folder: Path | str, config: Mapping[str, Any], name: str, *,
+                 resume: bool = False) -> list[Logger]:
+    """The trackers that `--logger` names, started; with `resume` each goes on with the run that it began in `folder`.
+
+    config: settings to show beside the curves. In a distributed run only the main process makes them. Raises
+    `UserError` for an unknown tracker, one that is not installed, and one that does not start.
+    """
+    folder = Path(folder)
+    known = _remembered(folder) if resume else {}
+    made: dict[str, Guarded] = {}
+    for word in dict.fromkeys(words):
+        if word not in TRACKERS:
+            raise UserError(f"--logger {word}: {nearest(word, list(TRACKERS)) or 'known: ' + ', '.join(TRACKERS)}")
+        try:
+            tracker = TRACKERS[word](folder, dict(config), name, known.get(word))
+        except UserError:
+            raise
+        except Exception as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"--logger {word}: it does not start: {cause}; {LOGIN[word]}") from None
+        known[word] = tracker.id
+        made[word] = Guarded(word, tracker)
+    if made:
+        write_bytes(folder / "loggers.json", json.dumps(known).encode())
+    return list(made.values())
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """What of a row is a number, but for the epoch, which is the axis."""
+    return {key: float(value) for key, value in row.items()
+            if key != "epoch" and isinstance(value, int | float) and not isinstance(value, bool)}
+
+
+def _remembered(folder: Path) -> dict[str, str]:
+    """The runs that an earlier part of this training began, by tracker."""
+    try:
+        found = json.loads((folder / "loggers.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"--logger {name}: its package is not installed: pip install {name}") from None
