@@ -1,4 +1,4 @@
-"""What the four scripts share on the command line: YOLO's words, checked numbers, and words that are refused."""
+"""Command-line flags that the scripts share: checked numbers, rules between flags, and unsupported flags of YOLO."""
 
 import argparse
 import math
@@ -16,8 +16,8 @@ HARD_LIMIT = 1 << 30  # pixels: OpenCV decodes nothing larger
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that remembers what was given: `args.given` holds destination -> value of every flag that
-    stood on the command line, under whatever alias or abbreviation, also where it was given its default."""
+    """An argument parser that records explicit flags: `args.given` maps destination to value for every flag on the
+    command line, under any alias or abbreviation, even if the value is the default."""
 
     def parse_known_args(self, args=None, namespace=None):
         found, rest = super().parse_known_args(args, namespace)
@@ -29,14 +29,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given on the command line, by destination; empty where `args` was not parsed by a `Parser`."""
+    """The flags given on the command line, by destination; empty if `args` was not parsed by a `Parser`."""
     return getattr(args, "given", None) or {}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a flag needs to have an effect. flag: its destination; works(args, facts): whether it has one; cure: what to
-    do where not, or where `fatal` is off why that is no harm."""
+    """A condition under which a flag has an effect. flag: its destination; works(args, facts): the condition; cure:
+    what to do otherwise; fatal: an error if the flag was given in vain, else a note."""
 
     flag: str
     works: Callable[[argparse.Namespace, Any], bool]
@@ -45,9 +45,9 @@ class Rule:
 
 
 def check_flags(args: argparse.Namespace, rules: Sequence[Rule], facts: Any = None) -> None:
-    """So that no flag passes without effect: a `UserError` that tells of all that were given in vain.
+    """Raise one `UserError` that lists all given flags without effect, so that unsupported flags never pass silently.
 
-    facts: what rules ask for beside the flags; a rule for which it is too early says that its flag works.
+    facts: passed to the rules beside the flags, such as the number of processes.
     """
     asked = given(args)
     idle = [rule for rule in rules if rule.flag in asked and not rule.works(args, facts)]
@@ -56,7 +56,7 @@ def check_flags(args: argparse.Namespace, rules: Sequence[Rule], facts: Any = No
             print(f"{flag_of(rule.flag)} has no effect: {rule.cure}")
     wrong = [f"{flag_of(rule.flag)}: {rule.cure}" for rule in idle if rule.fatal]
     if wrong:
-        raise UserError("; ".join(wrong))
+        raise UserError("; ".join(wrong), "flag-without-effect")
 
 
 def flag_of(word: str) -> str:
@@ -65,13 +65,13 @@ def flag_of(word: str) -> str:
 
 
 def not_empty(words: Sequence[str]) -> list[Rule]:
-    """Rules for flags whose value cannot be empty, as that of an unset variable in a job script is."""
+    """Rules for flags whose value cannot be empty, such as an unset variable in a job script."""
     return [Rule(word, lambda args, _, word=word: str(getattr(args, word)).strip() != "",
                  "its value is empty; is a variable unset? give a value, or drop the flag") for word in words]
 
 
 def number(kind: type, low: float, high: float = MOST) -> Callable[[str], float]:
-    """An argparse type: an int or float within [low, high]; anything else is told with what was expected."""
+    """An argparse type: an int or float within [low, high]; anything else is an error that names the range."""
     span = f"{low} or more, at most {high}" if high == MOST else f"between {low} and {high}"
     what = "a whole" if kind is int else "a"
 
@@ -128,10 +128,10 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
 
 
 def worker_count(wanted: int | None, device: str) -> int:
-    """Processes to load images with: never more than the cores that this process may use.
+    """Number of loader processes: never more than the cores that this process may use.
 
-    device: the type that the model computes on. Loaders beside a model on the CPU take its cores away: on two cores a
-    training epoch of `make demo` takes 14.2 s with two of them and 13.0 s with one.
+    device: type of the device that the model runs on. Loader processes beside a model on the CPU compete for its cores:
+    on two cores an epoch of `make demo` takes 14.2 s with two of them and 13.0 s with one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if wanted is not None:
@@ -140,16 +140,16 @@ def worker_count(wanted: int | None, device: str) -> int:
 
 
 def input_size(values: Sequence[int], stride: int) -> tuple[int, int]:
-    """(height, width) in pixels from the one or two numbers of `--imgsz`, rounded up to whole strides, and said so."""
+    """(height, width) in pixels from the one or two numbers of `--imgsz`, rounded up to multiples of the stride."""
     height, width = values[0], values[-1]
     size = tuple(math.ceil(side / stride) * stride for side in (height, width))
     if size != (height, width):
-        print(f"--imgsz {height} {width}: rounded up to {size[0]} {size[1]}, whole multiples of the stride {stride}")
+        print(f"--imgsz {height} {width}: rounded up to {size[0]} {size[1]}, multiples of the stride {stride}")
     return size
 
 
 def class_indices(words: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:
-    """The indices that `--classes 0 2 person` means; None where the flag was not given.
+    """Class indices of `--classes 0 2 person`; None if the flag was not given.
 
     Each word, or each part of it between commas, is an index or a class name. Raises `UserError` for an unknown one.
     """
@@ -165,16 +165,18 @@ def _class_index(word: str, names: Sequence[str]) -> int:
     if word.isdecimal() and int(word) < len(names):
         return int(word)
     if word.lstrip("-").isdecimal():
-        raise UserError(f"--classes {word}: out of range, this model has classes 0 to {len(names) - 1}")
+        raise UserError(f"--classes {word}: out of range, this model has classes 0 to {len(names) - 1}",
+                        "unknown-class")
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    raise UserError(f"--classes {word}: no such class; {nearest(word, list(names)) or 'known: ' + shown}")
+    hint = nearest(word, list(names)) or f"known: {shown}"
+    raise UserError(f"--classes {word}: no such class; {hint}", "unknown-class")
 
 
 def refused(parser: argparse.ArgumentParser, replacements: Mapping[str, str]) -> None:
-    """Teach the parser words that YOLO has and we do not: `{"--int8": "use --half instead"}`.
+    """Register unsupported flags of YOLO's scripts: `{"--int8": "use --half instead"}`.
 
-    Given on the command line, such a word ends the program (exit code 2) with its advice. None is accepted and
-    ignored, so that nobody believes in an effect that is not there.
+    Given on the command line, such a flag ends the program (exit code 2) with its advice, so unsupported flags never
+    pass silently.
     """
     for flag, advice in replacements.items():
         parser.add_argument(flag, action=_Refuse, advice=advice)

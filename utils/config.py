@@ -1,4 +1,4 @@
-"""Reading YAML: safe, within limits, with one clear sentence for every mistake."""
+"""Safe loading of YAML files, with limits on their size and one-line errors."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from utils.errors import UserError, nearest, short, shown
 CFG_ROOT = Path(__file__).resolve().parent.parent / "cfg"
 MAX_BYTES = 1 << 20  # of a file: 20,000 class names take half of it
 MAX_CLASSES = 50_000  # of a dataset, model or checkpoint; the largest published vocabularies hold 13,000 to 22,000
-MAX_NODES = 100_000  # values, those that aliases repeat counted each time; some 4 s
+MAX_NODES = 100_000  # values, with aliases expanded; about 4 s
 MAX_DEPTH = 50  # lists and mappings within each other
 ESCAPES = "in double quotes a backslash begins an escape: write paths with / or in single quotes"
 CURES = {"unknown escape character": ESCAPES, "expected escape sequence": ESCAPES,
@@ -18,10 +18,9 @@ CURES = {"unknown escape character": ESCAPES, "expected escape sequence": ESCAPE
 
 
 class LimitedLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses what would take unbounded time or memory, and keys that stand twice.
+    """PyYAML's safe loader with limits on depth and size; repeated keys with different values are an error.
 
-    What stands under `names` is kept as it is written: YAML 1.1 would turn the names yes, no, on, 007 and null into
-    other things.
+    Values under `names` stay text as written: YAML 1.1 would read the names yes, no, on, 007 and null as other types.
     """
 
     def __init__(self, text: str) -> None:
@@ -72,18 +71,18 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _check_keys(node: yaml.Node) -> None:
-    """A key that stands twice with different values is an error: which of them is meant?"""
+    """Reject a key that is given twice with different values."""
     first: dict[tuple[str, str], yaml.Node] = {}
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
             before = first.setdefault((key.tag, key.value), value)
             if before is not value and (before.tag, before.value) != (value.tag, value.value):
-                problem = f"{shown(key.value)} stands twice with different values; keep one of them"
+                problem = f"{shown(key.value)} is given twice with different values; keep one of them"
                 raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
 
 
 def _keep_text(names: yaml.Node) -> None:
-    """Let the plain values of a list or mapping be text; the mapping's keys may be numbers."""
+    """Mark the scalar values of a list or mapping as text; keys of the mapping may be numbers."""
     if isinstance(names, yaml.SequenceNode):
         values = names.value
     else:
@@ -94,7 +93,7 @@ def _keep_text(names: yaml.Node) -> None:
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML file as a dict. Raises `UserError` where it is missing, malformed, beyond the limits, or not a mapping."""
+    """A YAML file as a dict. Raises `UserError` if it is missing, malformed, beyond the limits, or not a mapping."""
     path = Path(path)
     loader = None
     try:
@@ -105,43 +104,43 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         line = f" at line {where.line + 1}" if where else ""
         problem = short(str(getattr(error, "problem", None) or getattr(error, "reason", error)).splitlines()[0])
         cure = next((f"; {cure}" for word, cure in CURES.items() if word in problem), "")
-        raise UserError(f"{path}: not valid YAML{line}: {problem}{cure}") from None
+        raise UserError(f"{path}: not valid YAML{line}: {problem}{cure}", "invalid-yaml") from None
     finally:
         if loader is not None:
             loader.dispose()
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected `key: value` lines, found {type(content).__name__}")
+        raise UserError(f"{path}: expected `key: value` lines, found {type(content).__name__}", "invalid-yaml")
     return content
 
 
 def _text(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 where a byte-order mark says so."""
+    """The text of a file in UTF-8, or in UTF-16 with a byte-order mark."""
     try:
         if not path.exists():
-            raise UserError(f"{short(str(path))}: no such file")
+            raise UserError(f"{short(str(path))}: no such file", "missing-file")
         if not path.is_file():
-            raise UserError(f"{path}: no file; give a YAML file")
+            raise UserError(f"{path}: not a file; give a YAML file", "not-a-file")
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes, and a YAML file may have {MAX_BYTES:,}; is it "
-                            f"another kind of file?")
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes; a YAML file may have at most "
+                            f"{MAX_BYTES:,}; is it another kind of file?", "too-large")
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{short(str(path))}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{short(str(path))}: cannot be read: {error.strerror}", "unreadable-file") from None
     if 0 in data[:2] or data[:4] == b"\xff\xfe\0\0":
         raise UserError(f"{path}: not UTF-8 (zero bytes in it, as in UTF-32 or UTF-16 without its mark); save it as "
-                        f"UTF-8 in your editor")
+                        f"UTF-8 in your editor", "not-utf8")
     try:
         return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[:error.start].count(b"\n") + 1
         raise UserError(f"{path}: not UTF-8 (byte 0x{data[error.start]:02x} at line {line}); save it as UTF-8 in your "
-                        f"editor, or: iconv -f CP1252 -t UTF-8, with the encoding that it has") from None
+                        f"editor, or: iconv -f CP1252 -t UTF-8, with the encoding that it has", "not-utf8") from None
 
 
 def find_config(name: str | Path, kind: str) -> Path:
-    """Where the file of a config lies: a path as given, or a bare name looked up in `cfg/<kind>`.
+    """Path of a config file: a path as given, or a bare name looked up in `cfg/<kind>`.
 
-    kind: "models", "data" or "train". Raises `UserError` with the nearest names where there is none.
+    kind: "models", "data" or "train". Raises `UserError` with the nearest names if there is none.
     """
     given = Path(name)
     if given.suffix.lower() in {".yaml", ".yml"} and _exists(given):
@@ -153,10 +152,10 @@ def find_config(name: str | Path, kind: str) -> Path:
         return candidate
     if kind == "data" and _exists(given):
         raise UserError(f"{given}: a {kind} config is a YAML file; write one with `path: {given.parent}`, `train:` and "
-                        f"`val:` (folders or lists of images) and `names:`")
+                        f"`val:` (folders or lists of images) and `names:`", "not-a-config")
     known = sorted(p.stem for p in folder.glob("*.yaml"))
     raise UserError(f"{short(str(name))}: no such {kind} config; "
-                    f"{nearest(stem, known) or 'known: ' + ', '.join(known)}")
+                    f"{nearest(stem, known) or 'known: ' + ', '.join(known)}", "unknown-config")
 
 
 def _exists(path: Path) -> bool:

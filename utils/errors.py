@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one sentence that names the thing and the cure."""
+"""Errors that a user can act on: one sentence that names the cause and the cure."""
 
 import argparse
 import contextlib
@@ -27,13 +27,12 @@ class UserError(Exception):
 
 
 class LostWorker(UserError):
-    """A process that loads images has ended before its time."""
+    """A loader process has ended unexpectedly."""
 
 
 def lost_worker(error: BaseException) -> UserError | None:
-    """What to tell where a loader worker was killed, as a system does that runs out of memory; None for another error.
-
-    torch raises its error wherever the main process happens to be.
+    """The error to report if a loader worker was killed, such as by the kernel when memory runs out; None for any other
+    error. torch raises its own wherever the main process happens to be.
     """
     if isinstance(error, LostWorker):
         return error
@@ -41,11 +40,11 @@ def lost_worker(error: BaseException) -> UserError | None:
     if not isinstance(error, RuntimeError) or not text.startswith("DataLoader worker"):
         return None
     return LostWorker(f"a loader worker has ended ({text.splitlines()[0].rstrip('. ')}); where memory was short, lower "
-                      "--workers or --batch-size, or leave --cache ram off")
+                      "--workers or --batch-size, or leave --cache ram off", "lost-worker")
 
 
 class SafeStream:
-    """A text stream that outlives its reader: what nobody can receive any more is dropped."""
+    """A text stream that ignores write errors after its reader has gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self.broken = stream, False
@@ -69,9 +68,9 @@ class SafeStream:
 
 @contextlib.contextmanager
 def safe_stderr() -> Iterator[None]:
-    """Within the block no error and no progress bar fails because stderr is closed or its reader has gone."""
+    """Within the block, writing to stderr does not fail if it is closed or its reader has gone."""
     before = sys.stderr
-    if before is None:  # closed from the start: nothing that is opened later may take its number
+    if before is None:  # closed from the start: keep descriptor 2 from being reused
         try:
             os.fstat(2)
         except OSError:
@@ -82,7 +81,7 @@ def safe_stderr() -> Iterator[None]:
     try:
         yield
     finally:
-        if isinstance(sys.stderr, SafeStream) and not sys.stderr.broken:  # else Python fails at its end to flush it
+        if isinstance(sys.stderr, SafeStream) and not sys.stderr.broken:  # otherwise Python fails to flush it at exit
             sys.stderr = before
 
 
@@ -92,14 +91,14 @@ def run_script(main: Callable[[argparse.Namespace], object], parser: argparse.Ar
     Exit codes: 0 done, 1 user error, 2 wrong flag (argparse), 130 interrupted.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what no encoding can write
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold bytes that cannot be encoded
         sys.stdout.reconfigure(errors="backslashreplace")
     with safe_stderr():
         _run(main, parse_words(parser))
 
 
 def parse_words(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
-    """`parser.parse_args`. Of `--name=--` Python before 3.13 makes an empty list: that flag lacks its value."""
+    """`parser.parse_args`; `--name=--`, an empty list in Python before 3.13, is a missing value."""
     args = parser.parse_args(words)
     for action in parser._actions:
         value = getattr(args, action.dest, None)
@@ -115,22 +114,22 @@ def _run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace)
     except UserError as error:
         if args.debug:
             raise
-        _tell(str(error))
+        _print_error(str(error))
         sys.exit(1)
     except RuntimeError as error:
         lost = lost_worker(error)
         if lost is None or args.debug:
             raise
-        _tell(str(lost))
+        _print_error(str(lost))
         sys.exit(1)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone: there is nobody left to tell
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         sys.stdout = None
         sys.exit(1)
-    except OSError as error:  # a full disk, a folder without permission: nothing that a traceback would help with
+    except OSError as error:  # a full disk, a folder without permission
         if args.debug:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        _tell(f"{place}{error.strerror or error} (--debug shows where)")
+        _print_error(f"{place}{error.strerror or error} (--debug shows where)")
         sys.exit(1)
     except KeyboardInterrupt:
         if args.debug:
@@ -139,9 +138,9 @@ def _run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace)
         sys.exit(130)
 
 
-def _tell(text: str) -> None:
-    """A message on stderr that fits a screen: of a longer one the beginning, which names the thing, and the end, the
-    cure; without control characters."""
+def _print_error(text: str) -> None:
+    """Print a message to stderr without control characters. A long one is cut in the middle: it begins with the cause
+    and ends with the cure."""
     text = text if len(text) <= SCREEN else f"{text[:SCREEN * 2 // 3]} ... {text[-SCREEN // 4:]}"
     print("error: " + "\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
@@ -151,8 +150,8 @@ _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother, _
 
 
 def shown(value: object, limit: int = LONGEST) -> str:
-    """`repr` of something a user gave, for a message: at most `limit` characters, however large or nested it is, and
-    without control characters. Nothing is expanded beyond that, so structures of repeated aliases are safe to show."""
+    """`repr` of a user's value for a message: at most `limit` characters, without control characters. Nested values are
+    not expanded beyond that, so structures of repeated aliases are safe to show."""
     try:
         text = _REPR.repr(value)
     except Exception:  # an object whose own repr fails
@@ -161,17 +160,17 @@ def shown(value: object, limit: int = LONGEST) -> str:
 
 
 def short(value: object) -> str:
-    """As `shown`, without quotes where it is printable text of at most `LONGEST` characters."""
+    """As `shown`, without quotes if it is printable text of at most `LONGEST` characters."""
     return value if isinstance(value, str) and len(value) <= LONGEST and value.isprintable() else shown(value, LONGEST)
 
 
 def printable(text: str) -> str:
-    """A name as a terminal may show it: control characters, escapes and what is no Unicode are written out."""
+    """A name that is safe to print: control characters, escapes and lone surrogates are written out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def nearest(word: str, choices: list[str]) -> str:
-    """A hint such as `did you mean 'Conv'?`, or '' where nothing is near."""
+    """A hint such as `did you mean 'Conv'?`, or '' if nothing is similar."""
     import difflib
 
     near = difflib.get_close_matches(word[:LONGEST], choices, n=2, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all; reading none but files."""
+"""Atomic writing of files, and reading of regular files only."""
 
 import contextlib
 import errno
@@ -21,11 +21,11 @@ DAY = 86400.0  # seconds
 
 @contextlib.contextmanager
 def replacing(path: Path | str, keep: Path | str | None = None) -> Iterator[Path]:
-    """A temporary file beside `path` to write to, which takes its place, synced to the disk, once the block has ended.
+    """A temporary file beside `path` that replaces it, synced to disk, when the block ends.
 
-    An error within the block removes it and leaves `path` as it was, so whatever happens `path` holds either what it
-    held or the whole new content. What a killed process left is removed by the next that writes to the folder. keep:
-    where the old content goes instead of away. Makes the folder; what the system refuses is its `OSError`.
+    After an error in the block the temporary file is removed and `path` is unchanged. Temporary files of killed
+    processes are removed by the next process that writes to the folder. keep: path that the old content is moved to.
+    Creates the folder. Raises `OSError`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def replacing(path: Path | str, keep: Path | str | None = None) -> Iterator[Path
 
 
 def prefix(stem: str) -> str:
-    """How the name of a temporary file or folder begins: it says which process of which machine is writing."""
+    """Prefix of the names of temporary files and folders: names the host and process that is writing."""
     return f".{stem[:40]}.{_host()}-{os.getpid()}."
 
 
@@ -56,8 +56,8 @@ def _host() -> str:
 
 @functools.cache
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left in a folder, named by `prefix`; looked for once in the life of a process. What
-    another machine began is believed to be in work for a day."""
+    """Remove temporary files (`prefix`) of killed processes from a folder, once per process. Those of other machines
+    are kept for a day, since their processes cannot be checked."""
     left: list[tuple[os.DirEntry, re.Match]] = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         left = [(entry, found) for entry in entries if (found := TEMPORARY.fullmatch(entry.name))]
@@ -72,46 +72,43 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except OSError:  # another user's process
         return True
     return True
 
 
 def _set_aside(path: Path, keep: Path) -> None:
-    """Give the file at `path` the name `keep` too, so that there is no moment without it."""
+    """Hard-link the file at `path` to `keep`, so that `path` exists at every moment."""
     if not path.is_file():
         return
     link = keep.with_name(f"{prefix(keep.stem)}link{keep.suffix}")
     try:
         link.hardlink_to(path)
-    except OSError:  # a file system without links: for a moment only `keep` is there
+    except OSError:  # a file system without hard links: `path` is missing for a moment
         path.replace(keep)
         return
     link.replace(keep)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write a file so that `path` holds either what it held or the whole new content; makes the folder.
-
-    Raises `UserError` where that is not possible.
-    """
+    """Write a file atomically; creates the folder. Raises `UserError` if that fails."""
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror}", "unwritable-file") from None
 
 
 def read_blocks(path: str, most: int | None = None, block: int = 1 << 20) -> Iterator[bytes]:
-    """The bytes of a file in blocks; `OSError` where it is none, or larger than `most` bytes.
+    """The bytes of a regular file in blocks. Raises `OSError` for anything else, or a file of more than `most` bytes.
 
-    Pipes and devices are refused, and not waited for. Bare system calls: there may be 100k files.
+    Pipes and devices are refused without blocking. Plain system calls, since a dataset may have 100k label files.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "a folder, pipe or device, no file", path)
+            raise OSError(errno.EINVAL, "a folder, pipe or device, not a file", path)
         if most is not None and status.st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most:,} bytes", path)
         while content := os.read(handle, min(block, status.st_size + 1)):
