@@ -56,7 +56,8 @@ from models import build_model
 from models.plugins import add_plugin_flag, load_plugins
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import describe, memory_gb, seed_everything
-from utils.distributed.group import Group, join, launched
+from utils.distributed.group import Group
+from utils.distributed.launch import join, launched
 from utils.errors import LostWorker, UserError, lost_worker, run_script
 from utils.reporting import run_log as report
 from utils.reporting.trackers import Logger, make_loggers
@@ -104,10 +105,10 @@ def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: 
 
     recipe: instead of the family's; told(fitness, epoch) hears of each validation.
     """
-    path, stored = group.broadcast(find_run(args.resume, args.project) if group.main else None)
+    path, stored = group.broadcast(find_run(args.resume, args.project) if group.is_main else None)
     if has_ended(stored) and not args.resume:
         print(f"started anew, but the run in {path.parent.parent} had ended: nothing is left to do")
-        group.leave()
+        group.shutdown()
         sys.exit()
     if stored:
         args = settings_of(stored, args, path)
@@ -131,16 +132,16 @@ def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: 
                                       max(model.strides), group, device)
     run = make_training(args, recipe, model, group, device, len(loader))
     folder = path.parent.parent if stored else group.broadcast(
-        report.increment_dir(args.project, args.name, args.exist_ok) if group.main else None)
+        report.increment_dir(args.project, args.name, args.exist_ok) if group.is_main else None)
     run.data = data
     if stored:
         restore_run(run, stored, whole_epoch=changed)
     settings = {**vars(args), **vars(recipe)}
     settings.pop("given", None)
-    loggers = make_loggers(args.logger, folder, settings, folder.name, resume=bool(stored)) if group.main else []
+    loggers = make_loggers(args.logger, folder, settings, folder.name, resume=bool(stored)) if group.is_main else []
     with StopRequest() as stop:
         job = Job(args, folder, train_index, held, weights, loader, val_loader, loggers, stop, told)
-        if group.main:
+        if group.is_main:
             introduce(job, run)
         keep_going(job, run)
     if loader.damaged:
@@ -170,7 +171,7 @@ def keep_going(job: Job, run: Training) -> None:
     try:
         fit(job, run)
     except Stopped as stopped:
-        if run.group.main and not job.args.nosave:
+        if run.group.is_main and not job.args.nosave:
             save(job, run, best=False)
             print(f"\nstopped in epoch {run.epoch + 1} after {run.batch} of {len(job.loader)} batches, saved; {resume}")
         sys.exit(stopped.code)
@@ -185,7 +186,7 @@ def keep_going(job: Job, run: Training) -> None:
             raise UserError(f"{lost}; {way}") from None
         if not is_out_of_memory(error):
             raise
-        parts = "" if run.group.alone else " (batches are computed in parts by a process alone, not by several)"
+        parts = "" if run.group.is_single else " (batches are computed in parts by a process alone, not by several)"
         raise UserError(f"--batch-size {job.args.batch_size} at --imgsz {max(job.args.imgsz)} does not fit into the "
                         f"memory of {describe(run.device)}{parts}; lower one of them, or let --batch-size -1 choose"
                         ) from None
@@ -193,7 +194,7 @@ def keep_going(job: Job, run: Training) -> None:
 
 def fit(job: Job, run: Training) -> None:
     """All epochs: train, validate, save; ends early where nothing improves for `--patience` epochs."""
-    args, main = job.args, run.group.main
+    args, main = job.args, run.group.is_main
     log = report.CsvLog(job.folder / "results.csv", from_epoch=run.epoch)
     board = report.Board(job.folder, from_epoch=run.epoch) if main else None
     began = time.perf_counter() - float(log.rows[-1].get("time") or 0 if log.rows else 0)  # a resumed run goes on
@@ -235,10 +236,10 @@ def train_epoch(job: Job, run: Training) -> dict[str, float]:
     guard = BufferGuard(run.model) if args.skip_bad_batches else None
     run.model.train()
     bar = tqdm(job.loader, initial=run.batch, total=batches, dynamic_ncols=True, unit="batch",
-               disable=not run.group.main)
+               disable=not run.group.is_main)
     for batch in bar:
         steps = run.schedule.apply(run.optimizer, run.epoch * batches + run.batch, run.epoch)
-        if run.epoch == 0 and run.batch < PICTURED_BATCHES and run.group.main and not args.noplots:
+        if run.epoch == 0 and run.batch < PICTURED_BATCHES and run.group.is_main and not args.noplots:
             plots.plot_batch(batch.images, batch.targets, job.folder / f"train_batch{run.batch}.jpg", run.model.names)
         images, targets, size = to_device(args, run, batch)
         # an epoch ends with a step, so that a checkpoint holds it all
@@ -315,7 +316,7 @@ def validate(job: Job, run: Training) -> dict[str, float]:
 
 def save(job: Job, run: Training, best: bool) -> None:
     """Write last.pt, best.pt where told that these weights are the best, and the periodic copy; main does."""
-    if not run.group.main:
+    if not run.group.is_main:
         return
     check_finite(run, job.folder)
     weights, period = job.folder / "weights", job.args.save_period
@@ -330,13 +331,13 @@ def save(job: Job, run: Training, best: bool) -> None:
 def finish(job: Job, run: Training) -> None:
     """Evaluate best.pt as val.py does, draw the curves, and leave weights alone in last.pt."""
     args, weights, group = job.args, job.folder / "weights", run.group
-    stored = group.broadcast(load_checkpoint(weights / "best.pt") if group.main else None)
+    stored = group.broadcast(load_checkpoint(weights / "best.pt") if group.is_main else None)
     model = build_model(stored["config"], names=stored["names"])
     model.load_state_dict(stored["model"])
     model = model.to(run.device, memory_format=torch.channels_last).eval().fuse()
     predict = without_losses(lambda images: model.decode(model(images)))
     result = evaluate(predict, model.select, job.val_loader, job.held, device=run.device, group=group)
-    if not group.main:
+    if not group.is_main:
         return
     table = write_results(result, job.held, job.folder, picture=not args.noplots)
     if not args.noplots:

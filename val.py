@@ -32,7 +32,8 @@ from utils.cli import (
     refused,
     worker_count,
 )
-from utils.distributed.group import Group, join
+from utils.distributed.group import Group
+from utils.distributed.launch import join
 from utils.errors import UserError, run_script
 from utils.files import write_bytes
 from utils.reporting import run_log as report
@@ -58,11 +59,11 @@ def main(args: argparse.Namespace) -> Evaluation:
 
 def evaluate_file(args: argparse.Namespace, weights: str, group: Group, device: torch.device) -> Evaluation:
     """Evaluate one model; main writes and prints what was found."""
-    runtime = load_runtime(weights, args.device if group.alone else device, half=args.half, trust=args.trust)
+    runtime = load_runtime(weights, args.device if group.is_single else device, half=args.half, trust=args.trust)
     data = args.data or runtime.trained.get("data")
     if not data:
         raise UserError(f"{weights} does not say what data it was trained on; name it with --data")
-    with group.first():
+    with group.local_rank0_first():
         index = load_index(data, args.task, single_cls=args.single_cls, max_pixels=args.max_pixels)
     print(index.report.format())
     select = runtime.select
@@ -74,7 +75,7 @@ def evaluate_file(args: argparse.Namespace, weights: str, group: Group, device: 
             print(said)
         select = relabelled(select, order) if order else select
     loader = make_loader(args, runtime, index, group)
-    folder = report.increment_dir(args.project, args.name, args.exist_ok) if group.main else None
+    folder = report.increment_dir(args.project, args.name, args.exist_ok) if group.is_main else None
     result = evaluate(without_losses(runtime.predict), select, loader, index, device=runtime.device,
                       conf=args.conf_thres, iou=args.iou_thres, max_det=args.max_det, group=group)
     damaged = [path for part in group.gather(loader.damaged) or [] for path in part]

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from utils.distributed.group import Group, join
+from utils.distributed.group import Group
+from utils.distributed.launch import join
 
 
 def together(work: Callable[[Group, Path], Any], folder: Path, world: int = 2, *,

@@ -17,7 +17,7 @@ from engine.training.state import Training
 from tests.tiny import tiny_data
 from utils.checkpoint import load_checkpoint
 from utils.device import seed_everything
-from utils.distributed.group import join
+from utils.distributed.launch import join
 from utils.reporting.run_log import read_csv
 
 SIZE, SIZE_SMALL = (192, 16, 3), (8, 4, 2)  # images, batch, epochs

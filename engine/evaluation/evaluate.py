@@ -77,7 +77,7 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
     losses: dict[str, list[Tensor]] = {}
     seconds = dict.fromkeys(("load", "inference", "nms"), 0.0)
     pictured, images_seen, clock = [], 0, time.perf_counter()
-    for batch in tqdm(loader, desc="val", disable=not (progress and group.main), dynamic_ncols=True, leave=False):
+    for batch in tqdm(loader, desc="val", disable=not (progress and group.is_main), dynamic_ncols=True, leave=False):
         on_device = batch.to(device)
         clock = _lap(seconds, "load", clock, device)
         boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
@@ -90,7 +90,7 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
         evaluator.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
         for detections, truth in zip(found, batch.targets.unpack(), strict=True):
             confusion.update(detections, truth.boxes, truth.labels, truth.ignore)
-        if group.main and len(pictured) < PLOT_BATCHES:
+        if group.is_main and len(pictured) < PLOT_BATCHES:
             pictured.append((batch, found))
         clock = time.perf_counter()
     own = Part(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()}, seconds,

@@ -51,7 +51,7 @@ def search(args: argparse.Namespace, group: Group, recipe: Recipe, train_once: T
     recipe: the first to be tried; train_once(args, recipe, told) trains with a recipe, tells told(fitness, epoch) of
     each validation, and returns the fitness.
     """
-    if args.resume or not group.alone:
+    if args.resume or not group.is_single:
         raise UserError("--evolve goes on by itself, and one process trains at a time: drop --resume and torchrun; "
                         "several GPUs or machines share a search by the same --storage and --study")
     folder = Path(args.project) / (args.study or "evolve")

@@ -23,7 +23,7 @@ def open_splits(args: argparse.Namespace, group: Group, stored: dict | None = No
 
     stored: the checkpoint of a run that is resumed, whose classes they must have; its data may lie elsewhere by now.
     """
-    with group.first():
+    with group.local_rank0_first():
         try:
             train = open_train(args)
             held = load_index(args.data or "shapes", "val", single_cls=args.single_cls, strict=args.strict,

@@ -96,7 +96,7 @@ def fitting_batch(args: argparse.Namespace, recipe: Recipe, model: nn.Module, de
                      reserve=averaged + optimizer_bytes(model, recipe.optimizer))
     found = group.gather(own)
     batch = group.broadcast(min(found) if found else None)
-    if not group.alone:
+    if not group.is_single:
         print(f"--batch-size -1: {batch} for each of {group.world} processes, the smallest of {found}")
     return batch
 

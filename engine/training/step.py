@@ -48,7 +48,7 @@ def learn(run: Training, images: Tensor, targets: PackedTargets, due: bool,
 
 
 def learn_in_parts(run: Training, images: Tensor, targets: PackedTargets, due: bool) -> tuple[list[str], Tensor]:
-    share, size, total = None if run.group.alone else run.group.sum, -(-len(images) // run.split), 0
+    share, size, total = None if run.group.is_single else run.group.sum, -(-len(images) // run.split), 0
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
     if len(parts) > 1:
         amounts = _amounts(run, images, targets, parts)

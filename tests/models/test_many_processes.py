@@ -44,9 +44,9 @@ def train(group: Group, name: str, neck: str | None, narrower: int, size: int) -
     for step in range(STEPS):
         images, targets = batch(step, size)
         with group.no_sync(wrapped):
-            terms = model.loss(wrapped(images[part].flip(-1)), targets[part], None if group.alone else group.sum)
+            terms = model.loss(wrapped(images[part].flip(-1)), targets[part], None if group.is_single else group.sum)
             (sum(terms.values()) * group.world).backward()
-        terms = model.loss(wrapped(images[part]), targets[part], None if group.alone else group.sum)
+        terms = model.loss(wrapped(images[part]), targets[part], None if group.is_single else group.sum)
         (sum(terms.values()) * group.world).backward()
         losses.append(group.sum(torch.stack(list(terms.values())).detach()))
         optimizer.step()

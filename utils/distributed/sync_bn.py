@@ -1,7 +1,7 @@
-"""Batch norm over the images of all processes: torch's own kernels on GPUs, the same maths in plain tensors elsewhere.
+"""Batch norm over the images of all processes: torch's kernels on GPUs, the same formulas in plain tensors on CPUs.
 
-A subclass of the layer that it replaces, with the same names of weights: checkpoints, fusing and the optimiser's groups
-see no difference.
+Each is a subclass of the layer that it replaces, with the same parameter names, so that checkpoints, fusing and
+parameter groups stay the same.
 """
 
 import torch
@@ -9,34 +9,34 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class _AllSum(torch.autograd.Function):
-    """Sum over processes; so is its gradient."""
+class _AllReduce(torch.autograd.Function):
+    """Sum over processes, whose gradient is the sum of the gradients."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        return _sum(x)
+        return _all_reduce(x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
-        return _sum(grad)
+        return _all_reduce(grad)
 
 
-def _sum(x: Tensor) -> Tensor:
+def _all_reduce(x: Tensor) -> Tensor:
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
 
 
 class _Synced(nn.Module):
-    """What torch's own layer computes, which refuses CPU tensors. To be mixed into a batch norm."""
+    """Mixin of a batch norm: what `torch.nn.SyncBatchNorm` computes, which does not take CPU tensors."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> the same, normalised by the statistics of all processes while training."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
         mean, var, count = _moments(x.to(torch.promote_types(x.dtype, torch.float32)))
-        self._follow(mean.detach(), var.detach() * (count / (count - 1)))
+        self._update_running(mean.detach(), var.detach() * (count / (count - 1)))
         shape = (1, -1, *[1] * (x.dim() - 2))
         scale = torch.rsqrt(var + self.eps)
         if self.affine:
@@ -45,8 +45,8 @@ class _Synced(nn.Module):
         return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
     @torch.no_grad()
-    def _follow(self, mean: Tensor, var: Tensor) -> None:
-        """One step of the running statistics."""
+    def _update_running(self, mean: Tensor, var: Tensor) -> None:
+        """One update of the running statistics."""
         if not self.track_running_stats:
             return
         self.num_batches_tracked.add_(1)
@@ -56,15 +56,15 @@ class _Synced(nn.Module):
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance (C,) over all processes, and how many values each is of. The variance is taken about the
-    common mean, since the difference of two large sums would lose its digits."""
+    """Mean and biased variance (C,) over all processes, and the number of values of each. Two passes: the difference of
+    two large sums (E[x^2] - E[x]^2) would lose precision."""
     axes = [0, *range(2, x.dim())]
     sums = torch.cat((x.sum(axes), x.new_full((1,), x.numel() / x.shape[1])))
-    total = _AllSum.apply(sums)
+    total = _AllReduce.apply(sums)
     count = total[-1].detach()
     mean = total[:-1] / count
     centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
-    return mean, _AllSum.apply(centred.square().sum(axes)) / count, count
+    return mean, _AllReduce.apply(centred.square().sum(axes)) / count, count
 
 
 class SyncBatchNorm2d(_Synced, nn.BatchNorm2d):
@@ -87,10 +87,10 @@ KINDS = {"cpu": (SyncBatchNorm2d, SyncBatchNorm3d), "cuda": (CudaSyncBatchNorm2d
 
 
 def synchronise(model: nn.Module) -> int:
-    """Let every batch norm of the model see the images of all processes, in place; returns how many there are.
+    """Make every batch norm of the model, in place, one over the images of all processes; returns how many there are.
 
-    The layers stay the objects that they were, so whatever refers to them or to their tensors still does. To be called
-    once the model is on its device.
+    The layers stay the same objects, so references to them and to their tensors stay valid. To be called once the model
+    is on its device.
     """
     changed = 0
     flat, deep = KINDS[next(model.parameters()).device.type]

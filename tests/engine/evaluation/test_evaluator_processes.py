@@ -38,7 +38,7 @@ def predict(images: Tensor, targets: PackedTargets) -> tuple[Tensor, Tensor, dic
 def evaluated(group: Group, folder: Path) -> dict[str, dict]:
     """Plain numbers of an evaluation in the index's order and of one by aspect."""
     found = {}
-    with group.first():
+    with group.local_rank0_first():
         index = load_index(folder / "tiny.yaml", "val")
     for rect in (False, True):
         loader = eval_loader(index, 64, BATCH, rect=rect, rank=group.rank, world=group.world)

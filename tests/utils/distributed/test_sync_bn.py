@@ -43,7 +43,7 @@ VARIANTS = [(kind, words) for kind in SHAPES for words in ({}, {"momentum": None
 
 def work(group: Group, folder: Path) -> dict:
     found = {}
-    part = slice(0, 2) if group.main else slice(2, 5)
+    part = slice(0, 2) if group.is_main else slice(2, 5)
     for number, (kind, words) in enumerate(VARIANTS):
         model = nn.Sequential(norm_of(kind, **words), nn.Linear(1, 1))  # something with a parameter
         assert synchronise(model) == 1
