@@ -1,4 +1,4 @@
-"""The fill rule of ../shared/golden/README.md: weights and inputs that everybody can make again from names alone."""
+"""The fill rule of the golden fixtures: weights and inputs that can be generated again from their names alone."""
 
 import json
 import zlib

@@ -1,4 +1,4 @@
-"""The numbers of the original implementations (`../shared/golden`), computed again on the device in plain fp32."""
+"""The numbers of the original implementations (the golden fixtures), computed again on the device in plain fp32."""
 
 import contextlib
 import json

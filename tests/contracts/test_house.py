@@ -129,11 +129,20 @@ def test_rooms_fit_a_screen():
     assert not long
 
 
-def test_no_absolute_paths():
-    here = re.compile(r"(?<![\w.:/}])/(?:work|home|root|tmp|mnt|media|Users)/")
+def lines_with(pattern: str, paths: list[Path]) -> list[str]:
+    """`file:line: text` of every line that the pattern is found in."""
+    return [f"{path.relative_to(ROOT)}:{number}: {line.strip()}" for path in paths
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if re.search(pattern, line)]
+
+
+def test_no_path_outside_the_project():
+    """A reader has this repository and nothing beside it: cite papers and public repositories."""
     texts = [*FILES, *TESTS, *(ROOT / "cfg").rglob("*.yaml"), ROOT / "Makefile", ROOT / "pyproject.toml"]
-    assert not [f"{path.relative_to(ROOT)}:{number}: {line.strip()}" for path in texts
-                for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if here.search(line)]
+    assert not lines_with(r"(?<![\w.:/}])/(?:work|home|root|tmp|mnt|media|Users)/", texts)
+    assert not lines_with(r"^[^#]*\.\./", [path for path in texts if path.suffix == ".yaml"])
+    documents = [ROOT / "README.md", *(f for p in ("docs", "benchmarks") for f in (ROOT / p).rglob("*.md"))]
+    assert not lines_with(r"(?:\.\./)+(?:shared|facts|golden)\b", [*texts, *documents])
+    assert not lines_with(r"(?<![\w.:/}])/(?:work|home|root|mnt|Users)/", documents)
 
 
 def test_the_card_is_complete():

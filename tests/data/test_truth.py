@@ -331,8 +331,8 @@ def test_windows_of_a_file_are_images_of_their_own(tmp_path):
         load(write(tmp_path, [{**images[0], "corner": [9, 0, 3]}], []))
 
 
-def test_coco_tiny_is_judged_by_its_own_file(shared):  # `shared` skips where it is absent
-    evaluator = judged(load_index("coco-tiny", "val"))
+def test_coco_tiny_is_judged_by_its_own_file(real_data):
+    evaluator = judged(load_index(real_data("coco-tiny"), "val"))
     metrics = evaluator.compute()
     told, = verdict(evaluator, metrics)
     assert told.startswith("the twelve numbers are confirmed by pycocotools on ")

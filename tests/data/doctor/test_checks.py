@@ -8,7 +8,6 @@ import sys
 import cv2
 import numpy as np
 import pytest
-import yaml as yaml_module
 
 from data.__main__ import main, parser
 from data.doctor import checks as doctor
@@ -287,11 +286,9 @@ def test_folders_count_up_and_one_split_may_be_asked_for(tmp_path, capsys):
     assert "set train" not in capsys.readouterr().out
 
 
-def test_the_command_on_real_blood_cells(shared, tmp_path):
+def test_the_command_on_real_blood_cells(real_data, tmp_path):
     """BloodImage_00037 (val) and 00038 (train) are one field of view, labelled twice."""
-    content = yaml_module.safe_load((CFG_ROOT / "data/bccd.yaml").read_text())
-    (tmp_path / "b.yaml").write_text(yaml_module.safe_dump({**content, "path": str(shared / "data" / "bccd")}))
-    command = [sys.executable, "-m", "data", str(tmp_path / "b.yaml"), "--project", str(tmp_path), "--noplots"]
+    command = [sys.executable, "-m", "data", str(real_data("bccd")), "--project", str(tmp_path), "--noplots"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CFG_ROOT.parent)
     assert done.returncode == 0, done.stderr
     assert "val: 1 of 87 images are in train too (0 exact, 1 near copies)" in done.stdout

@@ -204,8 +204,8 @@ def test_truncated_json_is_one_sentence(tmp_path):
         load(yaml)
 
 
-def test_coco_tiny(shared):
-    index = load("coco-tiny", "val")
+def test_coco_tiny(shared, real_data):
+    index = load(real_data("coco-tiny"), "val")
     assert len(index) == 80 and (index.report.boxes, index.report.ignored) == (804, 11)
     with (shared / "data/coco-tiny/annotations/instances_val2017.json").open() as file:
         original = json.load(file)
@@ -214,7 +214,7 @@ def test_coco_tiny(shared):
         mine = ours.pop(theirs["id"])
         assert mine["bbox"] == theirs["bbox"] and mine["area"] == pytest.approx(theirs["area"], rel=1e-6)
         assert (mine["iscrowd"], mine["category_id"]) == (theirs["iscrowd"], theirs["category_id"])
-    assert not ours and len(load("coco-tiny", "train")) == 80
+    assert not ours and len(load(real_data("coco-tiny"), "train")) == 80
 
 
 # Pascal VOC
@@ -279,8 +279,8 @@ def test_voc_folder_and_missing_names(tmp_path):
         assert load(makers.config(tmp_path, **words)).report.boxes == 1
 
 
-def test_bccd(shared):
-    reports = [load("bccd", split).report for split in ("train", "val", "test")]
+def test_bccd(real_data):
+    reports = [load(real_data("bccd"), split).report for split in ("train", "val", "test")]
     assert [r.images for r in reports] == [205, 87, 72]
     assert sum(r.boxes for r in reports) == 4886 and sum(r.count("no_area") for r in reports) == 2
     assert sum(r.count("wrong_name") for r in reports) == 3
