@@ -1,8 +1,8 @@
 """Parameters and GFLOPs of every model beside the published ones: python -m benchmarks.zoo rewrites docs/zoo.md.
 
 Published parameters and GFLOPs (2 multiply-adds of convolutions, 640 px, 80 classes, as trained) are those that the
-original code bases build: ultralytics/yolov3 v9.6.0, ultralytics/yolov5, ultralytics/ultralytics 8.1.47, WongKinYiu/yolov7
-(also for YOLOv4-CSP and YOLOR-CSP), smu-ivpl/ssFPN (YOLOv4-P5, P6, YOLOR-P6, W6) and smu-ivpl/ASSN.
+original code bases build: ultralytics/yolov3 v9.6.0, ultralytics/yolov5, ultralytics/ultralytics 8.1.47,
+WongKinYiu/yolov7 (also for YOLOv4-CSP and YOLOR-CSP), smu-ivpl/ssFPN (YOLOv4-P5, P6, YOLOR-P6, W6) and smu-ivpl/ASSN.
 """
 
 import argparse
