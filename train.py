@@ -22,7 +22,6 @@ from data import Index
 from data.augment.plan import AugmentConfig
 from data.loading.loader import Loader
 from data.sizes import object_sizes
-from engine.evaluation import plots
 from engine.evaluation.evaluate import evaluate, without_losses
 from engine.evaluation.results import write_results
 from engine.optim.optimizer import freeze
@@ -59,6 +58,7 @@ from utils.device import describe, memory_gb, seed_everything
 from utils.distributed.group import Group
 from utils.distributed.launch import join, launched
 from utils.errors import LostWorker, UserError, lost_worker, run_script
+from utils.reporting import plots
 from utils.reporting import run_log as report
 from utils.reporting.trackers import Logger, make_loggers
 from utils.structures import Batch
@@ -339,7 +339,7 @@ def finish(job: Job, run: Training) -> None:
     result = evaluate(predict, model.select, job.val_loader, job.held, device=run.device, group=group)
     if not group.is_main:
         return
-    table = write_results(result, job.held, job.folder, picture=not args.noplots)
+    table = write_results(result, job.held, job.folder, plots=not args.noplots)
     if not args.noplots:
         plots.plot_results(job.folder / "results.csv", job.folder / "results.png")
     end_run(job.folder)  # only now: a run that is killed before can still be resumed

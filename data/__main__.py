@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 from data.doctor import checks as doctor
-from data.index import SIZE_BINS, Index, load_index
+from data.index import Index, load_index
 from utils.cli import add_max_pixels, positive
 from utils.config import find_config
 from utils.errors import UserError, run_script
 from utils.files import write_bytes
+from utils.truth import AREA_RANGES
 
 SPLITS = ("train", "val", "test")
 NEAR_LIMIT = 20_000  # images up to which near copies are looked for unasked: each must be decoded, some 1 ms of a core
@@ -21,7 +22,7 @@ def table(index: Index) -> str:
     """Boxes by class and by COCO size, with totals."""
     counts = index.counts()
     width = max(map(len, (*index.names, "class"))) + 2
-    rows = [f"{'class':<{width}}" + "".join(f"{word:>10}" for word in (*SIZE_BINS, "all"))]
+    rows = [f"{'class':<{width}}" + "".join(f"{word:>10}" for word in (*AREA_RANGES, "all"))]
     for name, row in zip((*index.names, "all"), (*counts, counts.sum(0)), strict=True):
         rows.append(f"{name:<{width}}" + "".join(f"{n:>10}" for n in (*row, row.sum())))
     return "\n".join(rows)

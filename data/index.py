@@ -19,9 +19,7 @@ from data.shapes import generate as shapes
 from data.truth import truth_of
 from data.validate import scan
 from utils.errors import UserError, short
-from utils.truth import Truth
-
-SIZE_BINS = {"small": (0, 32 ** 2), "medium": (32 ** 2, 96 ** 2), "large": (96 ** 2, float("inf"))}  # COCO, in px^2
+from utils.truth import AREA_RANGES, Truth
 
 
 @dataclass
@@ -78,8 +76,8 @@ class Index:
 
     def counts(self) -> np.ndarray:
         """(nc, 3) boxes of each class that are small, medium, large by COCO area; ignore regions are left out."""
-        table, bins = RecordTable.from_records(self.records), len(SIZE_BINS)
-        size = np.digitize(table.areas, [low for low, _ in SIZE_BINS.values()][1:])
+        table, bins = RecordTable.from_records(self.records), len(AREA_RANGES)
+        size = np.digitize(table.areas, [low for low, _ in AREA_RANGES.values()][1:])
         place = (table.labels * bins + size)[~table.ignore]
         return np.bincount(place, minlength=len(self.names) * bins).reshape(-1, bins)
 

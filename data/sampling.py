@@ -13,8 +13,7 @@ import numpy as np
 
 from data.labels.records import Record, RecordTable
 from utils.errors import UserError
-
-SMALL = 32 ** 2  # COCO: an object is small below this area, in square pixels of the original image
+from utils.truth import SMALL_SIDE
 
 
 def oversample_small(records: Sequence[Record], factor: float = 3.0) -> np.ndarray:
@@ -27,7 +26,7 @@ def oversample_small(records: Sequence[Record], factor: float = 3.0) -> np.ndarr
         raise UserError(f"--oversample-small {factor}: should be 1 or more, such as 3: how often an image of small "
                         f"objects comes for one of large objects")
     image, _, table = _objects(records)
-    small = (table.areas < SMALL)[~table.ignore]
+    small = (table.areas < SMALL_SIDE ** 2)[~table.ignore]
     objects = np.bincount(image, minlength=len(table))
     share = np.bincount(image, small, minlength=len(table)) / np.maximum(objects, 1)
     return 1 + (factor - 1) * share

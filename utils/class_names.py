@@ -1,8 +1,9 @@
-"""Which class of a model is which class of a dataset: matched by name, never by number alone where names say more."""
+"""Class names: which class of a model is which class of a dataset, and counts as text."""
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 
 from utils.errors import UserError
@@ -44,6 +45,21 @@ def match_classes(model: Sequence[str], data: Sequence[str], who: str, what: str
                           f"position")
     raise UserError(f"{who} knows other classes than {what}: {_list(model)} and {_list(data)}; give the --data it was "
                     f"trained on, or correct `names`")
+
+
+def plural(name: str) -> str:
+    """A class name for a count other than one: `persons`, `crosses`, `batteries`; `scissors` is one already."""
+    if name.endswith(("ss", "us", "x", "ch", "sh")):
+        return f"{name}es"
+    if name.endswith("y") and name[-2:-1] not in ("", *"aeiou"):
+        return f"{name[:-1]}ies"
+    return name if name.endswith("s") else f"{name}s"
+
+
+def count_classes(labels: Iterable[int], names: Sequence[str]) -> str:
+    """Class indices as text: `2 persons, 1 dog`, in the order of the classes."""
+    counts = sorted(Counter(labels).items())
+    return ", ".join(f"{count} {names[label] if count == 1 else plural(names[label])}" for label, count in counts)
 
 
 def spelling(name: str) -> str:

@@ -12,6 +12,10 @@ import numpy as np
 
 from utils.errors import UserError
 
+# COCO's size ranges, in pixels of the original image: sides are square roots of areas; a range ends below its limit.
+SMALL_SIDE, LARGE_SIDE = 32, 96
+AREA_RANGES = {"small": (0, SMALL_SIDE ** 2), "medium": (SMALL_SIDE ** 2, LARGE_SIDE ** 2),
+               "large": (LARGE_SIDE ** 2, float("inf"))}
 SLACK = 1.01  # an area up to this times (width + 1) * (height + 1) is one of its box: some tools count whole pixels
 TINY = 0.01  # of its box is an area that most objects of a split cannot have
 FEW = 10  # objects whose areas may be alike by chance

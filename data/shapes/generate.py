@@ -17,10 +17,10 @@ import numpy as np
 from data.shapes.draw import HUES, NAMES, Patch, add_grain, background, draw_patch, object_colour, paste
 from utils.errors import UserError, nearest, short
 from utils.files import prefix, sweep
+from utils.truth import LARGE_SIDE, SMALL_SIDE
 
 VERSION = 1  # raised when the same options draw other scenes
 SPLITS = ("train", "val", "test")
-SMALL, MEDIUM = 32, 96  # the square roots of COCO's area limits
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,11 @@ def _objects(rng: np.random.Generator, side: int, scene: Scene) -> list[tuple[in
     for _ in range(int(rng.integers(scene.objects[0], scene.objects[1] + 1))):
         label, kind, along, turn, stretch = int(rng.integers(len(NAMES))), *rng.random(4).tolist()
         if kind < scene.small:
-            low, high = scene.min_side, SMALL
+            low, high = scene.min_side, SMALL_SIDE
         elif kind < scene.small + scene.medium:
-            low, high = SMALL, MEDIUM
+            low, high = SMALL_SIDE, LARGE_SIDE
         else:
-            low, high, along = MEDIUM, most, along ** 2  # the largest are rare, or nothing else finds room
+            low, high, along = LARGE_SIDE, most, along ** 2  # the largest are rare, or nothing else finds room
         root_area = low * (max(high, low) / low) ** along  # evenly spread over octaves
         patch = draw_patch(NAMES[label], root_area, turn * 2 * np.pi, 0.8 * 1.5625 ** stretch, most)
         drawn.append((label, patch))

@@ -1,6 +1,5 @@
 """One evaluation: a model's detections on a split, scored by the COCO protocol."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -14,6 +13,7 @@ from data import Index
 from engine.evaluation.confusion import ConfusionMatrix
 from engine.evaluation.evaluator import CocoEvaluator, Metrics
 from utils.distributed.group import Group
+from utils.reporting.stage_clock import StageClock, per_image
 from utils.structures import Batch, Detections, PackedTargets
 
 PLOT_BATCHES = 3
@@ -46,23 +46,6 @@ def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predic
     return lambda images, targets: (*predict(images), {})
 
 
-def one_class(select: Select) -> Select:
-    """`select` for a model of several classes that is judged as if it knew one: what it calls a box does not matter."""
-    def merged(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
-        return select(boxes, scores.amax(-1, keepdim=True), **thresholds)
-
-    return merged
-
-
-def relabelled(select: Select, order: list[int]) -> Select:
-    """`select` whose labels are those of the dataset; order: the dataset's label of each label of the model."""
-    def mapped(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
-        found = select(boxes, scores, **thresholds)
-        return [Detections(d.boxes, d.scores, torch.tensor(order, device=d.labels.device)[d.labels]) for d in found]
-
-    return mapped
-
-
 @torch.no_grad()
 def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
              iou: float = 0.65, max_det: int = 300, progress: bool = True, group: Group = ALONE) -> Evaluation:
@@ -75,15 +58,14 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
     evaluator = CocoEvaluator(index.truth, len(index.names), index.category_ids, index.names)
     confusion = ConfusionMatrix(len(index.names))
     losses: dict[str, list[Tensor]] = {}
-    seconds = dict.fromkeys(("load", "inference", "nms"), 0.0)
-    pictured, images_seen, clock = [], 0, time.perf_counter()
+    pictured, images_seen, clock = [], 0, StageClock(device, ("load", "inference", "nms"))
     for batch in tqdm(loader, desc="val", disable=not (progress and group.is_main), dynamic_ncols=True, leave=False):
         on_device = batch.to(device)
-        clock = _lap(seconds, "load", clock, device)
+        clock.lap("load")
         boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
-        clock = _lap(seconds, "inference", clock, device)
+        clock.lap("inference")
         found = [d.cpu() for d in select(boxes, scores, conf=conf, iou=iou, max_det=max_det, multi_label=True)]
-        clock = _lap(seconds, "nms", clock, device)
+        clock.lap("nms")
         for name, value in batch_losses.items():
             losses.setdefault(name, []).append(value)
         images_seen += len(batch)
@@ -92,9 +74,9 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
             confusion.update(detections, truth.boxes, truth.labels, truth.ignore)
         if group.is_main and len(pictured) < PLOT_BATCHES:
             pictured.append((batch, found))
-        clock = time.perf_counter()
-    own = Part(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()}, seconds,
-               images_seen)
+        clock.start()
+    own = Part(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()},
+               clock.seconds, images_seen)
     parts = group.gather(own)
     metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, evaluator) if parts else None)
     return Evaluation(metrics, evaluator, confusion, means, speed, pictured, max_det)
@@ -127,12 +109,4 @@ def merge(parts: list[Part],
                        for value in round_ if value is not None] for name in names}
     return (evaluator.compute(), sum(part.matrix for part in parts),
             {name: sum(values) / images for name, values in in_order.items()},
-            {stage: 1e3 * sum(part.seconds[stage] for part in parts) / images for stage in parts[0].seconds})
-
-
-def _lap(seconds: dict[str, float], stage: str, since: float, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)  # a GPU answers before it has worked; a stage's time needs the work done
-    now = time.perf_counter()
-    seconds[stage] += now - since
-    return now
+            per_image({stage: sum(part.seconds[stage] for part in parts) for stage in parts[0].seconds}, images))

@@ -159,14 +159,17 @@ class CocoEvaluator:
                 raise ValueError(f"image id {self.truth.record_ids[place]} was given twice")
             self._found[place] = tuple(state[word][start:end] for word in ("labels", "boxes", "scores"))
 
-    def results(self, by_record: bool = False) -> list[dict[str, Any]]:
+    def detections(self, image_id: Hashable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Labels (N,), boxes (N, 4) left, top, width, height and scores (N,) of one image, rounded as in `results`."""
+        return self._found.get(self._place[image_id], (np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0)))
+
+    def results(self) -> list[dict[str, Any]]:
         """All detections as COCO result rows, rounded to 1/1000 px and 1e-5 score: the rows that `compute` judges.
-        Images come in the order of the ground truth, under the file's own ids or those of the records."""
+        Images come in the order of the ground truth, under the file's own ids."""
         found, truth = self.state(), self.truth
-        ids = truth.record_ids if by_record else truth.image_ids
         images = np.repeat(found["images"], found["counts"])
         columns = (found[word].tolist() for word in ("labels", "boxes", "scores"))
-        return [{"image_id": ids[place], "category_id": truth.category_ids[label], "bbox": box,
+        return [{"image_id": truth.image_ids[place], "category_id": truth.category_ids[label], "bbox": box,
                  "score": score} for place, label, box, score in zip(images.tolist(), *columns, strict=True)]
 
     def save_json(self, path: Path | str) -> None:

@@ -1,81 +1,17 @@
-"""The pictures of a run: curves and statistics by matplotlib, mosaics of images by OpenCV.
-
-matplotlib is used through its objects and the Agg canvas alone: no windows, no global state, safe in any thread.
-"""
+"""Figures of an evaluation: curves, confusion matrix, ground truth beside prediction."""
 
 import math
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-import cv2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from engine.evaluation.evaluator import Curves, Metrics
-from utils.errors import UserError
-from utils.files import write_bytes
-from utils.reporting.draw import class_name, color, draw_box
-from utils.reporting.plot_text import readable, save_figure
-from utils.reporting.run_log import read_csv
+from utils.reporting.plots import class_rgb, class_text, labelled_image, new_figure, save_mosaic, write_figure
 from utils.structures import Detections, PackedTargets, Targets
 
-NAMED = 20  # curves and ticks of more classes than this are not told apart by the eye
-CROWD = (160, 160, 160)
-
-
-class Labelled(Protocol):
-    """What `plot_labels` reads of an image: its size and its boxes (N, 4) xyxy pixels, labels (N,), areas, ignore."""
-
-    height: int
-    width: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    areas: np.ndarray
-    ignore: np.ndarray
-
-
-def plot_results(csv_path: Path | str, path: Path | str) -> None:
-    """results.csv -> one panel per loss (train and val together) and per metric, and one for the learning rates."""
-    rows = read_csv(csv_path)
-    if not rows:
-        raise UserError(f"{csv_path}: has no rows to draw; train for at least one epoch")
-    columns = [name for name in rows[0] if name not in ("epoch", "time", "skipped_steps")]
-    panels: dict[str, list[str]] = {}  # title -> columns
-    for name in columns:
-        kind, _, rest = name.partition("/")
-        title = "learning rate" if kind in ("lr", "x") else f"{rest} loss" if kind in ("train", "val") else rest or kind
-        panels.setdefault(title.replace("_loss loss", " loss"), []).append(name)
-    across = min(max(math.ceil(math.sqrt(len(panels) * 1.6)), 1), 6)
-    down = max(math.ceil(len(panels) / across), 1)
-    figure = _figure(3.2 * across, 2.6 * down)
-    for place, (title, members) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(down, across, place)
-        for name in members:
-            points = [(float(row["epoch"]), _number(row[name])) for row in rows]
-            points = [p for p in points if math.isfinite(p[1]) and not (name.startswith("metrics/") and p[1] < 0)]
-            if points:
-                mark = "." if len(points) < 30 else None  # a single epoch is a point, not an invisible line
-                axes.plot(*zip(*points, strict=True), marker=mark, linewidth=1.4, label=_text(name.partition("/")[0]))
-        axes.set_title(_text(title), fontsize=10)
-        axes.grid(alpha=0.3)
-        if len(axes.lines) > 1:
-            axes.legend(fontsize=8)
-        elif not axes.lines:
-            axes.text(0.5, 0.5, "no values", ha="center")
-    _save(figure, path)
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
+NAMED = 20  # curves of more classes are drawn in grey, without a legend
 
 
 def plot_curves(metrics: Metrics, names: Sequence[str], folder: Path | str) -> None:
@@ -89,9 +25,9 @@ def plot_curves(metrics: Metrics, names: Sequence[str], folder: Path | str) -> N
 def plot_pr_curve(metrics: Metrics, names: Sequence[str], path: Path | str) -> None:
     """Precision over recall at IoU 0.5, per class and mean; the area under a curve is its AP50."""
     curves = metrics.curves
-    ends = [f"{metrics.per_class[k].AP50:.3f}" for k in curves.classes]
+    labels = [f"{class_text(names, k)} {metrics.per_class[k].AP50:.3f}" for k in curves.classes]
     mean = f"all classes AP50 {max(metrics.AP50, 0):.3f}"
-    _plot_lines(curves, curves.pr_recall, curves.pr_precision, names, ends, mean, ("Recall", "Precision"), path)
+    _plot_lines(curves, curves.pr_recall, curves.pr_precision, labels, mean, ("Recall", "Precision"), path)
 
 
 def plot_confidence_curve(metrics: Metrics, names: Sequence[str], path: Path | str, word: str = "f1") -> None:
@@ -101,17 +37,17 @@ def plot_confidence_curve(metrics: Metrics, names: Sequence[str], path: Path | s
     title = {"f1": "F1"}.get(word, word.capitalize())
     at = int(np.abs(curves.confidence - metrics.confidence).argmin())
     mean = lines[:, at].mean() if len(lines) else 0.0
-    _plot_lines(curves, curves.confidence, lines, names, [""] * len(lines),
+    _plot_lines(curves, curves.confidence, lines, [class_text(names, k) for k in curves.classes],
                 f"all classes {mean:.2f} at {metrics.confidence:.3f}", ("Confidence", title), path)
 
 
-def _plot_lines(curves: Curves, x: np.ndarray, lines: np.ndarray, names: Sequence[str], ends: Sequence[str], mean: str,
+def _plot_lines(curves: Curves, x: np.ndarray, lines: np.ndarray, labels: Sequence[str], mean: str,
                 titles: tuple[str, str], path: Path | str) -> None:
-    figure = _figure(9, 6)
+    figure = new_figure(9, 6)
     axes = figure.add_subplot()
-    for k, line, end in zip(curves.classes, lines, ends, strict=True):
+    for k, line, label in zip(curves.classes, lines, labels, strict=True):
         if len(lines) <= NAMED:
-            axes.plot(x, line, linewidth=1, color=_rgb(k), label=f"{_name(names, k)} {end}".rstrip())
+            axes.plot(x, line, linewidth=1, color=class_rgb(k), label=label)
         else:
             axes.plot(x, line, linewidth=0.6, color="#b0b0b0")
     if len(lines):
@@ -121,16 +57,16 @@ def _plot_lines(curves: Curves, x: np.ndarray, lines: np.ndarray, names: Sequenc
         axes.text(0.5, 0.5, "no objects", ha="center")
     axes.set(xlabel=titles[0], ylabel=titles[1], xlim=(0, 1), ylim=(0, 1.02), title=f"{titles[1]} - {titles[0]}")
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def plot_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: Path | str) -> None:
     """A matrix (nc+1, nc+1) as `engine.evaluation.confusion` counts it, each column as shares of its true class."""
-    titles = [_name(names, k, 20) for k in range(len(matrix) - 1)] + ["background"]
+    titles = [class_text(names, k, 20) for k in range(len(matrix) - 1)] + ["background"]
     total = matrix.sum(0, keepdims=True)
     shares = np.divide(matrix, total, out=np.full(matrix.shape, np.nan), where=(total > 0) & (matrix > 0))
     side = min(max(5.5, 0.45 * len(matrix) + 2.5), 16)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.add_subplot()
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(shown, ax=axes, fraction=0.045)
@@ -144,138 +80,15 @@ def plot_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: Path |
         axes.set_xticks(range(len(matrix)), titles, rotation=90, fontsize=size)
         axes.set_yticks(range(len(matrix)), titles, fontsize=size)
     axes.set(xlabel="True", ylabel="Predicted", title="Confusion matrix, columns sum to 1")
-    _save(figure, path)
-
-
-def plot_labels(records: Iterable[Labelled], names: Sequence[str], path: Path | str) -> None:
-    """Statistics of a dataset: objects per class, where they lie, how large they are. Crowds are left out."""
-    rows = [(r.boxes[~r.ignore] / (r.width, r.height, r.width, r.height), r.labels[~r.ignore],
-             np.sqrt(np.maximum(r.areas[~r.ignore], 0))) for r in records]
-    boxes = np.concatenate([np.zeros((0, 4)), *(b for b, _, _ in rows)])  # (N, 4) shares of the image
-    labels = np.concatenate([np.zeros(0, np.int64), *(n for _, n, _ in rows)]).astype(np.int64)
-    sides = np.concatenate([np.zeros(0), *(s for _, _, s in rows)])  # square roots of the areas, pixels
-    figure = _figure(11, 9)
-    classes, centres, shapes, sizes = (figure.add_subplot(2, 2, i) for i in range(1, 5))
-
-    counts = np.bincount(labels, minlength=len(names))
-    classes.bar(range(len(counts)), counts, color=[_rgb(k) for k in range(len(counts))])
-    classes.set(title=f"{len(labels)} objects in {len(rows)} images", ylabel="objects")
-    if len(counts) <= 100:
-        classes.set_xticks(range(len(counts)), [_name(names, k, 18) for k in range(len(counts))], rotation=90,
-                           fontsize=9 if len(counts) <= 30 else 6)
-    middle, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    _heat(centres, middle[:, 0], 1 - middle[:, 1], "Centres, as shares of the image")
-    _heat(shapes, extent[:, 0], extent[:, 1], "Width and height, as shares of the image")
-    shapes.set(xlabel="width", ylabel="height")
-    _plot_sizes(sizes, sides)
-    _save(figure, path)
-
-
-def _heat(axes: Axes, x: np.ndarray, y: np.ndarray, title: str) -> None:
-    grid, _, _ = np.histogram2d(np.clip(x, 0, 1), np.clip(y, 0, 1), bins=60, range=((0, 1), (0, 1)))
-    shown = np.ma.masked_equal(grid.T, 0)
-    axes.imshow(shown, origin="lower", extent=(0, 1, 0, 1), cmap="viridis", norm=LogNorm(1, max(grid.max(), 2)))
-    axes.set_title(title)
-
-
-def _plot_sizes(axes: Axes, sides: np.ndarray) -> None:
-    """Histogram of object sizes on a logarithmic scale with COCO's small, medium and large ranges."""
-    edges = np.geomspace(1, 2048, 56)
-    axes.hist(np.clip(sides, edges[0], edges[-1]), bins=edges, color="#32ade6")
-    for limit in (32, 96):
-        axes.axvline(limit, color="black", linestyle="--", linewidth=1)
-    shares = [np.mean((sides >= low) & (sides < high)) if len(sides) else 0.0
-              for low, high in ((0, 32), (32, 96), (96, np.inf))]
-    for place, word, share in zip((0.25, 0.52, 0.8), ("small", "medium", "large"), shares, strict=True):
-        axes.text(place, 1.01, f"{word} {share:.0%}", ha="center", transform=axes.transAxes)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks([2 ** k for k in range(0, 12, 1)], [str(2 ** k) for k in range(0, 12, 1)])
-    axes.set(xlabel="square root of the area, pixels of the original image", ylabel="objects", xlim=(1, 2048))
-
-
-def plot_batch(images: Tensor, targets: Sequence[Targets] | PackedTargets, path: Path | str, names: Sequence[str],
-               limit: int = 16) -> None:
-    """A mosaic of the first `limit` images (B, 3, H, W) RGB, uint8 or float in [0, 1], with their targets."""
-    rows = targets.unpack() if isinstance(targets, PackedTargets) else targets
-    cells = [_cell(image, target, names) for image, target in zip(images[:limit], rows, strict=False)]
-    _save_mosaic(cells, math.ceil(math.sqrt(len(cells))), path)
+    write_figure(figure, path)
 
 
 def plot_comparison(images: Tensor, targets: Sequence[Targets] | PackedTargets, found: Sequence[Detections],
                     path: Path | str, names: Sequence[str], conf: float = 0.25, limit: int = 8) -> None:
-    """Truth beside prediction for the first `limit` images; predictions with a score above `conf`."""
+    """Ground truth beside prediction for the first `limit` images; predictions with a score above `conf`."""
     rows = targets.unpack() if isinstance(targets, PackedTargets) else targets
     cells = []
     for image, target, detections in zip(images[:limit], rows, found, strict=False):
-        cells += [_cell(image, target, names, "truth"), _cell(image, detections, names, "prediction", conf)]
-    _save_mosaic(cells, 2 * math.ceil(math.sqrt(len(cells) / 4)), path)
-
-
-def _cell(image: Tensor, rows: Targets | Detections, names: Sequence[str], title: str = "",
-          conf: float = 0.0) -> np.ndarray:
-    """One image (3, H, W) as BGR (h, w, 3) of at most 640 px with its boxes."""
-    pixels = image.detach().cpu()
-    if pixels.is_floating_point():
-        pixels = (pixels.float() * 255).round().clamp(0, 255).byte()
-    picture = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()[..., ::-1])
-    scale = min(1.0, 640 / max(picture.shape[:2]))
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    boxes, labels = (rows.boxes.detach().cpu() * scale).tolist(), rows.labels.tolist()
-    if isinstance(rows, Targets):
-        for box, label, crowd in zip(boxes, labels, rows.ignore.tolist(), strict=True):
-            name = class_name(names, label)
-            draw_box(picture, box, CROWD if crowd else color(label), f"{name} (crowd)" if crowd else name, 1)
-    else:
-        sure = [row for row in zip(boxes, labels, rows.scores.tolist(), strict=True) if row[2] > conf]
-        for box, label, score in reversed(sure):
-            draw_box(picture, box, color(label), f"{class_name(names, label)} {score:.2f}", 1)
-    if title:
-        draw_box(picture, (0, 0, 0, 0), (255, 255, 255), title, 2)
-    return picture
-
-
-def _save_mosaic(cells: Sequence[np.ndarray], across: int, path: Path | str) -> None:
-    """Cells of one size side by side, row by row, with thin lines between."""
-    if not cells:
-        return
-    height, width = cells[0].shape[:2]
-    down = math.ceil(len(cells) / across)
-    canvas = np.full((down * (height + 2) - 2, across * (width + 2) - 2, 3), 255, np.uint8)
-    for place, cell in enumerate(cells):
-        top, left = place // across * (height + 2), place % across * (width + 2)
-        canvas[top:top + height, left:left + width] = cell
-    _, encoded = cv2.imencode(Path(path).suffix, canvas)
-    write_bytes(path, encoded.tobytes())
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path | str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "constrained_layout not applied")  # names longer than the figure
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # those are drawn over the figure
-        save_figure(figure, path)
-
-
-def _rgb(index: int) -> tuple[float, float, float]:
-    blue, green, red = color(index)
-    return red / 255, green / 255, blue / 255
-
-
-def _name(names: Sequence[str], k: int, limit: int = 32) -> str:
-    """The name of class k in letters that something here can draw."""
-    return _text(readable(class_name(names, k)), limit)
-
-
-def _text(name: str, limit: int = 32) -> str:
-    """A name that matplotlib shows as it is: `$` would start mathematics, a leading `_` would hide it in a legend."""
-    name = " ".join(name.split()) or "(no name)"
-    name = name if len(name) <= limit else name[:limit - 1] + "…"
-    return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
+        cells += [labelled_image(image, target, names, "truth"),
+                  labelled_image(image, detections, names, "prediction", conf)]
+    save_mosaic(cells, 2 * math.ceil(math.sqrt(len(cells) / 4)), path)

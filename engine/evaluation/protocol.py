@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from utils.truth import Truth
+from utils.truth import AREA_RANGES, Truth
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-AREAS = np.array([(0, 1e10), (0, 32 ** 2), (32 ** 2, 96 ** 2), (96 ** 2, 1e10)])
+AREAS = np.minimum([(0, 1e10), *AREA_RANGES.values()], 1e10)
 MOST = 100  # detections per image and class
 T, R, A = len(IOUS), len(RECALLS), len(AREAS)
 _ALL = (1 << A * T) - 1

@@ -1,17 +1,23 @@
 """What an evaluation leaves behind: the table, what confirms its numbers, and pictures."""
 
+import json
 from pathlib import Path
+
+import numpy as np
 
 from data import Index
 from data.truth import own_file
-from engine.evaluation import plots
+from engine.evaluation.config import ValConfig
 from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.evaluator import CocoEvaluator, Metrics, format_table
+from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves
 from engine.evaluation.reference import by_pycocotools
+from engine.inference.writer import UniqueStems, label_rows
+from utils.files import write_bytes
 from utils.truth import fullest
 
 
-def write_results(result: Evaluation, index: Index, folder: Path, picture: bool = True) -> str:
+def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True) -> str:
     """The table, and the curves and pictures that YOLO users expect, into `folder`; returns the table.
 
     pycocotools itself computes the twelve numbers once more; the table says on what, and where they differ.
@@ -20,9 +26,32 @@ def write_results(result: Evaluation, index: Index, folder: Path, picture: bool 
     table = "\n".join([format_table(result.metrics, index.names, per_class=True), *told])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.txt").write_text(table + "\n", encoding="utf-8")
-    if picture:
+    if plots:
         draw_results(result, index, folder)
     return table
+
+
+def write_detections(config: ValConfig, evaluator: CocoEvaluator, index: Index, folder: Path) -> None:
+    """predictions.json (--save-json) and labels/*.txt (--save-txt)."""
+    if config.save_json:
+        evaluator.save_json(folder / "predictions.json")
+        truth = evaluator.truth
+        if truth.file is None and len(truth.image):  # there is no COCO file of the user's to compare them with
+            write_bytes(folder / "ground_truth.json", json.dumps(truth.to_coco()).encode())
+    if config.save_txt:
+        write_labels(evaluator, index, folder / "labels", config.save_conf)
+
+
+def write_labels(evaluator: CocoEvaluator, index: Index, folder: Path, with_conf: bool) -> None:
+    """Detections as YOLO txt, one file per image: class, centre, size as fractions of the image [, confidence]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem_of = UniqueStems()
+    for record in index.records:
+        labels, boxes, scores = evaluator.detections(record.image_id)
+        size = np.array((record.width, record.height, record.width, record.height))
+        boxes = np.concatenate((boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]), 1) / size
+        rows = label_rows(labels.tolist(), boxes.tolist(), scores.tolist() if with_conf else None)
+        write_bytes(folder / f"{stem_of(record.path)}.txt", rows.encode())
 
 
 def verdict(evaluator: CocoEvaluator, metrics: Metrics, max_det: int | None = None) -> list[str]:
@@ -59,8 +88,8 @@ def differences(numbers: dict[str, float], ours: dict[str, float]) -> str:
 
 def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
     """PR, F1, P and R curves, confusion matrix, and the first batches with truth beside prediction."""
-    plots.plot_curves(result.metrics, index.names, folder)
-    plots.plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
+    plot_curves(result.metrics, index.names, folder)
+    plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
     for place, (batch, found) in enumerate(result.pictured):
         path = folder / f"val_batch{place}.jpg"
-        plots.plot_comparison(batch.images, batch.targets.unpack(), found, path, index.names)
+        plot_comparison(batch.images, batch.targets.unpack(), found, path, index.names)

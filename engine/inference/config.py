@@ -4,13 +4,20 @@ import argparse
 from dataclasses import dataclass
 
 from engine.inference.export import FORMATS, OPSET
-from utils.cli import number, positive
+from utils.cli import Rule, check_flags, fraction, not_empty, number, positive
 from utils.errors import UserError
-from utils.options import Options, device_option, option, plugin_option, size_option
+from utils.options import Options, device_option, max_pixels_option, option, plugin_option, size_option
+from utils.reporting.run_log import NAME_RULE
 
 OTHER_RUNTIMES = "use --include onnx, which that runtime's own converter reads"
 NO_SELECTION = "files give boxes and scores; detect.py and val.py choose, with --conf-thres --iou-thres --max-det"
 DROP = "drop the flag"
+DETECT_UNSUPPORTED = {
+    "--view-img": "results are files, open those in the results folder", "--save-csv": "use --save-json or --save-txt",
+    "--augment": f"there is no test-time augmentation, {DROP}", "--update": f"checkpoints stay as they are, {DROP}",
+    "--visualize": f"feature maps are not drawn, {DROP}", "--dnn": f"ONNX files run with onnxruntime, {DROP}",
+    "--no-trace": f"nothing is traced here, {DROP}", "--data": f"class names come from the weights, {DROP}",
+}
 EXPORT_UNSUPPORTED = {
     "--int8": "use --half", "--fp16": "use --half", "--format": "use --include",
     "--dynamic-batch": "use --dynamic, which leaves batch and size free",
@@ -19,6 +26,56 @@ EXPORT_UNSUPPORTED = {
     **dict.fromkeys(("--nms", "--agnostic-nms", "--end2end", "--include-nms", "--max-wh", "--topk-per-class",
                      "--topk-all", "--iou-thres", "--conf-thres"), NO_SELECTION),
 }
+
+NO_PICTURES = "no pictures are drawn with --nosave; drop one of the two"
+DETECT_RULES = [
+    *not_empty(("weights", "source", "project", "name")), NAME_RULE,
+    Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
+    *(Rule(word, lambda config, _: not config.nosave, NO_PICTURES)
+      for word in ("line_thickness", "hide_labels", "hide_conf")),
+    Rule("hide_conf", lambda config, _: not config.hide_labels, "--hide-labels hides both class and score; drop one"),
+]
+
+
+@dataclass(frozen=True)
+class DetectConfig(Options):
+    """The settings of `detect.py`."""
+
+    weights: str = option("", "checkpoint (.pt) or exported file (.onnx, .torchscript)", required=True)
+    source: str = option("", "picture, video, folder, glob, or .txt list of paths", required=True)
+    imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
+    conf_thres: float = option(0.25, "least score of a detection", type=fraction)
+    iou_thres: float = option(0.45, "NMS: greatest overlap of two boxes", type=fraction)
+    max_det: int = option(1000, "most detections per image", type=positive)
+    classes: tuple[str, ...] | None = option(None, "keep these only, by index or name", nargs="+", metavar="CLASS")
+    agnostic_nms: bool = option(False, "NMS across classes")
+    device: str = device_option()
+    max_pixels: int = max_pixels_option()
+    half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
+    trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
+    nosave: bool = option(False, "write no pictures and videos")
+    save_txt: bool = option(False, "labels/<name>.txt in YOLO form, one for each image")
+    save_conf: bool = option(False, "add the score to the rows of --save-txt")
+    save_crop: bool = option(False, "crops/<class>/<name>_<n>.jpg")
+    save_json: bool = option(False, "predictions.json, rows like COCO results")
+    project: str = option("runs/detect", "results go to <project>/<name>")
+    name: str = option("exp", "a number is added where the folder exists")
+    exist_ok: bool = option(False, "write into <project>/<name> even where it exists")
+    line_thickness: int = option(3, "of the boxes drawn", type=number(int, 1, 100), metavar="PX")
+    hide_labels: bool = option(False, "draw boxes without class and score")
+    hide_conf: bool = option(False, "draw the class without the score")
+    vid_stride: int = option(1, "take every n-th frame of a video", type=positive)
+    plugin: tuple[str, ...] = plugin_option()
+
+    def check(self) -> "DetectConfig":
+        """Itself. Raises `UserError` that names every flag that makes no sense, alone or beside the others."""
+        check_flags(self, DETECT_RULES)
+        return self
+
+    @property
+    def saves_anything(self) -> bool:
+        """Whether there will be a folder of results."""
+        return not self.nosave or self.save_txt or self.save_crop or self.save_json
 
 
 def known_format(word: str) -> str:
@@ -46,11 +103,13 @@ class ExportConfig(Options):
     plugin: tuple[str, ...] = plugin_option()
 
     def check(self) -> "ExportConfig":
-        """Itself. Raises `UserError` for flags that make no sense, alone or together."""
+        """Itself. Raises `UserError` that names every flag that makes no sense, alone or beside the others."""
+        problems = []
         if not self.weights.endswith((".pt", ".pth")):
-            raise UserError(f"--weights {self.weights}: only checkpoints (.pt, .pth) can be exported",
-                            code="not-a-checkpoint")
-        if "onnx" not in self.include and (self.opset or self.simplify):
-            flag = "--opset" if self.opset else "--simplify"
-            raise UserError(f"{flag} is about ONNX; add --include onnx, or drop it", code="flag-without-effect")
+            problems.append(f"--weights {self.weights}: only checkpoints (.pt, .pth) can be exported")
+        problems += [f"{flag} is about ONNX; add --include onnx, or drop it"
+                     for flag, value in (("--opset", self.opset), ("--simplify", self.simplify))
+                     if value and "onnx" not in self.include]
+        if problems:
+            raise UserError("; ".join(problems), code="bad-flags")
         return self

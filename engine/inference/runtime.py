@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from data.images.letterbox import letterbox
 from engine.inference.onnx_layouts import Layout, Slot, as_input, find_layout
 from models import load_model
 from utils.cli import input_size
@@ -25,7 +27,7 @@ from utils.config import MAX_CLASSES
 from utils.device import select_device
 from utils.errors import UserError, printable, shown
 from utils.nms import non_max_suppression
-from utils.structures import Detections
+from utils.structures import Detections, Letterbox
 from utils.trust import is_own
 
 CARD_FORMAT = "assn-export/1"
@@ -123,6 +125,15 @@ class Runtime:
             bound = " ".join(map(str, self.fixed_size))
             raise UserError(f"--imgsz: {self.path} was exported for {bound} only; give that, or export with --dynamic")
         return size
+
+    def prepare(self, image: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Letterbox]:
+        """BGR (H, W, 3) uint8 -> RGB (1, 3, h, w) uint8 and its letterbox, with as little padding as the file allows.
+
+        size: (height, width) in pixels, see `choose_size`.
+        """
+        placed, transform = letterbox(image, size, auto=self.fixed_size is None, stride=max(self.strides),
+                                      antialias=True)
+        return torch.from_numpy(cv2.cvtColor(placed, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)[None], transform
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W), uint8 or float in [0, 1] -> boxes (B, N, 4) xyxy input pixels, scores (B, N, C).

@@ -18,7 +18,7 @@ import numpy as np
 
 from data.formats.base import IMAGE_SUFFIXES
 from data.images.decode import MAX_PIXELS, decode, is_animated, open_plain, read_bytes
-from utils.errors import UserError
+from utils.errors import UserError, printable
 
 OTHER_SUFFIXES = frozenset({".heic", ".heif", ".jxl"})  # photographs that no decoder here reads: told as skipped
 VIDEO_SUFFIXES = frozenset({".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm",
@@ -45,6 +45,11 @@ class Frame:
     kind: Literal["image", "video"]
     fps: float = 0.0
     frames: int = 1
+
+    def __str__(self) -> str:
+        if self.kind == "video":
+            return f"video {printable(self.path)} frame {self.index + 1}/{self.frames or '?'}"
+        return f"image {printable(self.path)}"
 
 
 @dataclass

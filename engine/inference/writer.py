@@ -5,24 +5,24 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from engine.inference.config import DetectConfig
+from engine.inference.sources import Frame
 from utils.boxes import xyxy_to_cxcywh
 from utils.errors import UserError
 from utils.files import prefix, sweep, write_bytes
-from utils.reporting.draw import draw_detections
+from utils.reporting.draw import WRITABLE_SUFFIXES, draw_detections
 from utils.reporting.run_log import increment_dir
 from utils.structures import Detections
 
 # Names that Windows keeps for devices.
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 LARGEST_SIDE = 8190  # that MPEG-4 can hold
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
@@ -41,14 +41,14 @@ def write_picture(path: Path, image: np.ndarray) -> None:
     raise UserError(f"{path}: OpenCV could not encode a picture of shape {image.shape} as {path.suffix}")
 
 
-def label_rows(found: Detections, height: int, width: int, with_conf: bool = False) -> str:
-    """YOLO's rows: `class cx cy w h [confidence]`, normalised by the original frame of height x width pixels."""
-    boxes = xyxy_to_cxcywh(found.boxes) / found.boxes.new_tensor((width, height, width, height))
-    rows = []
-    for label, box, score in zip(found.labels.tolist(), boxes.tolist(), found.scores.tolist(), strict=True):
-        values = [*box, score] if with_conf else box
-        rows.append(" ".join([str(label), *(f"{value:.6g}" for value in values)]) + "\n")
-    return "".join(rows)
+def label_rows(labels: Sequence[int], boxes: Sequence[Sequence[float]], scores: Sequence[float] | None = None) -> str:
+    """YOLO's rows `class cx cy w h [confidence]` of one image.
+
+    labels (N,); boxes (N, 4) centre, width and height as fractions of the image; scores (N,), the last column if given.
+    """
+    rows = zip(labels, boxes, [()] * len(labels) if scores is None else [(score,) for score in scores], strict=True)
+    return "".join(" ".join([str(label), *(f"{value:.6g}" for value in (*box, *score))]) + "\n"
+                   for label, box, score in rows)
 
 
 def json_rows(found: Detections, names: Sequence[str], path: str, frame: int | None = None) -> list[dict[str, Any]]:
@@ -167,34 +167,14 @@ class VideoFile:
         self.part.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class SaveOptions:
-    """What to write about each image; the words are those of detect.py."""
-
-    pictures: bool = True
-    txt: bool = False
-    conf: bool = False
-    crop: bool = False
-    json: bool = False
-    line_thickness: int = 3
-    hide_labels: bool = False
-    hide_conf: bool = False
-    vid_stride: int = 1
-
-    @property
-    def anything(self) -> bool:
-        return self.pictures or self.txt or self.crop or self.json
-
-
 class Results:
     """Where findings go. The folder is made with the first image that was read, so that a mistake leaves none behind.
 
     `folder` is None until then, and for good where nothing is to be saved.
     """
 
-    def __init__(self, options: SaveOptions, names: Sequence[str], project: str, name: str, exist_ok: bool) -> None:
-        self.options, self.names, self.folders = options, names, class_folders(names)
-        self.place = project, name, exist_ok
+    def __init__(self, config: DetectConfig, names: Sequence[str]) -> None:
+        self.config, self.names, self.folders = config, names, class_folders(names)
         self.folder: Path | None = None
         self.stem_of = UniqueStems()
         self.rows: list[dict[str, Any]] = []
@@ -202,45 +182,46 @@ class Results:
         self.video: VideoFile | None = None
         self.last: tuple[str, int] = ("", 0)  # path and index of the frame before
 
-    def add(self, path: str, image: np.ndarray, found: Detections, frame: int | None = None, fps: float = 0.0) -> None:
-        """Write about one BGR (H, W, 3) image, or one frame of a video of `fps` frames per second.
-
-        `found` is in the frame of `image`.
-        """
-        options = self.options
-        if not options.anything:
+    def add(self, frame: Frame, found: Detections) -> None:
+        """Write the detections of one image, or of one frame of a video, in pixels of that image."""
+        config = self.config
+        if not config.saves_anything:
             return
-        self.folder = self.folder or Path(increment_dir(*self.place))
+        self.folder = self.folder or increment_dir(config.project, config.name, config.exist_ok)
+        path, image, number = frame.path, frame.image, frame.index if frame.kind == "video" else None
         stem = self.stem_of(path)
         numbered = stem
-        if frame is not None and (options.txt or options.crop):
-            numbered = self.stem_of(f"{path}/{stem}_{frame}.frame")  # never that of a picture called `<video>_<frame>`
-        if options.txt:
-            rows = label_rows(found, *image.shape[:2], with_conf=options.conf)
+        if number is not None and (config.save_txt or config.save_crop):
+            numbered = self.stem_of(f"{path}/{stem}_{number}.frame")  # not that of an image called `<video>_<number>`
+        if config.save_txt:
+            height, width = image.shape[:2]
+            boxes = xyxy_to_cxcywh(found.boxes) / found.boxes.new_tensor((width, height, width, height))
+            rows = label_rows(found.labels.tolist(), boxes.tolist(),
+                              found.scores.tolist() if config.save_conf else None)
             write_bytes(self.folder / "labels" / f"{numbered}.txt", rows.encode())
             self.written["label files"] += 1
-        if options.crop:
+        if config.save_crop:
             self.written["crops"] += write_crops(self.folder / "crops", numbered, image, found, self.folders)
-        if options.json:
-            self.rows += json_rows(found, self.names, path, frame)
-        if options.pictures:
-            drawn = draw_detections(image, found, self.names, line_thickness=options.line_thickness,
-                                    hide_labels=options.hide_labels, hide_conf=options.hide_conf)
-            if frame is None:
+        if config.save_json:
+            self.rows += json_rows(found, self.names, path, number)
+        if not config.nosave:
+            drawn = draw_detections(image, found, self.names, line_thickness=config.line_thickness,
+                                    hide_labels=config.hide_labels, hide_conf=config.hide_conf)
+            if number is None:
                 self._add_picture(path, stem, drawn)
             else:
-                self._add_frame(path, stem, drawn, frame, fps)
+                self._add_frame(frame, stem, drawn)
 
     def _add_picture(self, path: str, stem: str, drawn: np.ndarray) -> None:
         suffix = Path(path).suffix.lower()
-        write_picture(self.folder / f"{stem}{suffix if suffix in PICTURES else '.jpg'}", drawn)
+        write_picture(self.folder / f"{stem}{suffix if suffix in WRITABLE_SUFFIXES else '.jpg'}", drawn)
         self.written["pictures"] += 1
 
-    def _add_frame(self, path: str, stem: str, drawn: np.ndarray, frame: int, fps: float) -> None:
-        if self.video is None or self.last[0] != path or frame <= self.last[1]:
+    def _add_frame(self, frame: Frame, stem: str, drawn: np.ndarray) -> None:
+        if self.video is None or self.last[0] != frame.path or frame.index <= self.last[1]:
             self._finish_video()
-            self.video = VideoFile(self.folder / f"{stem}.mp4", fps / self.options.vid_stride, *drawn.shape[:2])
-        self.last = path, frame
+            self.video = VideoFile(self.folder / f"{stem}.mp4", frame.fps / self.config.vid_stride, *drawn.shape[:2])
+        self.last = frame.path, frame.index
         self.video.write(drawn)
 
     def _finish_video(self) -> None:
@@ -252,7 +233,7 @@ class Results:
     def close(self) -> None:
         """Finish the last video and write the JSON. Raises `UserError` where that fails."""
         self._finish_video()
-        if self.options.json and self.folder:
+        if self.config.save_json and self.folder:
             write_json(self.folder / "predictions.json", self.rows)
             self.written["JSON rows"] = len(self.rows)
 
@@ -261,7 +242,7 @@ class Results:
         if self.video is not None:
             self.video.drop()
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Where the results are and how many of each kind."""
         if self.folder is None:
             return "nothing saved (--nosave)"

@@ -13,6 +13,7 @@ import torch
 
 import detect
 import export
+from engine.inference.runtime import Runtime
 from tests.tiny import NAMES, picture, tiny_checkpoint, video
 from utils.errors import UserError
 
@@ -140,10 +141,10 @@ def test_an_error_midway_leaves_no_half_video(run, tmp_path, monkeypatch):
     whole = old.read_bytes()
     add = detect.Results.add
 
-    def fail_at_two(self, path, image, found, frame=None, fps=0.0):
-        if frame == 2:
+    def fail_at_two(self, frame, found):
+        if frame.index == 2:
             raise UserError("disk full")
-        add(self, path, image, found, frame, fps)
+        add(self, frame, found)
 
     monkeypatch.setattr(detect.Results, "add", fail_at_two)
     with pytest.raises(UserError, match="disk full"):
@@ -210,7 +211,7 @@ def test_the_command_line(weights, source, tmp_path):
 
 
 def test_boxes_that_are_not_finite_are_one_sentence(run, source, monkeypatch):
-    class Broken(detect.Runtime):
+    class Broken(Runtime):
         def __init__(self, real) -> None:
             self.__dict__.update(vars(real))
 

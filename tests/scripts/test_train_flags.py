@@ -9,6 +9,8 @@ import yaml
 
 import train
 import val
+from engine.evaluation.evaluator import CocoEvaluator
+from engine.evaluation.results import write_labels
 from engine.optim.optimizer import freeze
 from engine.training.recipe import load_recipe
 from engine.training.settings import settings_of
@@ -18,6 +20,7 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.device import select_device
 from utils.errors import UserError, run_script
 from utils.reporting.run_log import Board, read_csv
+from utils.structures import Detections
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +178,7 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
 def judge(place, weights, *extra):
     words = ["--weights", weights, "--data", place / "tiny.yaml", "--imgsz", 64, "--workers", 0, "--project",
              place / "val", "--noplots", *extra]
-    return val.main(val.make_parser().parse_args([str(word) for word in words]))
+    return val.main(val.build_parser().parse_args([str(word) for word in words]))
 
 
 @pytest.fixture(scope="module")
@@ -222,10 +225,12 @@ def test_val_refuses_flags_that_make_no_sense_together(place, weights, flags, to
 
 def test_save_txt_keeps_images_of_one_name_apart_and_tells_of_empty_ones(tmp_path):
     record = argparse.Namespace
-    index = record(category_ids=[7], records=[record(image_id=i, path=p, width=10, height=10)
-                                              for i, p in enumerate(("a/1.jpg", "b/1.jpg", "b/2.jpg"))])
-    rows = [{"image_id": i, "category_id": 7, "bbox": [0, 0, 5, 5], "score": 0.5} for i in (0, 1)]
-    val.save_txt(rows, index, tmp_path / "labels", with_conf=True)
+    index = record(records=[record(image_id=i, path=p, width=10, height=10)
+                            for i, p in enumerate(("a/1.jpg", "b/1.jpg", "b/2.jpg"))])
+    evaluator = CocoEvaluator({"images": [{"id": i} for i in range(3)], "annotations": []}, 1, [7])
+    found = Detections(torch.tensor([[0.0, 0.0, 5.0, 5.0]]), torch.tensor([0.5]), torch.tensor([0]))
+    evaluator.update([0, 1], [found, found])
+    write_labels(evaluator, index, tmp_path / "labels", with_conf=True)
     assert {p.name: p.read_text() for p in (tmp_path / "labels").iterdir()} == {
         "1.txt": "0 0.25 0.25 0.5 0.5 0.5\n", "1_2.txt": "0 0.25 0.25 0.5 0.5 0.5\n", "2.txt": ""}
     assert np.loadtxt(tmp_path / "labels/1.txt").shape == (6,)

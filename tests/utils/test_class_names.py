@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.class_names import match_classes
+from utils.class_names import count_classes, match_classes, spelling
 from utils.errors import UserError
 
 
@@ -54,3 +54,11 @@ def test_another_number_is_refused_and_long_lists_are_cut():
     with pytest.raises(UserError, match="--single-cls where it was trained so") as error:
         matched([f"name {k}" * 9 for k in range(5000)], ["cat"])
     assert "knows 5000 classes" in str(error.value) and len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize("one, many", [
+    ("person", "persons"), ("cross", "crosses"), ("bus", "buses"), ("box", "boxes"), ("bench", "benches"),
+    ("toothbrush", "toothbrushes"), ("battery", "batteries"), ("toy", "toys"), ("scissors", "scissors"), ("y", "ys")])
+def test_counts_use_the_english_plural(one, many):
+    assert count_classes([1, 0, 1, 1], ["dog", one]) == f"1 dog, 3 {many}"
+    assert count_classes([1], ["dog", one]) == f"1 {one}" and spelling(many) == spelling(one)

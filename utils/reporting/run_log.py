@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from utils.cli import Rule
 from utils.errors import UserError, short
 from utils.files import write_bytes
 from utils.structures import PackedTargets
@@ -35,10 +36,19 @@ def increment_dir(project: Path | str, name: str = "exp", exist_ok: bool = False
             raise UserError(f"{path}: cannot make this folder: {error.strerror}; choose another --project") from None
 
 
+def leaves_project(name: str) -> bool:
+    """Whether a folder of results of this name would lie outside its project, or be hidden."""
+    return bool(PurePath(name).anchor) or os.path.normpath(name).startswith(os.curdir)
+
+
+NAME_RULE = Rule("name", lambda config, _: config.name == "" or not leaves_project(config.name),
+                 "should be a folder within --project; give the rest to --project")
+
+
 def check_name(name: str) -> None:
     """Raises `UserError` for a name of a folder of results that would lie outside its project."""
-    if PurePath(name).anchor or os.path.normpath(name).startswith(os.curdir):  # ".hidden" neither: lists leave it out
-        raise UserError(f"--name {short(name)}: should be a folder within --project; give the rest to --project")
+    if leaves_project(name):
+        raise UserError(f"--name {short(name)}: {NAME_RULE.cure}", "bad-value")
 
 
 class CsvLog:

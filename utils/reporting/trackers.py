@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from utils.errors import UserError, nearest
 from utils.files import write_bytes
+from utils.reporting.draw import WRITABLE_SUFFIXES
 
 PATIENCE = 3  # failures in a row after which a tracker is left alone, since each may wait for a network that is gone
-PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class Logger(Protocol):
@@ -51,7 +51,7 @@ class Wandb:
         self.run.log({**numbers(row), "epoch": epoch})
 
     def artifact(self, path: Path) -> None:
-        if path.suffix in PICTURES:
+        if path.suffix in WRITABLE_SUFFIXES:
             self.run.log({path.stem: self.package.Image(str(path))})
             return
         artifact = self.package.Artifact(f"run_{self.id}_{path.stem}", type="model")
@@ -102,7 +102,7 @@ class ClearML:
             self.task.get_logger().report_scalar(title=title or series, series=series, value=value, iteration=epoch)
 
     def artifact(self, path: Path) -> None:
-        if path.suffix in PICTURES:
+        if path.suffix in WRITABLE_SUFFIXES:
             self.task.get_logger().report_image(title="results", series=path.stem, iteration=0, local_path=str(path))
         else:
             self.task.upload_artifact(path.name, artifact_object=str(path))

@@ -85,12 +85,11 @@ def write_image(path: Path) -> None:
 
 def use(runtime: Runtime) -> None:
     """What `detect.py` does with weights, on one small picture."""
-    from detect import prepare
     from utils.cli import class_indices
 
     runtime.choose_size(None)
     class_indices(["0", str(runtime.names[0])[:50]] if runtime.names else ["0"], runtime.names)
-    images, placed = prepare(picture(0), runtime.choose_size(runtime.fixed_size or [64]), runtime)
+    images, placed = runtime.prepare(picture(0), runtime.choose_size(runtime.fixed_size or [64]))
     boxes, scores = runtime.predict(images)
     found = runtime.select(boxes, scores, conf=0.001)[0].to_original(placed).cpu()
     for label in found.labels.tolist():

@@ -91,7 +91,7 @@ def test_huge_numbers_are_refused_with_the_range(words, capsys):
 @pytest.mark.parametrize("parser, words", [
     (detect.build_parser, ["--line-thickness", "40000"]), (detect.build_parser, ["--max-det", BIG]),
     (detect.build_parser, ["--vid-stride", BIG]), (detect.build_parser, ["--imgsz", "100000"]),
-    (val.make_parser, ["--max-det", BIG]), (val.make_parser, ["--batch-size", BIG]),
+    (val.build_parser, ["--max-det", BIG]), (val.build_parser, ["--batch-size", BIG]),
     (export.build_parser, ["--batch-size", BIG])])
 def test_huge_numbers_are_refused_elsewhere_too(parser, words, capsys):
     with pytest.raises(SystemExit):
@@ -128,7 +128,7 @@ def test_detect_refuses_flags_without_effect(flags, told):
                                          (["--name", "../x"], "within --project")])
 def test_val_refuses_flags_without_effect(flags, told):
     with pytest.raises(UserError, match=told):
-        val.main(val.make_parser().parse_args(["--weights", "x.pt", *flags]))
+        val.main(val.build_parser().parse_args(["--weights", "x.pt", *flags]))
 
 
 @pytest.mark.parametrize("kind, told", [

@@ -1,0 +1,58 @@
+"""The settings of `val.py`."""
+
+from dataclasses import dataclass
+
+from utils.cli import Rule, check_flags, fraction, not_empty, positive
+from utils.options import (
+    Options,
+    device_option,
+    max_pixels_option,
+    option,
+    plugin_option,
+    size_option,
+    workers_option,
+)
+from utils.reporting.run_log import NAME_RULE
+
+VAL_UNSUPPORTED = {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
+                   "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"}
+RULES = [
+    *not_empty(("data", "project", "name")), NAME_RULE,
+    Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
+    Rule("exist_ok", lambda config, _: len(config.weights) == 1,
+         "with several --weights one's results would be written over the other's; drop it"),
+]
+
+
+@dataclass(frozen=True)
+class ValConfig(Options):
+    """The settings of `val.py`."""
+
+    weights: tuple[str, ...] = option((), ".pt, .onnx or .torchscript, one or several", nargs="+", required=True)
+    data: str = option("", "name in cfg/data or a YAML; default: what the model was trained on")
+    task: str = option("val", "the split to evaluate", choices=("train", "val", "test"))
+    imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
+    batch_size: int = option(32, "images per batch", type=positive)
+    conf_thres: float = option(0.001, "lowest score that counts", type=fraction)
+    iou_thres: float = option(0.65, "NMS: overlap that suppresses", type=fraction)
+    max_det: int = option(300, "most detections per image; give more where images hold more objects", type=positive)
+    rect: bool = option(False, "batches of like aspect with little padding")
+    device: str = device_option()
+    workers: int | None = workers_option()
+    max_pixels: int = max_pixels_option()
+    half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
+    trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
+    single_cls: bool = option(False, "treat all classes as one")
+    save_txt: bool = option(False, "write detections as YOLO txt")
+    save_conf: bool = option(False, "with --save-txt: the score as a sixth number")
+    save_json: bool = option(False, "write predictions.json in COCO's result form")
+    noplots: bool = option(False, "no curves and pictures")
+    project: str = option("runs/val", "folder of results")
+    name: str = option("exp", "sub-folder of results")
+    exist_ok: bool = option(False, "write into an existing folder")
+    plugin: tuple[str, ...] = plugin_option()
+
+    def check(self) -> "ValConfig":
+        """Itself. Raises `UserError` that names every flag that makes no sense, alone or beside the others."""
+        check_flags(self, RULES)
+        return self

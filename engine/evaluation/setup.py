@@ -1,0 +1,58 @@
+"""What an evaluation starts with: the images of a split, and detections in the classes of the dataset."""
+
+import torch
+from torch import Tensor
+
+from data import Index
+from data.loading.build import eval_loader
+from engine.evaluation.config import ValConfig
+from engine.evaluation.evaluate import Select
+from engine.inference.runtime import Runtime
+from utils.class_names import match_classes
+from utils.cli import worker_count
+from utils.distributed.group import Group
+from utils.errors import UserError
+from utils.structures import Detections
+
+
+def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group):
+    """This process's images of the split at the size that the runtime takes."""
+    if config.rect and runtime.fixed_size:
+        raise UserError(f"--rect: {runtime.path} takes one size only; export it with --dynamic", "fixed-size")
+    height, width = runtime.choose_size(config.imgsz)
+    workers = worker_count(config.workers, runtime.device.type)
+    return eval_loader(index, height if height == width else (height, width), config.batch_size, workers=workers,
+                       rect=config.rect, stride=max(runtime.strides), pin_memory=runtime.device.type == "cuda",
+                       rank=group.rank, world=group.world)
+
+
+def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> Select:
+    """`runtime.select` with labels of the dataset; says so where names had to be matched. data: its name in messages.
+
+    Raises `UserError` where the classes of model and dataset do not match.
+    """
+    if single_cls and len(runtime.names) > 1:
+        return one_class(runtime.select)
+    if single_cls and len(index.names) == 1:
+        return runtime.select
+    order, note = match_classes(runtime.names, index.names, str(runtime.path), str(data))
+    if note:
+        print(note)
+    return relabelled(runtime.select, order) if order else runtime.select
+
+
+def one_class(select: Select) -> Select:
+    """`select` for a model of several classes that is evaluated as if it had one."""
+    def merged(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
+        return select(boxes, scores.amax(-1, keepdim=True), **thresholds)
+
+    return merged
+
+
+def relabelled(select: Select, order: list[int]) -> Select:
+    """`select` with the labels of the dataset; order: the dataset's label of each label of the model."""
+    def mapped(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
+        found = select(boxes, scores, **thresholds)
+        return [Detections(d.boxes, d.scores, torch.tensor(order, device=d.labels.device)[d.labels]) for d in found]
+
+    return mapped
