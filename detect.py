@@ -18,6 +18,7 @@ from utils.class_names import count_classes
 from utils.cli import class_indices
 from utils.errors import UserError, printable, run_script
 from utils.reporting.stage_clock import StageClock, format_speed, per_image
+from utils.select import SelectConfig
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +31,8 @@ def main(args: argparse.Namespace) -> Path | None:
     load_plugins(config.plugin)
     runtime = load_runtime(config.weights, config.device, config.half, config.trust)
     classes = class_indices(config.classes, runtime.names)
+    thresholds = SelectConfig(config.conf_thres, config.iou_thres, config.max_det, classes and tuple(classes),
+                              config.agnostic_nms)
     size = runtime.choose_size(config.imgsz)
     frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels)
     results = Results(config, runtime.names)
@@ -40,8 +43,7 @@ def main(args: argparse.Namespace) -> Path | None:
             clock.lap("pre-process")
             boxes, scores = runtime.predict(image)
             clock.lap("inference")
-            found = runtime.select(boxes, scores, conf=config.conf_thres, iou=config.iou_thres, max_det=config.max_det,
-                                   classes=classes, agnostic=config.agnostic_nms)[0].to_original(letterbox).cpu()
+            found = runtime.select(boxes, scores, thresholds)[0].to_original(letterbox).cpu()
             clock.lap("NMS")
             if not bool(found.boxes.isfinite().all()):
                 raise UserError(f"{config.weights}: finds boxes that are not finite in {frame.path}; its weights have "

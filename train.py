@@ -303,8 +303,8 @@ def validate(job: Job, run: Training) -> dict[str, float]:
         raw = model(images)
         return *model.decode(raw), model.loss(raw, targets)
 
-    result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.held, device=run.device,
-                          group=run.group)
+    result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.held, model.thresholds,
+                      device=run.device, group=run.group)
     m = result.metrics
     run.class_ap = [numbers.AP for numbers in m.per_class]
     print(f"    AP {m.AP:.4f}  AP50 {m.AP50:.4f}  AP75 {m.AP75:.4f}  AP_S {m.AP_S:.4f}  AP_M {m.AP_M:.4f}  "
@@ -336,7 +336,7 @@ def finish(job: Job, run: Training) -> None:
     model.load_state_dict(stored["model"])
     model = model.to(run.device, memory_format=torch.channels_last).eval().fuse()
     predict = without_losses(lambda images: model.decode(model(images)))
-    result = evaluate(predict, model.select, job.val_loader, job.held, device=run.device, group=group)
+    result = evaluate(predict, model.select, job.val_loader, job.held, model.thresholds, device=run.device, group=group)
     if not group.is_main:
         return
     table = write_results(result, job.held, job.folder, plots=not args.noplots)

@@ -11,7 +11,7 @@ from models import layers, necks
 from models.catalogue import NECKS
 from models.config_checks import MAX_CHANNELS, check_size, check_stride, is_whole
 from models.graph import IMAGE, Graph, Node, Series, relative_stride
-from models.heads import anchor, dfl
+from models.heads import Head, anchor, dfl
 from models.layers import extras, rearrange
 from models.layers.conv import activation, default_activation
 from models.necks import forks
@@ -62,8 +62,8 @@ def build_graph(config: dict[str, Any]) -> Graph:
             check_size(str(row), parameters=parameters)
             nodes.append(Node(index, row.name, kind.name, sources, kind.many, layer.out_channels,
                               int(stride) if stride == int(stride) else stride))
-    if not hasattr(built[-1], "decode"):
-        raise UserError(f"{rows[-1]}: the last row must be a head such as Detect or IDetect")
+    if not isinstance(built[-1], Head):
+        raise UserError(f"{rows[-1]}: the last row must be a head such as Detect or IDetect", code="no-head")
     return Graph(built, nodes)
 
 

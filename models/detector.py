@@ -15,6 +15,7 @@ from models.catalogue import resolve
 from models.details import apply_details
 from models.losses import Share
 from utils.errors import UserError
+from utils.select import SelectConfig, find_selector
 from utils.structures import Detections, PackedTargets, Raw, Targets, pack_targets
 
 
@@ -86,12 +87,14 @@ class Detector(nn.Module):
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, C) in [0, 1], both float32."""
         return self.head.decode(raw)
 
-    def select(self, boxes: Tensor, scores: Tensor, *, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
-               classes: Sequence[int] | None = None, agnostic: bool = False,
-               multi_label: bool = False) -> list[Detections]:
-        """One `Detections` per image from decoded candidates."""
-        return self.head.select(boxes, scores, conf=conf, iou=iou, max_det=max_det, classes=classes, agnostic=agnostic,
-                                multi_label=multi_label)
+    @property
+    def thresholds(self) -> SelectConfig:
+        """Of an evaluation, as the head declares them."""
+        return self.head.thresholds
+
+    def select(self, boxes: Tensor, scores: Tensor, config: SelectConfig | None = None) -> list[Detections]:
+        """One `Detections` per image from decoded candidates; config: by default the head's `thresholds`."""
+        return find_selector(self.head.selection)(boxes, scores, config or self.thresholds)
 
     def fuse(self) -> "Detector":
         """Fold batch norms, branches and implicit constants in place, for inference; the output stays the same."""

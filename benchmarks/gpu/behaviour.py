@@ -9,12 +9,12 @@ from data.augment.plan import AugmentConfig
 from data.loading.build import train_loader
 from data.loading.loader import Loader
 from tests.data.pictures import Index, make_records
-from utils.nms import non_max_suppression
+from utils.select import SelectConfig, non_max_suppression
 from utils.structures import Batch, Detections
 
 SIZES = [(120, 160), (200, 100), (80, 80), (128, 128), (60, 240), (256, 200), (128, 96), (90, 90)]  # of images
 AUGMENT = AugmentConfig(mixup=0.5, degrees=4, scale=0.7)
-SPARSE, DENSE = {"conf": 0.25}, {"conf": 0.001, "iou": 0.6, "multi_label": True}  # as detect.py and val.py ask
+SPARSE, DENSE = SelectConfig(0.25), SelectConfig(0.001, 0.6, multi_label=True)  # as detect.py and val.py ask
 
 
 def candidates(batch: int, count: int, classes: int, dense: bool) -> tuple[Tensor, Tensor]:
@@ -45,8 +45,8 @@ def measure_nms(context: Context) -> None:
     batch, count, classes = (1, 200, 3) if context.small else (2, 8400, 80)
     for word, dense, options in (("sparse", False, SPARSE), ("dense", True, DENSE)):
         boxes, scores = candidates(batch, count, classes, dense)
-        wanted = non_max_suppression(boxes, scores, **options)
-        found = non_max_suppression(boxes.to(context.device), scores.to(context.device), **options)
+        wanted = non_max_suppression(boxes, scores, options)
+        found = non_max_suppression(boxes.to(context.device), scores.to(context.device), options)
         different = sum(map(_different, found, wanted))
         # A CPU suppresses many candidates in fp32 and a GPU in float64: one overlap in a million lies between.
         context.check(f"{word}: share that differs of {sum(map(len, wanted))} detections",

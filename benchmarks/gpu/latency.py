@@ -15,7 +15,7 @@ from benchmarks.gpu.behaviour import DENSE, SPARSE, candidates
 from benchmarks.gpu.context import Context, median_of, seconds_of
 from models import build_model
 from models.detector import Detector
-from utils.nms import non_max_suppression
+from utils.select import non_max_suppression
 
 BATCHES, BATCHES_SMALL = (1, 16, 64), (1,)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -145,9 +145,9 @@ def measure_nms(context: Context) -> None:
     for word, dense, options in (("sparse", False, SPARSE), ("dense", True, DENSE)):
         for batch in BATCHES_SMALL if context.small else BATCHES:
             boxes, scores = (t.to(context.device) for t in candidates(batch, count, classes, dense))
-            kept = non_max_suppression(boxes, scores, **options)
-            asked = int((scores > options["conf"]).sum()) // batch
-            ms = 1e3 * median_of(context, lambda: non_max_suppression(boxes, scores, **options),  # noqa: B023
+            kept = non_max_suppression(boxes, scores, options)
+            asked = int((scores > options.conf).sum()) // batch
+            ms = 1e3 * median_of(context, lambda: non_max_suppression(boxes, scores, options),  # noqa: B023
                                  2 if context.small else 7)
             context.add({"words": word, "batch": batch, "candidates": asked,
                          "kept": sum(map(len, kept)) / batch, "ms": ms})

@@ -203,7 +203,7 @@ def _evaluated(run: Run, device: torch.device, workers: int, jobs: int) -> Piece
         index = load_index(run.data, split)
         loader = eval_loader(index, s.imgsz, 2 * s.batch, workers=workers)
         result = evaluate(lambda images, _: (*model.decode(model(images)), {}), model.select, loader, index,
-                              device=device, progress=False)
+                          model.thresholds, device=device, progress=False)
         numbers[split] = result.metrics.numbers()
     rows = read_csv(run.folder / "results.csv")
     return {"section": "necks", "model": run.model, "seed": run.seed, "data": s.data, "epochs": s.epochs,

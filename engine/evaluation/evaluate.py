@@ -14,6 +14,7 @@ from engine.evaluation.confusion import ConfusionMatrix
 from engine.evaluation.evaluator import CocoEvaluator, Metrics
 from utils.distributed.group import Group
 from utils.reporting.stage_clock import StageClock, per_image
+from utils.select import EVALUATION, SelectConfig, Selector
 from utils.structures import Batch, Detections, PackedTargets
 
 PLOT_BATCHES = 3
@@ -21,7 +22,6 @@ ALONE = Group()
 
 # images (B, 3, H, W) and their targets -> boxes (B, N, 4), scores (B, N, C), losses by name (empty outside training)
 Predict = Callable[[Tensor, PackedTargets], tuple[Tensor, Tensor, dict[str, Tensor]]]
-Select = Callable[..., list[Detections]]
 
 
 @dataclass
@@ -47,11 +47,11 @@ def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predic
 
 
 @torch.no_grad()
-def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: torch.device, conf: float = 0.001,
-             iou: float = 0.65, max_det: int = 300, progress: bool = True, group: Group = ALONE) -> Evaluation:
+def evaluate(predict: Predict, select: Selector, loader, index: Index, thresholds: SelectConfig = EVALUATION, *,
+             device: torch.device, progress: bool = True, group: Group = ALONE) -> Evaluation:
     """Run a model over a loader and score it against `index` by the COCO protocol.
 
-    conf, iou: thresholds of NMS, as the published COCO tables of YOLOv5, YOLOv7, ASSN and ssFPN use them. group: the
+    select, thresholds: how detections are chosen, as a rule `Detector.select` and `Detector.thresholds`. group: the
     processes that call this together, each with its share of the batches (`eval_loader(..., rank, world)`) and the same
     weights; all get the result of the whole split.
     """
@@ -64,7 +64,7 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
         clock.lap("load")
         boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
         clock.lap("inference")
-        found = [d.cpu() for d in select(boxes, scores, conf=conf, iou=iou, max_det=max_det, multi_label=True)]
+        found = [d.cpu() for d in select(boxes, scores, thresholds)]
         clock.lap("nms")
         for name, value in batch_losses.items():
             losses.setdefault(name, []).append(value)
@@ -79,7 +79,7 @@ def evaluate(predict: Predict, select: Select, loader, index: Index, *, device: 
                clock.seconds, images_seen)
     parts = group.gather(own)
     metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, evaluator) if parts else None)
-    return Evaluation(metrics, evaluator, confusion, means, speed, pictured, max_det)
+    return Evaluation(metrics, evaluator, confusion, means, speed, pictured, thresholds.max_det)
 
 
 @dataclass

@@ -6,12 +6,12 @@ from torch import Tensor
 from data import Index
 from data.loading.build import eval_loader
 from engine.evaluation.config import ValConfig
-from engine.evaluation.evaluate import Select
 from engine.inference.runtime import Runtime
 from utils.class_names import match_classes
 from utils.cli import worker_count
 from utils.distributed.group import Group
 from utils.errors import UserError
+from utils.select import SelectConfig, Selector
 from utils.structures import Detections
 
 
@@ -26,7 +26,7 @@ def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group)
                        rank=group.rank, world=group.world)
 
 
-def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> Select:
+def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> Selector:
     """`runtime.select` with labels of the dataset; says so where names had to be matched. data: its name in messages.
 
     Raises `UserError` where the classes of model and dataset do not match.
@@ -41,18 +41,18 @@ def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> S
     return relabelled(runtime.select, order) if order else runtime.select
 
 
-def one_class(select: Select) -> Select:
+def one_class(select: Selector) -> Selector:
     """`select` for a model of several classes that is evaluated as if it had one."""
-    def merged(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
-        return select(boxes, scores.amax(-1, keepdim=True), **thresholds)
+    def merged(boxes: Tensor, scores: Tensor, config: SelectConfig) -> list[Detections]:
+        return select(boxes, scores.amax(-1, keepdim=True), config)
 
     return merged
 
 
-def relabelled(select: Select, order: list[int]) -> Select:
+def relabelled(select: Selector, order: list[int]) -> Selector:
     """`select` with the labels of the dataset; order: the dataset's label of each label of the model."""
-    def mapped(boxes: Tensor, scores: Tensor, **thresholds) -> list[Detections]:
-        found = select(boxes, scores, **thresholds)
+    def mapped(boxes: Tensor, scores: Tensor, config: SelectConfig) -> list[Detections]:
+        found = select(boxes, scores, config)
         return [Detections(d.boxes, d.scores, torch.tensor(order, device=d.labels.device)[d.labels]) for d in found]
 
     return mapped

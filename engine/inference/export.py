@@ -22,6 +22,7 @@ from torchvision.ops import box_iou
 from engine.inference.runtime import CARD_KEY, Card, Runtime, TorchRuntime, first_line, load_runtime
 from utils.errors import UserError
 from utils.files import replacing
+from utils.select import SELECTORS, SelectConfig
 from utils.structures import Detections
 from utils.trust import remember
 
@@ -73,13 +74,18 @@ def export(model: nn.Module, path: Path, options: ExportOptions, pictures: Tenso
     """
     device = next(model.parameters()).device
     _refuse_senseless(path, options, device)
+    if model.head.selection not in tuple(SELECTORS):
+        raise UserError(f"{path}: {type(model.head).__name__} selects detections by a function of its own, which no "
+                        f"file can hold; a head to export names one of {', '.join(SELECTORS)}",
+                        code="unknown-selection")
     fused = copy.deepcopy(model).eval().fuse().float()
     checked_on = torch.device("cpu") if path.suffix == ".onnx" else device  # ONNX is bound to no device
     reference = TorchRuntime(path, copy.deepcopy(fused), checked_on, half=False)
     traced = _Exported(fused.half() if options.half else fused, options.half).eval()
     card = Card(tuple(model.names), tuple(model.strides), None if options.dynamic else options.size,
                 None if options.dynamic else options.batch, options.half,
-                device=device.type if path.suffix == ".torchscript" else "", trained=model.config.get("trained", {}))
+                device=device.type if path.suffix == ".torchscript" else "", trained=model.config.get("trained", {}),
+                select=model.head.selection, thresholds=model.thresholds)
     write = _write_onnx if path.suffix == ".onnx" else _write_torchscript
     try:
         with replacing(path) as temporary:
@@ -191,8 +197,8 @@ def _compare_one(kind: str, images: Tensor, reference: Runtime, exported: Runtim
     # Scores that are equal but for rounding, as in a model that has hardly learned, must have one order in both.
     coarse, other_coarse = (s.round(decimals=2 if exported.half else 4) for s in (scores, other_scores))
     conf = _telling_confidence(coarse)
-    found = reference.select(boxes, coarse, conf=conf)
-    other = exported.select(other_boxes, other_coarse, conf=conf)
+    found = reference.select(boxes, coarse, SelectConfig(conf))
+    other = exported.select(other_boxes, other_coarse, SelectConfig(conf))
     total = max(sum(map(len, found)), sum(map(len, other)))
     same = sum(_same(a, b) for a, b in zip(found, other, strict=True))
     told = coarse.amax(-1) > conf  # (B, N); where a box that no one will see lies does not matter

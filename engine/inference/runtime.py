@@ -26,7 +26,7 @@ from utils.cli import input_size
 from utils.config import MAX_CLASSES
 from utils.device import select_device
 from utils.errors import UserError, printable, shown
-from utils.nms import non_max_suppression
+from utils.select import EVALUATION, SELECTORS, SelectConfig, Selector, find_selector
 from utils.structures import Detections, Letterbox
 from utils.trust import is_own
 
@@ -43,7 +43,7 @@ class Card:
     other, else None; batch: images per call where that is fixed, else None; half: weights and most arithmetic in fp16;
     device: the device type a TorchScript file was traced on, which it is bound to ("" where it is not bound);
     trained: `data` and `imgsz` of the training, where they are known;
-    select: how detections are chosen from boxes and scores.
+    select: how detections are chosen from boxes and scores, one of `SELECTORS`; thresholds: the model's own.
     """
 
     names: tuple[str, ...]
@@ -54,6 +54,7 @@ class Card:
     device: str = ""
     trained: dict[str, Any] = field(default_factory=dict)
     select: str = "nms"
+    thresholds: SelectConfig = EVALUATION
     format: str = CARD_FORMAT
 
     def to_json(self) -> str:
@@ -70,46 +71,65 @@ class Card:
             content = None
         if not isinstance(content, dict):
             raise UserError(f"{path}: its card, which says how to use it, is damaged; export it again")
-        if content.get("format") != CARD_FORMAT or content.get("select") != "nms":
-            found = f"{content.get('format')}, select {content.get('select')}"
-            raise UserError(f"{path}: its card ({found}) is not what this version reads ({CARD_FORMAT}, nms); export "
-                            "it again")
+        if content.get("format") != CARD_FORMAT or content.get("select") not in tuple(SELECTORS):
+            found = f"{content.get('format')}, select {shown(content.get('select'), 60)}"
+            raise UserError(f"{path}: its card ({found}) is not what this version reads ({CARD_FORMAT}, select "
+                            f"{' or '.join(SELECTORS)}); export it again", code="unknown-selection")
         wrong = next((key for key in _CARD_CHECKS if key not in content or not _CARD_CHECKS[key](content[key])), None)
         if wrong:
             raise UserError(f"{path}: its card is damaged: {wrong} {shown(content.get(wrong))[:80]}; export it again")
         size = content["size"] and tuple(content["size"])
-        known = {key: content[key] for key in (*_CARD_CHECKS, "device", "trained") if key in content}
+        known = {key: content[key] for key in (*_CARD_CHECKS, "device", "trained", "select") if key in content}
         return cls(**{**known, "names": tuple(map(printable, content["names"])), "strides": tuple(content["strides"]),
-                      "size": size, "device": str(content.get("device", ""))[:20]})
+                      "size": size, "device": str(content.get("device", ""))[:20],
+                      "thresholds": _thresholds(content.get("thresholds"), path)})
 
 
 def _whole(value: Any, least: int = 1, most: int = 1 << 16) -> bool:
     return type(value) is int and least <= value <= most
 
 
+def _fraction(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _switch(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _list_of(value: Any, check: Callable[[Any], bool], most: int) -> bool:
     return isinstance(value, list) and 0 < len(value) <= most and all(map(check, value))
+
+
+def _thresholds(stored: Any, path: Path) -> SelectConfig:
+    """The thresholds in a card; files of before have none, and NMS."""
+    if stored is None:
+        return EVALUATION
+    checks = {"conf": _fraction, "iou": _fraction, "max_det": _whole, "agnostic": _switch, "multi_label": _switch}
+    if not isinstance(stored, dict) or not all(fits(stored.get(key)) for key, fits in checks.items()):
+        raise UserError(f"{path}: its card is damaged: thresholds {shown(stored)[:80]}; export it again")
+    return SelectConfig(**{key: stored[key] for key in checks})
 
 
 _CARD_CHECKS: dict[str, Callable[[Any], bool]] = {
     "names": lambda v: _list_of(v, lambda name: isinstance(name, str) and len(name) <= 1000, MAX_CLASSES),
     "strides": lambda v: _list_of(v, _whole, 16), "size": lambda v: v is None or _list_of(v, _whole, 2) and len(v) == 2,
-    "batch": lambda v: v is None or _whole(v), "half": lambda v: isinstance(v, bool)}
+    "batch": lambda v: v is None or _whole(v), "half": _switch}
 
 
 class Runtime:
     """A detector that is ready to run; the subclasses say how one batch is computed.
 
     names: class names; strides: pixels per cell of each level; fixed_size: the only (height, width) it takes, or None;
-    fixed_batch: the only batch size it takes inside, or None (`predict` takes any: it pads or splits); trained: see
-    `Card`; device: where
-    images are best put and where `boxes` and `scores` lie.
+    fixed_batch: the only batch size it takes inside, or None (`predict` takes any: it pads or splits); trained,
+    thresholds: see `Card`; device: where images are best put and where `boxes` and `scores` lie.
     """
 
-    def __init__(self, path: Path, card: Card, device: torch.device) -> None:
+    def __init__(self, path: Path, card: Card, device: torch.device, selection: Selector | None = None) -> None:
         self.path, self.device = path, device
         self.names, self.strides = list(card.names), list(card.strides)
         self.fixed_size, self.fixed_batch, self.half = card.size, card.batch, card.half
+        self.thresholds, self._selector = card.thresholds, find_selector(selection or card.select)
         trained = card.trained if isinstance(card.trained, dict) else {}
         self.trained = trained if _list_of(trained.get("imgsz", [640]), _whole, 2) else {}
 
@@ -171,12 +191,9 @@ class Runtime:
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
-    def select(self, boxes: Tensor, scores: Tensor, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
-               classes: Sequence[int] | None = None, agnostic: bool = False,
-               multi_label: bool = False) -> list[Detections]:
-        """Choose the detections of each image from what `predict` gave."""
-        return non_max_suppression(boxes, scores, conf=conf, iou=iou, max_det=max_det, classes=classes,
-                                   agnostic=agnostic, multi_label=multi_label)
+    def select(self, boxes: Tensor, scores: Tensor, config: SelectConfig | None = None) -> list[Detections]:
+        """The detections of each image in what `predict` gave; config: by default the model's `thresholds`."""
+        return self._selector(boxes, scores, config or self.thresholds)
 
 
 class TorchRuntime(Runtime):
@@ -186,20 +203,15 @@ class TorchRuntime(Runtime):
     """
 
     def __init__(self, path: Path, model: torch.nn.Module, device: torch.device, half: bool) -> None:
-        super().__init__(path, Card(tuple(model.names), tuple(model.strides), None, None, half,
-                                    trained=model.config.get("trained", {})), device)
+        card = Card(tuple(model.names), tuple(model.strides), None, None, half, trained=model.config.get("trained", {}),
+                    thresholds=model.thresholds)
+        super().__init__(path, card, device, model.select)
         self.dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
         self.model = model.eval().fuse().to(device, self.dtype, memory_format=torch.channels_last)
 
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         images = images if images.dtype == torch.uint8 else images.to(self.dtype)
         return self.model.decode(self.model(images.contiguous(memory_format=torch.channels_last)))
-
-    def select(self, boxes: Tensor, scores: Tensor, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
-               classes: Sequence[int] | None = None, agnostic: bool = False,
-               multi_label: bool = False) -> list[Detections]:
-        return self.model.select(boxes, scores, conf=conf, iou=iou, max_det=max_det, classes=classes,
-                                 agnostic=agnostic, multi_label=multi_label)
 
 
 class TorchScriptRuntime(Runtime):

@@ -1,0 +1,5 @@
+"""Heads: what the last row of a model makes of its maps, and how it learns."""
+
+from models.heads.base import Head
+
+__all__ = ["Head"]

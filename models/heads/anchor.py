@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.boxes.decoding import decode_anchor
-from models.heads.options import choose, merge_gains, select_by_nms
+from models.heads.base import Head, choose, merge_gains
 from models.layers.conv import with_bias
 from models.losses import Share, anchor_head_loss
 from models.registry import register
 from utils.boxes import cxcywh_to_xyxy
-from utils.structures import Detections, PackedTargets, Raw
+from utils.structures import PackedTargets, Raw
 
 
 def anchor_pairs(anchors: Sequence[Sequence] | int, strides: Sequence[int]) -> list[list[list[float]]]:
@@ -48,7 +48,7 @@ def anchor_pairs(anchors: Sequence[Sequence] | int, strides: Sequence[int]) -> l
 
 
 @register("Detect", "AnchorDetect", many=True)
-class AnchorDetect(nn.Module):
+class AnchorDetect(Head):
     """One 1x1 convolution per level. Anchors are in pixels.
 
     box_loss: similarity of boxes (`models.losses.box_similarity`). assign: "anchor" (ratio matching of YOLOv5) or "ota"
@@ -71,7 +71,7 @@ class AnchorDetect(nn.Module):
         lead = len(channels) // self.heads
         if list(strides) != list(strides[:lead]) * self.heads:
             raise ValueError(f"inputs have strides {', '.join(map(str, strides))}; {self.heads} maps of each are read")
-        self.num_classes, self.strides, self.out_channels = nc, list(strides[:lead]), 0
+        self.num_classes, self.strides = nc, list(strides[:lead])
         if balance is not None and len(balance) != lead:
             raise ValueError(f"balance {list(balance)} has not one weight for each of {lead} levels")
         self.balance = balance
@@ -132,10 +132,6 @@ class AnchorDetect(nn.Module):
             belief = level[..., 4:].sigmoid().flatten(1, 3)  # (B, na*h*w, 1+nc)
             scores.append(belief[..., :1] if self.num_classes == 1 else belief[..., :1] * belief[..., 1:])
         return cxcywh_to_xyxy(torch.cat(boxes, 1)), torch.cat(scores, 1)
-
-    def select(self, boxes: Tensor, scores: Tensor, **options: object) -> list[Detections]:
-        """Non-maximum suppression; see `utils.nms.non_max_suppression`."""
-        return select_by_nms(boxes, scores, **options)
 
 
 class Implicit(nn.Module):

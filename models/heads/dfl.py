@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
-from models.heads.options import choose, merge_gains, select_by_nms
+from models.heads.base import Head, choose, merge_gains
 from models.layers.conv import Conv, DWConv
 from models.losses import Share, dfl_head_loss
 from models.registry import register
-from utils.structures import Detections, PackedTargets, Raw
+from utils.structures import PackedTargets, Raw
 
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 
@@ -31,7 +31,7 @@ class Expectation(nn.Module):
 
 # Registered behind the anchor head, which YOLOv3/v5/v7 files also call Detect, with anchors as second argument.
 @register("Detect", "DFLDetect", many=True)
-class DFLDetect(nn.Module):
+class DFLDetect(Head):
     """YOLOv8 head; learns by task-aligned assignment (TOOD, Feng et al. 2021) and DFL (Li et al. 2020).
 
     channels, strides: of the levels read. box_loss: similarity of boxes (`models.losses.box_similarity`). gains:
@@ -54,7 +54,6 @@ class DFLDetect(nn.Module):
         branch = self._depthwise_branch if class_branch == "depthwise" else self._branch
         self.cv3 = nn.ModuleList(branch(c, cls, nc) for c in channels)
         self.dfl = Expectation(bins)
-        self.out_channels = 0
         self._init_bias()
 
     @staticmethod
@@ -89,10 +88,6 @@ class DFLDetect(nn.Module):
         points, steps = anchor_points([m.shape[2:] for m in raw.maps["box"]], self.strides, box.device)
         boxes = distances_to_boxes(dfl_expectation(box, self.bins) * steps, points)
         return boxes, _flatten(raw.maps["cls"]).sigmoid()
-
-    def select(self, boxes: Tensor, scores: Tensor, **options: object) -> list[Detections]:
-        """Non-maximum suppression; see `utils.nms.non_max_suppression`."""
-        return select_by_nms(boxes, scores, **options)
 
 
 def _flatten(maps: Sequence[Tensor]) -> Tensor:

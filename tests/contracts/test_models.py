@@ -11,6 +11,7 @@ from models import build_model, known_models, load_model
 from models.catalogue import NECKS, resolve
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
+from utils.select import SelectConfig
 from utils.structures import Raw, Targets
 
 CLASSES = 3
@@ -93,7 +94,7 @@ def test_types_and_shapes_do_not_depend_on_mode(model):
         assert scores.shape == (2, cells * anchors, CLASSES)
         assert 0 <= scores.min() <= scores.max() <= 1
     assert shapes[0] == shapes[1]
-    assert len(model.select(boxes, scores, conf=0.01)) == 2
+    assert len(model.select(boxes, scores, SelectConfig(0.01))) == 2
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.nms import non_max_suppression
+from utils.select import SelectConfig, non_max_suppression
 
 WORDS = {"conf_thres": "conf", "iou_thres": "iou", "max_nms": "max_candidates"}
 
@@ -27,7 +27,9 @@ def test_original_results(golden, index):
     assert len(meta["configs"]) == 13
     config = meta["configs"][index]
     boxes, scores = decoded(config["fn"], config["id"], arrays)
-    found = non_max_suppression(boxes, scores, **{WORDS.get(k, k): v for k, v in config["args"].items()})
+    settings = {WORDS.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in config["args"].items()}
+    limit = {k: settings.pop(k) for k in ("max_candidates",) if k in settings}
+    found = non_max_suppression(boxes, scores, SelectConfig(**settings), **limit)
     stem = f"{config['fn']}_nc1" if config["id"] == "nc1" else f"{config['fn']}_c{config['id']}"
     for image, got in enumerate(found):
         want = arrays[f"{stem}_img{image}"]  # rows x1 y1 x2 y2 score class

@@ -127,9 +127,9 @@ def test_a_file_that_is_not_there_or_no_python(tmp_path):
 def test_flag(tmp_path):
     parser = argparse.ArgumentParser()
     add_plugin_flag(parser)
-    assert load_plugins(parser.parse_args([])) == []
+    assert load_plugins(parser.parse_args([]).plugin) == []
     one, two = write(tmp_path / "one.py", LAYER), write(tmp_path / "two.py", LAYER.replace('"Halve"', '"Other"'))
-    assert load_plugins(parser.parse_args(["--plugin", str(one), "--plugin", str(two)])) == ["Halve", "Other"]
+    assert load_plugins(parser.parse_args(["--plugin", str(one), "--plugin", str(two)]).plugin) == ["Halve", "Other"]
 
 
 def test_table_of_the_documentation_is_the_registrys(tmp_path):

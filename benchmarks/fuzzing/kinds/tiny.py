@@ -13,6 +13,7 @@ from benchmarks.fuzzing.kinds.common import NAMES, picture, write_yaml, write_yo
 from engine.inference.runtime import Runtime
 from models import build_model
 from utils.checkpoint import save_checkpoint
+from utils.select import SelectConfig
 
 BACKBONE = [
     [-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [32, 3, 2]], [-1, 1, "C2f", [32]], [-1, 1, "Conv", [32, 3, 2]],
@@ -91,6 +92,6 @@ def use(runtime: Runtime) -> None:
     class_indices(["0", str(runtime.names[0])[:50]] if runtime.names else ["0"], runtime.names)
     images, placed = runtime.prepare(picture(0), runtime.choose_size(runtime.fixed_size or [64]))
     boxes, scores = runtime.predict(images)
-    found = runtime.select(boxes, scores, conf=0.001)[0].to_original(placed).cpu()
+    found = runtime.select(boxes, scores, SelectConfig(0.001))[0].to_original(placed).cpu()
     for label in found.labels.tolist():
         _ = runtime.names[label]

@@ -13,10 +13,10 @@ from data import load_index
 from data.loading.build import eval_loader
 from engine.evaluation.evaluate import Part, evaluate, merge
 from engine.evaluation.evaluator import CocoEvaluator
-from models.heads.options import select_by_nms
 from tests.processes import together
 from tests.tiny import tiny_data
 from utils.distributed.group import Group
+from utils.select import non_max_suppression
 from utils.structures import Detections, PackedTargets
 
 IMAGES, BATCH = 13, 3  # five batches, the last of one image
@@ -42,7 +42,7 @@ def evaluated(group: Group, folder: Path) -> dict[str, dict]:
         index = load_index(folder / "tiny.yaml", "val")
     for rect in (False, True):
         loader = eval_loader(index, 64, BATCH, rect=rect, rank=group.rank, world=group.world)
-        result = evaluate(predict, select_by_nms, loader, index, device=torch.device("cpu"), group=group)
+        result = evaluate(predict, non_max_suppression, loader, index, device=torch.device("cpu"), group=group)
         metrics = json.dumps(dataclasses.asdict(result.metrics), default=np.ndarray.tolist)  # with every digit
         found["rect" if rect else "square"] = {
             "metrics": metrics, "matrix": result.confusion.matrix.tolist(), "losses": result.losses,
@@ -84,10 +84,10 @@ def test_parts_of_any_number_of_processes_make_the_whole(folder, world):
 
     for rank in range(world)[::-1]:
         loader = eval_loader(index, 64, BATCH, rank=rank, world=world)
-        last = evaluate(predict, select_by_nms, loader, index, device=torch.device("cpu"),
+        last = evaluate(predict, non_max_suppression, loader, index, device=torch.device("cpu"),
                             group=Collector(rank, world))
     metrics, matrix, losses, _ = merge(gathered[::-1], last.evaluator)
-    alone = evaluate(predict, select_by_nms, eval_loader(index, 64, BATCH), index, device=torch.device("cpu"))
+    alone = evaluate(predict, non_max_suppression, eval_loader(index, 64, BATCH), index, device=torch.device("cpu"))
     assert metrics.numbers() == alone.metrics.numbers() and metrics.unseen == 0
     assert (matrix == alone.confusion.matrix).all()
     assert losses == alone.losses

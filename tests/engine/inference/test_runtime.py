@@ -126,10 +126,32 @@ def with_card(source, target, change):
     (lambda c: {**c, "names": [["a"]]}, "names"), (lambda c: {**c, "strides": [0]}, "strides"),
     (lambda c: {**c, "strides": []}, "strides"), (lambda c: {**c, "size": [64]}, "size"),
     (lambda c: {**c, "size": [1e9, -1]}, "size"), (lambda c: {**c, "batch": 0}, "batch"),
-    (lambda c: {**c, "half": "no"}, "half"), (lambda c: {k: v for k, v in c.items() if k != "names"}, "names")])
+    (lambda c: {**c, "half": "no"}, "half"), (lambda c: {**c, "thresholds": {"conf": 2}}, "thresholds"),
+    (lambda c: {k: v for k, v in c.items() if k != "names"}, "names")])
 def test_a_card_that_lies_is_one_sentence(files, tmp_path, change, told):
     with pytest.raises(UserError, match=rf"bad\.onnx: its card.* damaged.*{told if told != 'damaged' else ''}"):
         load_runtime(with_card(files[".onnx"], tmp_path / "bad.onnx", change), "cpu")
+
+
+def test_a_selection_that_is_not_known_is_named(files, tmp_path):
+    path = with_card(files[".onnx"], tmp_path / "other.onnx", lambda c: {**c, "select": "topk"})
+    with pytest.raises(UserError, match=r"other\.onnx.*topk") as error:
+        load_runtime(path, "cpu")
+    assert error.value.code == "unknown-selection"
+
+
+def test_a_file_of_before_has_no_thresholds(files, tmp_path):
+    path = with_card(files[".onnx"], tmp_path / "old.onnx", lambda c: {k: c[k] for k in c if k != "thresholds"})
+    assert load_runtime(path, "cpu").thresholds == load_runtime(files[".pt"], "cpu").thresholds
+
+
+def test_a_head_with_a_selection_of_its_own_is_not_exported(tmp_path):
+    model = tiny_model()
+    model.head.selection = lambda boxes, scores, config: []
+    assert model.select(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3)) == []
+    with pytest.raises(UserError, match="DFLDetect") as error:
+        export(model, tmp_path / "best.onnx", ExportOptions((64, 64)), torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    assert error.value.code == "unknown-selection"
 
 
 def test_a_card_that_is_no_text_is_one_sentence(files, tmp_path):

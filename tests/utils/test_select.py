@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-import utils.nms
+import utils.select
 from utils.errors import UserError
-from utils.nms import non_max_suppression
+from utils.select import SelectConfig, find_selector, non_max_suppression
 
 
 def scene(seed: int, n: int, nc: int, offset: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,7 +40,7 @@ def reference(boxes, scores, conf, iou, max_det, multi_label, agnostic):
        offset=st.sampled_from([-500.0, 0.0, 5000.0]))
 def test_equals_the_definition(seed, n, nc, conf, iou, max_det, multi_label, agnostic, offset):
     boxes, scores = scene(seed, n, nc, offset)
-    got = non_max_suppression(boxes, scores, conf, iou, max_det, multi_label, agnostic)[0]
+    got = non_max_suppression(boxes, scores, SelectConfig(conf, iou, max_det, None, agnostic, multi_label))[0]
     want = reference(boxes[0], scores[0], conf, iou, max_det, multi_label, agnostic)
     assert got.labels.tolist() == [c for _, _, c in want]
     assert torch.equal(got.boxes, boxes[0][[i for _, i, _ in want]])
@@ -51,8 +51,9 @@ def test_equals_the_definition(seed, n, nc, conf, iou, max_det, multi_label, agn
 @given(seed=st.integers(0, 10**6), limit=st.integers(0, 30))
 def test_max_candidates_takes_the_best_first_in_input_order(seed, limit):
     boxes, scores = scene(seed, 40, 2)
-    got = non_max_suppression(boxes, scores, 0.0, 1.0, 300, True, max_candidates=limit)[0]
-    full = non_max_suppression(boxes, scores, 0.0, 1.0, 300, True)[0]
+    config = SelectConfig(0.0, 1.0, 300, multi_label=True)
+    got = non_max_suppression(boxes, scores, config, max_candidates=limit)[0]
+    full = non_max_suppression(boxes, scores, config)[0]
     assert len(got) == min(limit, len(full))
     assert torch.equal(got.boxes, full.boxes[:limit])
 
@@ -60,10 +61,10 @@ def test_max_candidates_takes_the_best_first_in_input_order(seed, limit):
 @pytest.mark.parametrize("max_det", [20, 10**6])
 def test_class_by_class_equals_one_call(monkeypatch, max_det):
     boxes, scores = scene(3, 300, 5)
-    arguments = {"conf": 0.01, "iou": 0.4, "max_det": max_det, "multi_label": True}
-    one = non_max_suppression(boxes, scores, **arguments)[0]
-    monkeypatch.setattr(utils.nms, "_PER_CLASS_FROM", 0)
-    many = non_max_suppression(boxes, scores, **arguments)[0]
+    config = SelectConfig(0.01, 0.4, max_det, multi_label=True)
+    one = non_max_suppression(boxes, scores, config)[0]
+    monkeypatch.setattr(utils.select, "_PER_CLASS_FROM", 0)
+    many = non_max_suppression(boxes, scores, config)[0]
     assert torch.equal(one.boxes, many.boxes)
     assert torch.equal(one.labels, many.labels)
 
@@ -74,31 +75,44 @@ def test_many_classes_do_not_blur_small_boxes():
     overlap = float(box_iou(boxes[0].double(), boxes[0].double())[0, 1])
     scores = torch.zeros(1, 2, 5000)
     scores[0, :, 4999] = torch.tensor([0.9, 0.8])
-    assert len(non_max_suppression(boxes, scores, iou=overlap + 1e-3)[0]) == 2
-    assert len(non_max_suppression(boxes, scores, iou=overlap - 1e-3)[0]) == 1
+    assert len(non_max_suppression(boxes, scores, SelectConfig(iou=overlap + 1e-3))[0]) == 2
+    assert len(non_max_suppression(boxes, scores, SelectConfig(iou=overlap - 1e-3))[0]) == 1
 
 
 def test_class_filter_and_single_best_class():
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]]])
     scores = torch.tensor([[[0.9, 0.8], [0.3, 0.7]]])
-    assert non_max_suppression(boxes, scores, classes=[1])[0].scores.tolist() == pytest.approx([0.7])
-    both = non_max_suppression(boxes, scores, classes=[1], multi_label=True)[0]
+    assert non_max_suppression(boxes, scores, SelectConfig(classes=(1,)))[0].scores.tolist() == pytest.approx([0.7])
+    both = non_max_suppression(boxes, scores, SelectConfig(classes=(1,), multi_label=True))[0]
     assert both.scores.tolist() == pytest.approx([0.8, 0.7])
-    assert len(non_max_suppression(boxes, scores, classes=[])[0]) == 0
+    assert len(non_max_suppression(boxes, scores, SelectConfig(classes=()))[0]) == 0
 
 
 def test_half_precision_and_empty_batches():
     boxes, scores = scene(1, 30, 3)
-    found = non_max_suppression(boxes.half(), scores.half())[0]
+    found = non_max_suppression(boxes.half(), scores.half(), SelectConfig())[0]
     assert found.boxes.dtype == found.scores.dtype == torch.float32
-    assert non_max_suppression(torch.zeros(0, 5, 4), torch.zeros(0, 5, 3)) == []
-    assert len(non_max_suppression(torch.zeros(1, 0, 4), torch.zeros(1, 0, 3))[0]) == 0
+    assert non_max_suppression(torch.zeros(0, 5, 4), torch.zeros(0, 5, 3), SelectConfig()) == []
+    assert len(non_max_suppression(torch.zeros(1, 0, 4), torch.zeros(1, 0, 3), SelectConfig())[0]) == 0
     nan = torch.full((1, 4, 2), float("nan"))
-    assert len(non_max_suppression(torch.zeros(1, 4, 4), nan)[0]) == 0
+    assert len(non_max_suppression(torch.zeros(1, 4, 4), nan, SelectConfig())[0]) == 0
 
 
-def test_wrong_words_are_told():
-    with pytest.raises(UserError, match="confidence threshold 25 is outside"):
-        non_max_suppression(torch.zeros(1, 1, 4), torch.zeros(1, 1, 1), conf=25)
+@pytest.mark.parametrize("wrong", [{"conf": 25}, {"iou": -0.1}, {"conf": float("nan")}])
+def test_thresholds_outside_0_to_1_are_an_error(wrong):
+    with pytest.raises(UserError, match=str(*wrong.values())) as error:
+        SelectConfig(**wrong)
+    assert error.value.code == "bad-value"
+
+
+def test_shapes_that_disagree_are_an_error():
     with pytest.raises(ValueError, match="expected boxes"):
-        non_max_suppression(torch.zeros(1, 2, 4), torch.zeros(1, 3, 1))
+        non_max_suppression(torch.zeros(1, 2, 4), torch.zeros(1, 3, 1), SelectConfig())
+
+
+def test_a_selection_is_a_name_or_a_function():
+    assert find_selector("nms") is non_max_suppression
+    assert find_selector(test_shapes_that_disagree_are_an_error) is test_shapes_that_disagree_are_an_error
+    with pytest.raises(UserError, match="'nmss'") as error:
+        find_selector("nmss")
+    assert error.value.code == "unknown-selection"

@@ -1,44 +1,70 @@
-"""Non-maximum suppression: from decoded boxes and scores to `Detections`.
+"""Selection: from decoded boxes and scores to `Detections`. A head names one of `SELECTORS`, or brings a function.
 
 Legend: B images, N boxes of one image, C classes, K candidates (a box with one of its classes).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from utils.errors import UserError
+from utils.errors import UserError, nearest
 from utils.structures import Detections
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Thresholds of a selection.
+
+    conf: a candidate scores above it; iou: NMS suppresses a candidate whose IoU with a better one is above it; max_det:
+    most detections of an image; classes: keep these alone (None: all); agnostic: suppress across classes; multi_label:
+    every class of a box is a candidate, otherwise its best class alone. Raises `UserError` for a threshold outside
+    [0, 1].
+    """
+
+    conf: float = 0.25
+    iou: float = 0.45
+    max_det: int = 300
+    classes: tuple[int, ...] | None = None
+    agnostic: bool = False
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("confidence", self.conf), ("IoU", self.iou)):
+            if not 0 <= value <= 1:
+                raise UserError(f"{name} threshold {value} is outside [0, 1]: give a fraction such as 0.25",
+                                code="bad-value")
+
+
+# boxes (B, N, 4) xyxy in input pixels, scores (B, N, C) in [0, 1] -> one `Detections` per image
+Selector = Callable[[Tensor, Tensor, SelectConfig], list[Detections]]
+
+EVALUATION = SelectConfig(0.001, 0.65, 300, multi_label=True)  # of the COCO tables of YOLOv5, YOLOv7, ASSN and ssFPN
 
 # On a CPU the cost of one NMS call grows with K * survivors and each call costs some 25 us, so many candidates
 # are cheaper class by class; a GPU prefers one call.
 _PER_CLASS_FROM = 1000
 
 
-def non_max_suppression(boxes: Tensor, scores: Tensor, conf: float = 0.25, iou: float = 0.45, max_det: int = 300,
-                        multi_label: bool = False, agnostic: bool = False, classes: Sequence[int] | None = None,
+def non_max_suppression(boxes: Tensor, scores: Tensor, config: SelectConfig,
                         max_candidates: int = 30000) -> list[Detections]:
-    """The detections of each image of a batch, at most `max_det` each, scores descending, equal scores in input order.
+    """The detections of each image of a batch, scores descending, equal scores in input order.
 
-    boxes (B, N, 4) xyxy in any unit; scores (B, N, C), objectness already multiplied in.
-    A candidate scores above `conf`; it is suppressed by a better one of its class (of any class where `agnostic`) with
-    an IoU above `iou`. `multi_label` makes a candidate of every class of a box, otherwise the best class alone.
-    `classes` keeps candidates of these classes. Only the best `max_candidates` of an image enter.
-    There is no limit of time: a slow machine finds the same boxes as a fast one.
-    Raises `UserError` for thresholds outside [0, 1], ValueError for shapes that disagree.
+    boxes (B, N, 4) xyxy in any unit; scores (B, N, C), objectness already multiplied in. Only the best `max_candidates`
+    of an image enter. There is no limit of time: a slow machine finds the same boxes as a fast one. Raises `ValueError`
+    for shapes that disagree.
     """
-    for word, value in (("confidence", conf), ("IoU", iou)):
-        if not 0 <= value <= 1:
-            raise UserError(f"{word} threshold {value} is outside [0, 1]: give a fraction such as 0.25")
     if boxes.shape != (*scores.shape[:2], 4) or scores.ndim != 3:
         got = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
         raise ValueError(f"expected boxes (B, N, 4) and scores (B, N, C), got {got}")
-    wanted = None if classes is None else torch.as_tensor(list(classes), dtype=torch.int64, device=scores.device)
+    wanted = None
+    if config.classes is not None:
+        wanted = torch.as_tensor(config.classes, dtype=torch.int64, device=scores.device)
     found = []
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
-        rows, labels = _candidates(image_scores, conf, multi_label)  # (K,), (K,)
+        rows, labels = _candidates(image_scores, config.conf, config.multi_label)  # (K,), (K,)
         if wanted is not None:
             keep = torch.isin(labels, wanted)
             rows, labels = rows[keep], labels[keep]
@@ -46,7 +72,8 @@ def non_max_suppression(boxes: Tensor, scores: Tensor, conf: float = 0.25, iou: 
         order = _best_first(values, max_candidates)
         rows, labels, values = rows[order], labels[order], values[order]
         corners = image_boxes[rows].float()  # (K, 4)
-        keep = _suppress(corners, values, torch.zeros_like(labels) if agnostic else labels, iou, max_det)
+        groups = torch.zeros_like(labels) if config.agnostic else labels
+        keep = _suppress(corners, values, groups, config.iou, config.max_det)
         found.append(Detections(corners[keep], values[keep], labels[keep]))
     return found
 
@@ -101,3 +128,16 @@ def _suppress_all(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> 
     boxes = boxes.double()
     extent = boxes.max() - boxes.min() + 1
     return nms(boxes + (labels * extent)[:, None], scores.double(), iou).sort().values
+
+
+SELECTORS: dict[str, Selector] = {"nms": non_max_suppression}
+
+
+def find_selector(selection: str | Selector) -> Selector:
+    """The function that a head's `selection` stands for. Raises `UserError` for a name that is not in `SELECTORS`."""
+    if callable(selection):
+        return selection
+    if selection not in SELECTORS:
+        hint = nearest(selection, list(SELECTORS)) or f"known: {', '.join(SELECTORS)}"
+        raise UserError(f"selection {selection!r} is not known; {hint}", code="unknown-selection")
+    return SELECTORS[selection]
