@@ -7,6 +7,7 @@ from torch import Tensor
 from benchmarks.gpu.context import Context
 from data.augment.plan import AugmentConfig
 from data.loading.build import train_loader
+from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
 from tests.data.pictures import Index, make_records
 from utils.select import SelectConfig, non_max_suppression
@@ -62,8 +63,8 @@ def _different(found: Detections, wanted: Detections) -> int:
 
 def _open(context: Context, cache: str | None, device: torch.device, workers: int, pin: bool = False) -> Loader:
     index = Index(make_records(context.work / "pictures", SIZES))
-    return train_loader(index, 64 if context.small else 128, 3, AUGMENT, seed=3, cache=cache, device=device,
-                        workers=workers, pin_memory=pin)
+    config = LoaderConfig(3, seed=3, cache=cache, device=device, workers=workers, pin_memory=pin)
+    return train_loader(index, 64 if context.small else 128, AUGMENT, config)
 
 
 def _same_labels(ours: Batch, theirs: Batch) -> bool:

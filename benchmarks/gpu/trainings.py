@@ -20,6 +20,7 @@ import yaml
 from benchmarks.record import PROJECT, Piece, Section, last_line, write_whole
 from data import load_index
 from data.loading.build import eval_loader
+from data.loading.config import LoaderConfig
 from engine.evaluation.evaluate import evaluate
 from models import load_model
 from utils.checkpoint import load_checkpoint
@@ -201,7 +202,7 @@ def _evaluated(run: Run, device: torch.device, workers: int, jobs: int) -> Piece
     s, numbers = run.scale, {}
     for split in ("val", s.split):
         index = load_index(run.data, split)
-        loader = eval_loader(index, s.imgsz, 2 * s.batch, workers=workers)
+        loader = eval_loader(index, s.imgsz, LoaderConfig(2 * s.batch, workers=workers))
         result = evaluate(lambda images, _: (*model.decode(model(images)), {}), model.select, loader, index,
                           model.thresholds, device=device, progress=False)
         numbers[split] = result.metrics.numbers()

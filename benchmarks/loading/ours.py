@@ -21,6 +21,7 @@ from data import load_index
 from data.augment.plan import AugmentConfig
 from data.labels.records import Record
 from data.loading.build import train_loader
+from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
 from utils.structures import Batch
 
@@ -54,8 +55,8 @@ class Epochs:
 def make_loader(config: dict[str, Any], workers: int) -> Loader:
     """The loader of a training, with v8's augmentation."""
     index = load_index(config["data"], "train", cache=False)
-    return train_loader(index, config["imgsz"], config["batch"], AugmentConfig(), workers=workers,
-                        cache=config["cache"])
+    return train_loader(index, config["imgsz"], AugmentConfig(),
+                        LoaderConfig(config["batch"], workers=workers, cache=config["cache"]))
 
 
 def profile(config: dict[str, Any]) -> dict[str, Any]:

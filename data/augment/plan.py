@@ -132,11 +132,11 @@ def draw_layer(rng: np.random.Generator, config: AugmentConfig, indices: list[in
     return Layer(tuple(tiles), matrix, zoom)
 
 
-def draw_plan(rng: np.random.Generator, config: AugmentConfig, index: int, partners: Callable[[int], list[int]],
+def draw_plan(rng: np.random.Generator, config: AugmentConfig, index: int, others: Callable[[int], list[int]],
               size_of: Callable[[int], tuple[int, int]], size: Size, mosaic: bool = True) -> Plan:
     """Decide everything about one sample.
 
-    partners(k) names k images to go with `index`; size_of(i) is image i's (height, width). `mosaic` False turns mosaic,
+    others(k) names k images to go with `index`; size_of(i) is image i's (height, width). `mosaic` False turns mosaic,
     mixup and copy-paste off, as at the end of training.
     """
     flip = flip_matrix(size, rng.random() < config.fliplr, rng.random() < config.flipud)
@@ -148,9 +148,9 @@ def draw_plan(rng: np.random.Generator, config: AugmentConfig, index: int, partn
         return 9 if config.mosaic9 and rng.random() < config.mosaic9 else 4
 
     if mosaic and rng.random() < config.mosaic:
-        layers = [layer([index, *partners(images() - 1)])]
+        layers = [layer([index, *others(images() - 1)])]
         if rng.random() < config.mixup:
-            layers.append(layer(partners(images())))
+            layers.append(layer(others(images())))
     else:
         layers = [layer([index])]
     blend = float(rng.beta(config.mixup_alpha, config.mixup_alpha)) if len(layers) == 2 else 1.0

@@ -15,6 +15,7 @@ import numpy as np
 
 from data.labels.label_cache import places, writable
 from data.labels.records import Record
+from data.shared_array import SharedArray
 from utils.errors import UserError
 from utils.files import replacing
 from utils.memory import free_memory, processes_here
@@ -27,26 +28,26 @@ VERSION = 2  # raised when the same files give other pixels
 GIB = 2**30
 
 
-def in_memory(read_each: ReadEach, starts: np.ndarray, side: int) -> np.ndarray:
+def in_memory(read_each: ReadEach, starts: np.ndarray, side: int) -> SharedArray:
     """The pixels of all images, image i from starts[i] to starts[i + 1] (n + 1,); `UserError` where they do not fit."""
     need, free, processes = int(starts[-1]), free_memory(), processes_here()
     if need * processes > free:
         each = f" in each of {processes} processes" if processes > 1 else ""
         raise UserError(f"cache ram needs {need / GIB:.1f} GiB{each} for {len(starts) - 1} images at {side} px but "
                         f"{free / GIB:.1f} GiB are free: use --cache disk, or none, or lower the image size")
-    block = np.empty(need, np.uint8)
+    block = SharedArray(need)
 
     def write(index: int, image: np.ndarray | None) -> None:
         if image is not None:
-            block[starts[index]:starts[index + 1]] = image.reshape(-1)
+            block.array[starts[index]:starts[index + 1]] = image.reshape(-1)
 
     read_each(write)
     return block
 
 
 def on_disk(records: Sequence[Record], setting: str, read_each: ReadEach,
-            starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(pixels, damaged (n,) bool) from the cache file, which is written first where there is none that fits.
+            starts: np.ndarray) -> tuple[SharedArray, int, np.ndarray]:
+    """(file, first byte of its pixels, damaged (n,) bool) of the cache, which is written where there is none that fits.
 
     Beside the images, or in the user's cache folder where those are read-only. Of several processes one writes and the
     others wait for it. Raises `UserError` where no place has room.
@@ -66,9 +67,8 @@ def on_disk(records: Sequence[Record], setting: str, read_each: ReadEach,
         except OSError as error:
             raise UserError(f"--cache disk: {found} cannot be written ({error.strerror}); make room there or leave the "
                             "cache off") from None
-    content = np.asarray(np.memmap(found, np.uint8, "r"))
-    pixels = HEADER + len(records)
-    return content[pixels:], content[HEADER:pixels].astype(bool)
+    content, pixels = SharedArray.map_file(found), HEADER + len(records)
+    return content, pixels, content.array[HEADER:pixels].astype(bool)
 
 
 def _digest(records: Sequence[Record], setting: str) -> tuple[str, str]:

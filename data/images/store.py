@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
-import torch
 
 from data.images import image_cache
 from data.images.decode import MAX_PIXELS, decode, decode_as, read_bytes, read_kind
 from data.images.decoded_pool import DecodedPool
 from data.labels.records import Record, RecordTable
+from data.shared_array import SharedArray
 from data.threads import in_threads
 from utils.errors import UserError
 
@@ -119,7 +119,7 @@ def canonical_sizes(sizes: np.ndarray, side: int, enlarge: float = 1.0) -> np.nd
 class ImageStore:
     """The pixels behind a sequence of records, in canonical form at longest side `side`.
 
-    cache: None decodes each time; "ram" decodes everything once into one block that forked workers share; "disk" into
+    cache: None decodes each time; "ram" decodes everything once into one block that workers share; "disk" into
     one file that all processes and later runs read. exact: for evaluation, where images shrink by averaging alone.
     enlarge: images are brought up to `side` by up to so much, once for all their mosaics. pool: where decoded images
     stay for a while, None or set later. An image that cannot be decoded is warned of once and counted in `damaged`,
@@ -134,25 +134,25 @@ class ImageStore:
         self.pool: DecodedPool | None = None
         self.sizes = image_sizes(records)
         self.held = canonical_sizes(self.sizes, side, enlarge)
-        self._damaged = torch.zeros(len(records), dtype=torch.bool).share_memory_()
-        self._block: np.ndarray | None = None
+        self._damaged = SharedArray(len(records), bool)
+        self._block: SharedArray | None = None  # of all pixels, from self._starts[0] on
         if cache and len(records):
             self._starts = np.concatenate(([0], np.cumsum(self.held.prod(1) * 3)))
-            self._fill(cache)
+            self._fill_cache(cache)
 
     @property
     def damaged(self) -> list[str]:
         """Paths of the images that could not be decoded so far, in any worker."""
-        return list(dict.fromkeys(self.records[i].path for i in self._damaged.nonzero().flatten().tolist()))
+        return list(dict.fromkeys(self.records[i].path for i in np.flatnonzero(self._damaged.array).tolist()))
 
     def is_damaged(self, index: int) -> bool:
         """Whether image `index` is known not to be decodable."""
-        return bool(self._damaged[index])
+        return bool(self._damaged.array[index])
 
     def load(self, index: int) -> tuple[np.ndarray, Scale] | None:
         """Image `index` in canonical form and its scale; None where damaged. Read it, do not write to it.
 
-        It may be a view into the pool: ask `settled` after it was used.
+        It may be a view into the pool: ask `views_intact` after it was used.
         """
         if self.pool is None:
             return self.load_own(index)
@@ -164,19 +164,19 @@ class ImageStore:
             self.pool.put(index, loaded[0])
         return loaded
 
-    def settled(self) -> bool:
-        """Whether all images lent since the last call were whole all the time; otherwise draw again (`load_own`)."""
-        return self.pool is None or self.pool.settled()
+    def views_intact(self) -> bool:
+        """Whether no image that `load` gave since the last call was overwritten; otherwise draw again (`load_own`)."""
+        return self.pool is None or self.pool.views_intact()
 
     def load_own(self, index: int) -> tuple[np.ndarray, Scale] | None:
         """As `load`, but nobody else can write over what it returns."""
         if self._block is None:
             image = self._read(index, tuple(self.held[index].tolist()))
-        elif self._damaged[index]:
+        elif self._damaged.array[index]:
             image = None
         else:
             height, width = self.held[index].tolist()
-            image = self._block[self._starts[index]:self._starts[index + 1]].reshape(height, width, 3)
+            image = self._block.array[self._starts[index]:self._starts[index + 1]].reshape(height, width, 3)
         return None if image is None else (image, self._scale(index))
 
     def load_whole(self, index: int) -> np.ndarray | None:
@@ -200,17 +200,18 @@ class ImageStore:
         return image
 
     def _report(self, index: int) -> None:
-        if not self._damaged[index]:
-            self._damaged[index] = True
+        if not self._damaged.array[index]:
+            self._damaged.array[index] = True
             warnings.warn(f"{self.records[index].path}: cannot be decoded or has changed size since it was indexed; it "
                           "teaches nothing (grey, ignored) until the file is replaced", stacklevel=2)
 
-    def _fill(self, cache: str) -> None:
+    def _fill_cache(self, cache: str) -> None:
         if cache == "ram":
             self._block = image_cache.in_memory(self._read_each, self._starts, self.side)
             return
         setting = f"{self.side} {self.exact} {self._starts[-1]}"
-        self._block, damaged = image_cache.on_disk(self.records, setting, self._read_each, self._starts)
+        self._block, first, damaged = image_cache.on_disk(self.records, setting, self._read_each, self._starts)
+        self._starts = self._starts + first
         for index in np.flatnonzero(damaged).tolist():
             self._report(index)
 

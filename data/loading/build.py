@@ -5,17 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from data.augment.plan import AugmentConfig
 from data.images.decoded_pool import pool_for
 from data.images.store import image_sizes
 from data.labels.records import Record
+from data.loading.batches import EpochBatches
+from data.loading.config import LoaderConfig
 from data.loading.dataset import DetectionDataset
 from data.loading.device_loader import DeviceLoader
 from data.loading.epoch_order import AspectOrder, EpochOrder
-from data.loading.loader import EpochBatches, Loader
+from data.loading.loader import Loader
 from utils.errors import UserError
+
+EVAL_PAD = 0.5  # strides that rectangular evaluation leaves beside the images, as in YOLOv5 and v7
 
 
 class HasRecords(Protocol):
@@ -24,63 +27,57 @@ class HasRecords(Protocol):
     records: Sequence[Record]
 
 
-def train_loader(index: HasRecords, imgsz: int, batch_size: int, augment: AugmentConfig, *, workers: int = 0,
-                 seed: int = 0, rank: int = 0, world: int = 1, cache: str | None = None, pin_memory: bool = False,
-                 device: torch.device | str | None = None, weights: np.ndarray | None = None, rect: bool = False,
-                 stride: int = 32) -> "Loader":
-    """Shuffled, augmented batches of `batch_size` images (per process) in frames of imgsz x imgsz.
+def train_loader(index: HasRecords, imgsz: int, augment: AugmentConfig, config: LoaderConfig,
+                 weights: np.ndarray | None = None) -> Loader:
+    """Shuffled, augmented batches in frames of imgsz x imgsz.
 
-    cache: None, "ram" or "disk"; "gpu" holds all images on `device` and draws there. pin_memory: page-locked batches,
-    which a GPU fetches while it computes. weights (n,): how often each image is seen. rect: batches of like aspect, in
-    the smallest frames of multiples of `stride` that hold them, without mosaic.
+    With `config.rect`: batches of like aspect, in the smallest frames of multiples of the stride that hold them,
+    without mosaic. weights (n,): how often each image is seen.
     """
     records = _records(index)
-    group, frame_of = batch_size * world, None
-    order: EpochOrder = EpochOrder(len(records), seed, weights)
-    if rect:
+    order, frames = EpochOrder(len(records), config.seed, weights), None
+    if config.rect:
         sizes = image_sizes(records)
-        order = AspectOrder(sizes, group, seed, weights)
-        frame_of = RectFrames(order, sizes, imgsz, stride)
+        order = AspectOrder(sizes, config.batch_size * config.world, config.seed, weights)
+        frames = TrainFrames(order, sizes, imgsz, config.stride)
         augment = replace(augment, mosaic=0.0)
-    batches = EpochBatches(len(records), batch_size, rank, world)
-    if cache == "gpu":
-        dataset = DetectionDataset(records, imgsz, augment, seed, order=order, frame_of=frame_of, enlarge=1.0)
-        return DeviceLoader(dataset, batches, device, workers=workers, seed=seed)
-    dataset = DetectionDataset(records, imgsz, augment, seed, cache=cache, order=order, frame_of=frame_of)
-    if not cache:
-        dataset.store.pool = pool_for(dataset.store.held, world, partners=augment.mosaic > 0)
-    return Loader(dataset, batches, workers, seed, pin_memory)
+    batches = EpochBatches(len(records), config.batch_size, config.rank, config.world)
+    dataset = DetectionDataset(records, imgsz, augment, config.seed, cache=config.cache, order=order, frames=frames)
+    if config.cache == "gpu":
+        return DeviceLoader(dataset, batches, config)
+    if not config.cache:
+        dataset.store.pool = pool_for(dataset.store.held, config, mosaic=augment.mosaic > 0)
+    return Loader(dataset, batches, config)
 
 
-def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], batch_size: int, *, workers: int = 0,
-                rect: bool = False, pad: float = 0.5, stride: int = 32, rank: int = 0, world: int = 1,
-                cache: str | None = None, pin_memory: bool = False) -> Loader:
-    """Letterboxed batches, each image once: in the index's order, or sorted by aspect where `rect`.
+def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], config: LoaderConfig) -> Loader:
+    """Letterboxed batches, each image once: in the index's order, or sorted by aspect where `config.rect`.
 
-    imgsz: the side of square frames, or (height, width), rounded up to multiples of `stride`. rect: each batch gets the
-    smallest frame that holds its images at longest side imgsz, by YOLO's rule with `pad`, in units of `stride`. Of
-    `world` processes each takes every world-th batch. pin_memory: as in `train_loader`.
+    imgsz: the side of square frames, or (height, width), rounded up to multiples of the stride. rect: each batch gets
+    the smallest frame that holds its images at longest side imgsz, by YOLO's rule. Of `world` processes each takes
+    every world-th batch. Seed, device and cache "gpu" are for training alone.
     """
     records = _records(index)
     height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
-    if rect and height != width:
-        raise UserError(f"--rect chooses the frames itself: give one image size instead of {height} {width}")
-    side = max(height, width)
+    if config.rect and height != width:
+        raise UserError(f"--rect chooses the frames itself: give one image size instead of {height} {width}",
+                        "flag-conflict")
+    side, stride, size = max(height, width), config.stride, config.batch_size
     sizes = image_sizes(records)
-    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if rect else np.arange(len(records))
-    chunks = [order[k:k + batch_size] for k in range(0, len(order), batch_size)]
+    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if config.rect else np.arange(len(records))
+    chunks = [order[k:k + size] for k in range(0, len(order), size)]
     frames = np.tile([-(-height // stride) * stride, -(-width // stride) * stride], (len(records), 1))
-    if rect:
+    if config.rect:
         for chunk in chunks:
-            frames[chunk] = rect_frame(sizes[chunk], side, stride, pad)
-    dataset = DetectionDataset(records, side, frames=frames, cache=cache)
+            frames[chunk] = rect_frame(sizes[chunk], side, stride, EVAL_PAD)
+    dataset = DetectionDataset(records, side, frames=EvalFrames(frames), cache=config.cache)
     batches = [[(0, i, False) for i in chunk.tolist()] for chunk in chunks]
-    return Loader(dataset, batches[rank::world], workers, pin_memory=pin_memory)
+    return Loader(dataset, batches[config.rank::config.world], config)
 
 
 @dataclass(frozen=True)
-class RectFrames:
-    """The (height, width) of the frame at (epoch, position): the smallest that holds all images of its group."""
+class TrainFrames:
+    """The (height, width) of the frame at (epoch, position): the smallest that holds all images of its batch."""
 
     order: AspectOrder
     sizes: np.ndarray
@@ -88,13 +85,28 @@ class RectFrames:
     stride: int
 
     def __call__(self, epoch: int, position: int) -> tuple[int, int]:
-        return rect_frame(self.sizes[self.order.mates(epoch, position)], self.imgsz, self.stride, 0.0)
+        return rect_frame(self.sizes[self.order.batch_group(epoch, position)], self.imgsz, self.stride, 0.0)
 
     @property
     def largest(self) -> tuple[int, int]:
         """The frame of a batch with tall and wide images in it."""
         side = -(-self.imgsz // self.stride) * self.stride
         return side, side
+
+
+@dataclass(frozen=True)
+class EvalFrames:
+    """The (height, width) of each image's frame; sizes (n, 2)."""
+
+    sizes: np.ndarray
+
+    def __call__(self, epoch: int, position: int) -> tuple[int, int]:
+        return tuple(self.sizes[position].tolist())
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """(height, width) that no frame exceeds."""
+        return tuple(self.sizes.max(0).tolist())
 
 
 def rect_frame(sizes: np.ndarray, imgsz: int, stride: int, pad: float) -> tuple[int, int]:
@@ -108,5 +120,5 @@ def rect_frame(sizes: np.ndarray, imgsz: int, stride: int, pad: float) -> tuple[
 def _records(index: HasRecords) -> Sequence[Record]:
     if len(index.records) == 0:
         source = getattr(index, "source", "the dataset")
-        raise UserError(f"{source}: no images in this split; check the paths in its YAML")
+        raise UserError(f"{source}: no images in this split; check the paths in its YAML", "no-images")
     return index.records

@@ -26,7 +26,7 @@ Key = int | tuple[int, int] | tuple[int, int, bool]  # position, (epoch, positio
 ENLARGE = 2.0  # images far smaller than the frame would take too much memory, enlarged
 
 
-class FrameOf(Protocol):
+class Frames(Protocol):
     """The (height, width) of the frame at (epoch, position), and of the largest there can be."""
 
     largest: tuple[int, int]
@@ -52,21 +52,19 @@ class DetectionDataset(Dataset):
     """Samples of `records` in an input frame of `imgsz` pixels.
 
     augment: an `AugmentConfig` for training, None for evaluation (letterbox only; the position is then the image).
-    cache: None, "ram" or "disk". order: which image stands at which position. frames (n, 2): the (height, width) of
-    each image's frame where rectangular evaluation wants other frames than the square. frame_of(epoch, position): the
-    same for training. enlarge: how much a small training image may be enlarged ahead of all its uses. `dataset[epoch,
-    position]` draws all chance from (seed, epoch, position).
+    cache: where decoded images are kept: None, "ram", "disk", or "gpu" for a loader that draws them on the device and
+    enlarges none before. order: which image stands at which position. frames: where others than the square of `imgsz`
+    are wanted. `dataset[epoch, position]` draws every random number from a generator of (seed, epoch, position).
     """
 
     def __init__(self, records: Sequence[Record], imgsz: int, augment: AugmentConfig | None = None, seed: int = 0, *,
-                 cache: str | None = None, order: EpochOrder | None = None, frames: np.ndarray | None = None,
-                 frame_of: FrameOf | None = None, enlarge: float = ENLARGE) -> None:
-        self.records, self.imgsz, self.augment, self.seed = records, imgsz, augment, seed
-        self.frames, self.frame_of = frames, frame_of
+                 cache: str | None = None, order: EpochOrder | None = None, frames: Frames | None = None) -> None:
+        self.records, self.imgsz, self.augment, self.seed, self.frames = records, imgsz, augment, seed, frames
         self.order = EpochOrder(len(records), seed) if order is None and augment else order
         self._table = RecordTable.from_records(records)
         self._scratch = Scratch()
-        self.store = ImageStore(records, imgsz, cache, exact=augment is None, enlarge=enlarge if augment else 1.0)
+        self.store = ImageStore(records, imgsz, None if cache == "gpu" else cache, exact=augment is None,
+                                enlarge=ENLARGE if augment and cache != "gpu" else 1.0)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -75,34 +73,30 @@ class DetectionDataset(Dataset):
         sample, = self.draw([key], np.empty((1, *self.frame(key), 3), np.uint8))
         return sample
 
-    def draw(self, keys: Sequence[Key], room: np.ndarray) -> list[Sample]:
-        """The samples of a batch, all of one frame; their images are views of `room` (B, H, W, 3) uint8.
+    def draw(self, keys: Sequence[Key], out: np.ndarray) -> list[Sample]:
+        """The samples of a batch, all of one frame; their images are views of `out` (B, H, W, 3) uint8.
 
         Numbers of all samples come first, then pixels: in turn, they would push each other out of the core's caches,
         and numbers would take twice as long.
         """
         places = [self._read(key) for key in keys]
         if self.augment is None:
-            return [self._plain(position, image) for (_, position, _), image in zip(places, room, strict=True)]
-        frame = room.shape[1:3]
+            return [self._plain(position, image) for (_, position, _), image in zip(places, out, strict=True)]
+        frame = out.shape[1:3]
         drawn = [self._draw(*place, frame) for place in places]
         found = [self._find(plan, frame, lambda index: False) for plan, _ in drawn]
         return [self._augmented(plan, index, labels, image)
-                for (plan, index), labels, image in zip(drawn, found, room, strict=True)]
+                for (plan, index), labels, image in zip(drawn, found, out, strict=True)]
 
     def frame(self, key: Key) -> tuple[int, int]:
         """(height, width) of a sample."""
         epoch, position, _ = self._read(key)
-        if self.frames is not None:
-            return tuple(self.frames[position].tolist())
-        return frame_sides(self.imgsz) if self.frame_of is None else self.frame_of(epoch, position)
+        return frame_sides(self.imgsz) if self.frames is None else self.frames(epoch, position)
 
     @property
     def largest_frame(self) -> tuple[int, int]:
         """(height, width) that no sample's frame exceeds."""
-        if self.frames is not None and len(self.frames):
-            return tuple(self.frames.max(0).tolist())
-        return frame_sides(self.imgsz) if self.frame_of is None else self.frame_of.largest
+        return frame_sides(self.imgsz) if self.frames is None else self.frames.largest
 
     @property
     def damaged(self) -> list[str]:
@@ -133,10 +127,10 @@ class DetectionDataset(Dataset):
         rng = np.random.default_rng([self.seed, epoch, position])
         index = self.order.at(epoch, [position])[0]
 
-        def partners(count: int) -> list[int]:
-            return self.order.partners(rng, epoch, position, count)
+        def others(count: int) -> list[int]:
+            return self.order.mosaic_indices(rng, epoch, position, count)
 
-        return draw_plan(rng, self.augment, index, partners, self._size, frame, mosaic), index
+        return draw_plan(rng, self.augment, index, others, self._size, frame, mosaic), index
 
     def _find(self, plan: Plan, frame: tuple[int, int], damaged: Callable[[int], bool]) -> Labels:
         return plan_labels(plan, self._labels, self._size, frame, self.augment, damaged)
@@ -145,7 +139,7 @@ class DetectionDataset(Dataset):
         """A sample drawn to `image` (H, W, 3); found: its labels as they are if no image is damaged."""
         frame = image.shape[:2]
         _, damaged = render_plan(plan, self.store.load, frame, self.augment, self._scratch, image)
-        if not self.store.settled():  # another process wrote over an image while it was drawn
+        if not self.store.views_intact():  # another process wrote over an image while it was drawn
             _, damaged = render_plan(plan, self.store.load_own, frame, self.augment, self._scratch, image)
         if damaged:
             found = self._find(plan, frame, damaged.__contains__)

@@ -21,8 +21,11 @@ from data.augment.plan_batch import Layout, PlanBatch, pack_plans
 from data.augment.render_device import draw_layers, jitter_colours, render
 from data.images.letterbox import FILL
 from data.images.store import ImageStore, shrink
+from data.loading.batches import Batches
+from data.loading.config import LoaderConfig
 from data.loading.dataset import DetectionDataset, Key
-from data.loading.loader import EpochBatches, Loader, in_workers, started
+from data.loading.loader import Loader
+from data.loading.workers import data_loader, start_pass
 from data.threads import in_threads
 from utils.errors import UserError
 from utils.structures import Batch
@@ -99,30 +102,29 @@ class PlannedBatches(Dataset):
 
 
 class DeviceLoader(Loader):
-    """A training `Loader` whose images are held and drawn on `device` (None: the GPU where there is one).
+    """A training `Loader` whose images are held and drawn on `config.device` (None: the GPU where there is one).
 
     Yields `Batch`es with uint8 images on the device and targets where workers left them (page-locked for a GPU). On a
     GPU the next batch is drawn while the step before it computes.
     """
 
-    def __init__(self, dataset: DetectionDataset, batches: "EpochBatches | list[list[Key]]",
-                 device: torch.device | str | None = None, workers: int = 0, seed: int = 0) -> None:
+    def __init__(self, dataset: DetectionDataset, batches: Batches, config: LoaderConfig) -> None:
         self.dataset, self.batches = dataset, batches
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.images = DeviceImages(dataset.store, self.device, copies_needed(dataset.augment), dataset.augment.fill)
         cuda = self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if cuda else None
         self._render = render
         self._planned = PlannedBatches(dataset, self.images.layout)
-        self._loader = in_workers(self, self._planned, batches, workers, seed, pin_memory=cuda)
+        self._loader = data_loader(self, self._planned, batches, config, pin_memory=cuda)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._stream is None:
-            yield from map(self._draw, started(self._loader))
+            yield from map(self._draw, start_pass(self._loader))
             return
         waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()
         try:
-            for plans in started(self._loader):
+            for plans in start_pass(self._loader):
                 waiting.append(self._start(plans))
                 if len(waiting) > 1:
                     yield self._finish(*waiting.popleft())

@@ -1,30 +1,33 @@
-"""Which image stands where in an epoch, and which places lend it partners for a mosaic.
+"""Which image stands where in an epoch, and which other images it meets in a mosaic.
 
 Legend: n images, and as many positions in an epoch. What a sample shows depends on (seed, epoch, position, weights).
 """
 
-import mmap
 from collections.abc import Sequence
 
 import numpy as np
 
-STEP = 16  # partners stand this far apart, so each of 1, 2, 4, 8 or 16 processes finds ones that it decoded itself
-REACH = 64  # partners stand at most this many steps back
-ORDER, TIES = 0, 1  # streams of chance
+from data.shared_array import SharedArray
+
+STRIDE = 16  # images of a mosaic stand so far apart that each of 1, 2, 4, 8 or 16 processes decoded them itself
+WINDOW = 64  # and at most this many strides back
+ORDER, TIES = 0, 1  # random streams
 
 
 class EpochOrder:
     """The image at each position of an epoch, decided by (seed, epoch, weights) alone.
 
     Without weights each image stands once; with weights (n,) image i stands n * w_i / sum(w) times, rounded down or up
-    by systematic resampling. Lives in shared memory: workers forked before `set_epoch` see what it chose.
+    by systematic resampling. Lives in shared memory: workers that were started before `set_epoch` see what it chose.
     """
 
     def __init__(self, n: int, seed: int, weights: np.ndarray | None = None) -> None:
         self.n, self.seed = n, seed
         self._pending: tuple[np.ndarray | None] | None = None
         self._own: dict[tuple[int, int], np.ndarray] = {}
-        self._share(mmap.mmap(-1, 24 + 16 * n))
+        self._state = SharedArray(3, np.int64)  # epoch, whether there are weights, how many there were
+        self._images = SharedArray(n, np.int64)
+        self._weights = SharedArray(n, np.float64)
         self.set_weights(weights)
         self.set_epoch(0)
 
@@ -33,23 +36,23 @@ class EpochOrder:
 
     def __getitem__(self, position: int) -> int:
         """The image at a position of the epoch that was set."""
-        return int(self._images[position])
+        return int(self._images.array[position])
 
     @property
     def epoch(self) -> int:
         """The epoch that was set last."""
-        return int(self._state[0])
+        return int(self._state.array[0])
 
     @property
     def weights(self) -> np.ndarray | None:
         """The weights (n,) of the epoch that was set last, None where all images weigh the same."""
-        return self._weights.copy() if self._state[1] else None
+        return self._weights.array.copy() if self._state.array[1] else None
 
     def at(self, epoch: int, positions: Sequence[int] | np.ndarray) -> list[int]:
         """The images at some positions of any epoch, drawn with the present weights."""
-        if epoch == self._state[0]:
-            return self._images[positions].tolist()
-        key = (epoch, int(self._state[2]))
+        if epoch == self._state.array[0]:
+            return self._images.array[positions].tolist()
+        key = (epoch, int(self._state.array[2]))
         if key not in self._own:
             self._own = dict(list(self._own.items())[-1:])  # an epoch and the one before are asked for in turn
             self._own[key] = self._arrange(epoch, self.weights)
@@ -68,21 +71,21 @@ class EpochOrder:
         """Choose the order of an epoch."""
         if self._pending is not None:
             (weights,), self._pending = self._pending, None
-            self._state[:] = -1, weights is not None, self._state[2] + 1
-            self._weights[:] = 0 if weights is None else weights
-        self._state[0] = -1  # a worker that looks meanwhile works on a batch that nobody will fetch
-        self._images[:] = self._arrange(epoch, self.weights)
-        self._state[0] = epoch
+            self._state.array[:] = -1, weights is not None, self._state.array[2] + 1
+            self._weights.array[:] = 0 if weights is None else weights
+        self._state.array[0] = -1  # a worker that looks meanwhile works on a batch that nobody will fetch
+        self._images.array[:] = self._arrange(epoch, self.weights)
+        self._state.array[0] = epoch
 
-    def partners(self, rng: np.random.Generator, epoch: int, position: int, count: int) -> list[int]:
-        """`count` images to go with that at a position: any of a small dataset, otherwise of those lately seen.
+    def mosaic_indices(self, rng: np.random.Generator, epoch: int, position: int, count: int) -> list[int]:
+        """`count` images to go with that at a position: any of a small dataset, otherwise some seen lately.
 
         Before the start of an epoch lies the end of the one before; before the first, its own.
         """
-        if self.n <= STEP * REACH:
+        if self.n <= STRIDE * WINDOW:
             return self.at(epoch, rng.integers(0, self.n, count))
-        positions = position - STEP * rng.integers(1, REACH + 1, count)
-        if position >= STEP * REACH or epoch == 0:
+        positions = position - STRIDE * rng.integers(1, WINDOW + 1, count)
+        if position >= STRIDE * WINDOW or epoch == 0:
             return self.at(epoch, positions % self.n)
         return [self.at(epoch if p >= 0 else epoch - 1, [p])[0] for p in positions.tolist()]  # -1 is the last one
 
@@ -90,24 +93,6 @@ class EpochOrder:
         """(n,) the images of an epoch in their order."""
         rng = np.random.default_rng([self.seed, epoch, self.n, ORDER])
         return rng.permutation(self.n if weights is None else resample(weights, rng.random()))
-
-    def _share(self, memory: mmap.mmap) -> None:
-        self._memory = memory
-        self._state = np.frombuffer(memory, np.int64, 3)  # epoch, whether there are weights, how many there were
-        self._images = np.frombuffer(memory, np.int64, self.n, 24)
-        self._weights = np.frombuffer(memory, np.float64, self.n, 24 + 8 * self.n)
-
-    def __getstate__(self) -> dict:
-        """For workers that are spawned, not forked: what is now, copied."""
-        hidden = ("_memory", "_state", "_images", "_weights")
-        return {**{k: v for k, v in vars(self).items() if k not in hidden}, "_bytes": self._memory[:]}
-
-    def __setstate__(self, state: dict) -> None:
-        content = state.pop("_bytes")
-        vars(self).update(state)
-        memory = mmap.mmap(-1, len(content))
-        memory[:] = content
-        self._share(memory)
 
 
 class AspectOrder(EpochOrder):
@@ -121,8 +106,8 @@ class AspectOrder(EpochOrder):
         self._aspects = sizes[:, 0] / sizes[:, 1]
         super().__init__(len(sizes), seed, weights)
 
-    def mates(self, epoch: int, position: int) -> list[int]:
-        """The images of the group that a position belongs to."""
+    def batch_group(self, epoch: int, position: int) -> list[int]:
+        """The images of the batch (of all processes together) that a position belongs to."""
         start = position // self.group * self.group
         return self.at(epoch, range(start, min(start + self.group, self.n)))
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from data import Index
 from data.loading.build import eval_loader
+from data.loading.config import LoaderConfig
 from engine.evaluation.config import ValConfig
 from engine.inference.runtime import Runtime
 from utils.class_names import match_classes
@@ -20,10 +21,10 @@ def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group)
     if config.rect and runtime.fixed_size:
         raise UserError(f"--rect: {runtime.path} takes one size only; export it with --dynamic", "fixed-size")
     height, width = runtime.choose_size(config.imgsz)
-    workers = worker_count(config.workers, runtime.device.type)
-    return eval_loader(index, height if height == width else (height, width), config.batch_size, workers=workers,
-                       rect=config.rect, stride=max(runtime.strides), pin_memory=runtime.device.type == "cuda",
-                       rank=group.rank, world=group.world)
+    settings = LoaderConfig(
+        config.batch_size, workers=worker_count(config.workers, runtime.device.type), rank=group.rank,
+        world=group.world, pin_memory=runtime.device.type == "cuda", rect=config.rect, stride=max(runtime.strides))
+    return eval_loader(index, (height, width), settings)
 
 
 def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> Selector:

@@ -1,6 +1,7 @@
 """What a training reads, as its flags say: the splits, how often each image is shown, and the loaders."""
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from data.index import Index, load_index
 from data.labels.records import RecordTable
 from data.labels.scan_report import KINDS
 from data.loading.build import eval_loader, train_loader
+from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
 from data.sampling import describe, image_weights, oversample_small, repeat_rare
 from data.tiles import tile_index
@@ -68,14 +70,16 @@ def open_loaders(args: argparse.Namespace, augment: AugmentConfig, train: Index,
         raise UserError(f"--batch-size {args.batch_size}: it is shared by {group.world} processes; give a multiple of "
                         f"{group.world}")
     _check_last_batch(args, len(train), stride, group.world)
-    batch, workers = args.batch_size // group.world, worker_count(args.workers, device.type)
-    place = {"workers": workers, "rank": group.rank, "world": group.world, "pin_memory": device.type == "cuda"}
-    loader = train_loader(train, args.imgsz[0], batch, augment, seed=args.seed, cache=args.cache, device=device,
-                          rect=args.rect, stride=stride, weights=weights, **place)
+    config = LoaderConfig(
+        args.batch_size // group.world, workers=worker_count(args.workers, device.type), seed=args.seed,
+        rank=group.rank, world=group.world, cache=args.cache, pin_memory=device.type == "cuda", device=device,
+        rect=args.rect, stride=stride)
+    loader = train_loader(train, args.imgsz[0], augment, config, weights)
     if args.cache == "gpu" and args.compile:
         loader.compile()
     # not more, so that 1 or 8 processes evaluate the same batches, whose size a model's last digits depend on
-    return loader, eval_loader(held, args.imgsz[-1], min(batch * 2, 32), stride=stride, **place)
+    val_config = replace(config, batch_size=min(2 * config.batch_size, 32), cache=None, rect=False)
+    return loader, eval_loader(held, args.imgsz[-1], val_config)
 
 
 def fixed_weights(args: argparse.Namespace, train: Index) -> np.ndarray | None:

@@ -30,6 +30,7 @@ import yaml
 from data import load_index
 from data.augment.plan import AugmentConfig
 from data.loading.build import eval_loader, train_loader
+from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
 from data.sampling import image_weights, oversample_small, repeat_rare
 from data.shapes.generate import Scene, render
@@ -165,9 +166,10 @@ def training_batches(data: Path, setting: Setting, cache: str | None = None, wor
     nc, records, weights = len(index.names), index.records, None
     if setting.weights:
         weights = oversample_small(records, 3.0) * repeat_rare(records, nc, 0.5)
-    loader = train_loader(index, IMGSZ, BATCH, AugmentConfig(**setting.augment), workers=workers, seed=setting.seed,
-                          rank=setting.ranks - 1, world=setting.ranks, cache="gpu" if setting.device else cache,
-                          device="cpu", weights=weights, rect=setting.rect)
+    config = LoaderConfig(
+        BATCH, workers=workers, seed=setting.seed, rank=setting.ranks - 1, world=setting.ranks,
+        cache="gpu" if setting.device else cache, device="cpu", rect=setting.rect)
+    loader = train_loader(index, IMGSZ, AugmentConfig(**setting.augment), config, weights)
     if setting.closed:
         loader.close_mosaic()
     for epoch in range(EPOCHS):
@@ -180,7 +182,7 @@ def training_batches(data: Path, setting: Setting, cache: str | None = None, wor
 def evaluation_batches(data: Path, imgsz: int | tuple[int, int], rect: bool = False, cache: str | None = None,
                        workers: int = 0) -> Loader:
     """The batches of a validation."""
-    return eval_loader(load_index(data, "val"), imgsz, 3, workers=workers, rect=rect, cache=cache)
+    return eval_loader(load_index(data, "val"), imgsz, LoaderConfig(3, workers=workers, rect=rect, cache=cache))
 
 
 def digest_of_batches(batches: Iterable[Batch]) -> str:

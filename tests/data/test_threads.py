@@ -12,7 +12,6 @@ import data.images.store
 from data.augment.plan import AugmentConfig
 from data.images.store import ImageStore
 from data.loading.device_loader import DeviceImages
-from data.loading.loader import can_fork
 from data.threads import in_threads
 from tests.data.pictures import make_records
 
@@ -58,7 +57,7 @@ def _squares(queue) -> None:
     queue.put(list(in_threads(np.square, [1, 2, 3])))
 
 
-@pytest.mark.skipif(not can_fork(), reason="processes are not forked here")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
 def test_a_forked_process_has_threads_of_its_own():
     assert list(in_threads(np.square, [4])) == [16]
     context = multiprocessing.get_context("fork")

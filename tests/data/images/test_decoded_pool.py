@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import data.images.decoded_pool
 from data.augment.plan import AugmentConfig
 from data.images.decoded_pool import DecodedPool, pool_for
+from data.loading.config import LoaderConfig
 from data.loading.dataset import DetectionDataset
 from tests.data.pictures import make_records
 
@@ -33,7 +33,7 @@ def test_the_latest_images_are_held():
     pool = _filled(40 * BYTES, 60)
     held = [i for i in range(100) if pool.get(i, SIZE) is not None]
     assert held == list(range(60 - len(held), 60)) and 30 <= len(held) <= 35  # an eighth is about to go
-    assert all((pool.get(i, SIZE) == i).all() for i in held) and pool.settled()
+    assert all((pool.get(i, SIZE) == i).all() for i in held) and pool.views_intact()
     pool.clear()
     assert pool.get(59, SIZE) is None
 
@@ -51,7 +51,7 @@ def test_images_of_many_sizes_lie_in_one_piece():
         height, width = rng.integers(1, 25, 2).tolist()
         pool.put(i, np.full((height, width, 3), i % 251, np.uint8))
         image = pool.get(i, (height, width))
-        assert image.shape == (height, width, 3) and (image == i % 251).all() and pool.settled()
+        assert image.shape == (height, width, 3) and (image == i % 251).all() and pool.views_intact()
 
 
 def test_overwriting_what_is_being_read_is_noticed():
@@ -59,11 +59,11 @@ def test_overwriting_what_is_being_read_is_noticed():
     assert pool.get(0, SIZE) is not None
     for i in range(10, 40):
         pool.put(i, _image(i))
-    assert pool.settled()  # the ring is full, nothing is lost
+    assert pool.views_intact()  # the ring is full, nothing is lost
     assert pool.get(6, SIZE) is not None
     for i in range(40, 47):
         pool.put(i, _image(i))
-    assert not pool.settled() and pool.settled()
+    assert not pool.views_intact() and pool.views_intact()
 
 
 def test_what_is_too_large_is_left_out():
@@ -72,14 +72,13 @@ def test_what_is_too_large_is_left_out():
     assert pool.get(0, SIZE) is None
 
 
-def test_forked_processes_share_it_and_copies_do_not():
+def test_forked_processes_share_it():
     pool = DecodedPool(4, 40 * BYTES)
     context = multiprocessing.get_context("fork")
     worker = context.Process(target=lambda: pool.put(2, _image(7)))
     worker.start()
     worker.join()
     assert (pool.get(2, SIZE) == 7).all()
-    assert pickle.loads(pickle.dumps(pool)).get(2, SIZE) is None
 
 
 def test_a_process_that_dies_with_the_lock_stops_nobody(monkeypatch):
@@ -120,7 +119,7 @@ def test_a_sample_is_drawn_again_where_the_pool_was_overwritten_meanwhile(tmp_pa
 
     def get_and_lose(index, size):
         image = get(index, size)
-        pool._head[0] += pool.capacity  # another process has promised the whole ring ...
+        pool._head.array[0] += pool.capacity  # another process has promised the whole ring ...
         if image is not None:
             image[:] = 0  # ... and written
         return image
@@ -134,12 +133,12 @@ def test_the_room_follows_the_memory_and_the_data(monkeypatch):
 
     def images(free: float, **given) -> int:
         monkeypatch.setattr(data.images.decoded_pool, "free_memory", lambda: free)
-        pool = pool_for(held, **given)
+        pool = pool_for(held, LoaderConfig(1, world=given.pop("world", 1)), **given)
         return 0 if pool is None else pool.capacity // 30_000
 
     assert images(1e12) > 5000  # all of them
-    assert 1024 * 1.25 < images(5e8) < 1024 * 1.6  # what partners need
+    assert 1024 * 1.25 < images(5e8) < 1024 * 1.6  # what mosaics need
     assert images(5e8, world=2) < images(5e8) * 0.6 and images(5e8, world=3) == images(5e8)
-    assert images(5e8, partners=False) == 0 and images(1e12, partners=False) > 5000
+    assert images(5e8, mosaic=False) == 0 and images(1e12, mosaic=False) > 5000
     assert images(6e7) == 500 and images(1e6) == 0
-    assert pool_for(np.zeros((0, 2), int)) is None
+    assert pool_for(np.zeros((0, 2), int), LoaderConfig(1)) is None

@@ -12,6 +12,7 @@ from data.augment.plan import AugmentConfig
 from data.augment.plan_batch import Layout
 from data.images.store import ImageStore
 from data.loading.build import train_loader
+from data.loading.config import LoaderConfig
 from data.loading.device_loader import DeviceImages, DeviceLoader, check_room
 from tests.data.pictures import Index, make_records
 from utils.errors import UserError
@@ -27,7 +28,7 @@ def index(tmp_path):
 
 
 def _loader(index, cache="gpu", config=CONFIG, batch=3, **options):
-    return train_loader(index, S, batch, config, seed=3, cache=cache, device="cpu", **options)
+    return train_loader(index, S, config, LoaderConfig(batch, seed=3, cache=cache, device="cpu", **options))
 
 
 def _same(ours, theirs, images=True):

@@ -6,8 +6,10 @@ import torch
 
 from data.augment.plan import AugmentConfig
 from data.images.letterbox import plan_letterbox
+from data.loading.batches import EpochBatches
 from data.loading.build import eval_loader, rect_frame, train_loader
-from data.loading.loader import EpochBatches, page_locked
+from data.loading.config import LoaderConfig
+from data.loading.loader import page_locked
 from tests.data.pictures import Index, equal_batches, make_records
 from utils.boxes import clip_boxes
 from utils.errors import UserError
@@ -30,26 +32,26 @@ def _passes(loader, epochs=(0, 1)) -> list:
 
 
 def test_the_number_of_workers_changes_nothing(index):
-    want = _passes(train_loader(index, 64, 4, CONFIG, workers=0, seed=5))
+    want = _passes(train_loader(index, 64, CONFIG, LoaderConfig(4, workers=0, seed=5)))
     for workers in (1, 2):
-        loader = train_loader(index, 64, 4, CONFIG, workers=workers, seed=5)
+        loader = train_loader(index, 64, CONFIG, LoaderConfig(4, workers=workers, seed=5))
         got = _passes(loader)
         assert len(got) == len(want) == 2 * len(loader) and all(map(equal_batches, got, want))
 
 
 def test_a_resumed_run_sees_what_an_unbroken_one_saw(index):
-    whole = train_loader(index, 64, 4, CONFIG, seed=5)
+    whole = train_loader(index, 64, CONFIG, LoaderConfig(4, seed=5))
     torch.manual_seed(0)
     state = torch.get_rng_state()
     later = _passes(whole, (0, 1, 2))[-3:]
     assert torch.equal(state, torch.get_rng_state())  # loading takes nothing from the global generator
-    resumed = _passes(train_loader(index, 64, 4, CONFIG, seed=5), (2,))
+    resumed = _passes(train_loader(index, 64, CONFIG, LoaderConfig(4, seed=5)), (2,))
     assert all(map(equal_batches, later, resumed))
     assert not equal_batches(_passes(whole, (0,))[0], _passes(whole, (1,))[0])
 
 
 def test_batches_have_the_promised_form(index):
-    batches = _passes(train_loader(index, 64, 4, CONFIG), (0,))
+    batches = _passes(train_loader(index, 64, CONFIG, LoaderConfig(4)), (0,))
     assert [len(b) for b in batches] == [4, 4, 1]
     assert sorted(i for b in batches for i in b.image_ids) == list(range(100, 109))
     for batch in batches:
@@ -64,7 +66,7 @@ def test_batches_have_the_promised_form(index):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_mosaic_closes_under_living_workers(index, workers):
     still = AugmentConfig(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0)
-    loader = train_loader(index, 64, 9, still, workers=workers)
+    loader = train_loader(index, 64, still, LoaderConfig(9, workers=workers))
     opened = _passes(loader, (0,))[0]
     loader.close_mosaic()
     closed = _passes(loader, (1,))[0]
@@ -95,7 +97,7 @@ def test_ranks_take_equally_many_steps_and_miss_no_image(n, world, size):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("rect", [False, True])
 def test_evaluation_sees_each_image_once_and_boxes_come_back(index, rect, workers):
-    loader = eval_loader(index, 64, 4, workers=workers, rect=rect)
+    loader = eval_loader(index, 64, LoaderConfig(4, workers=workers, rect=rect))
     of_record = {r.image_id: r for r in index.records}
     seen = []
     for batch in loader:
@@ -124,7 +126,7 @@ def test_rectangular_frames_follow_the_rule():
 
 
 def test_rectangular_batches_are_sorted_by_aspect(index):
-    batches = list(eval_loader(index, 64, 2, rect=True))
+    batches = list(eval_loader(index, 64, LoaderConfig(2, rect=True)))
     aspects = [box.original[0] / box.original[1] for b in batches for box in b.letterboxes]
     assert aspects == sorted(aspects)
     assert len({tuple(b.images.shape[2:]) for b in batches}) > 1
@@ -132,20 +134,20 @@ def test_rectangular_batches_are_sorted_by_aspect(index):
 
 
 def test_square_frames_are_rounded_up_to_the_stride(index):
-    assert next(iter(eval_loader(index, 50, 2))).images.shape[2:] == (64, 64)
+    assert next(iter(eval_loader(index, 50, LoaderConfig(2)))).images.shape[2:] == (64, 64)
 
 
 def test_one_frame_that_is_not_square(index):
-    batches = list(eval_loader(index, (32, 64), 4))
+    batches = list(eval_loader(index, (32, 64), LoaderConfig(4)))
     assert all(b.images.shape[2:] == (32, 64) for b in batches)
     for box in (box for b in batches for box in b.letterboxes):
         assert box == plan_letterbox(box.original, (32, 64))[1]
     with pytest.raises(UserError, match="--rect"):
-        eval_loader(index, (32, 64), 4, rect=True)
+        eval_loader(index, (32, 64), LoaderConfig(4, rect=True))
 
 
 def test_evaluation_ranks_split_the_batches(index):
-    parts = [list(eval_loader(index, 64, 2, rank=r, world=2)) for r in range(2)]
+    parts = [list(eval_loader(index, 64, LoaderConfig(2, rank=r, world=2))) for r in range(2)]
     assert sorted(i for part in parts for b in part for i in b.image_ids) == list(range(100, 109))
 
 
@@ -154,16 +156,18 @@ def test_evaluation_ranks_split_the_batches(index):
 def test_damage_met_by_workers_is_known_to_the_loader(tmp_path, workers):
     records = make_records(tmp_path, SIZES[:4])
     Path(records[2].path).write_bytes(b"nothing")
-    loader = train_loader(Index(records), 64, 2, AugmentConfig(), workers=workers)
+    loader = train_loader(Index(records), 64, AugmentConfig(), LoaderConfig(2, workers=workers))
     assert loader.damaged == []
     _passes(loader)
     assert loader.damaged == [records[2].path]
 
 
 def test_no_images_is_told():
-    for make in (lambda: train_loader(Index([]), 64, 2, CONFIG), lambda: eval_loader(Index([]), 64, 2)):
-        with pytest.raises(UserError, match="no images"):
+    config = LoaderConfig(2)
+    for make in (lambda: train_loader(Index([]), 64, CONFIG, config), lambda: eval_loader(Index([]), 64, config)):
+        with pytest.raises(UserError) as error:
             make()
+        assert error.value.code == "no-images"
 
 
 def test_page_locked_batches_keep_their_order():

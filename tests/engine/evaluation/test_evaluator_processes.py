@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data import load_index
 from data.loading.build import eval_loader
+from data.loading.config import LoaderConfig
 from engine.evaluation.evaluate import Part, evaluate, merge
 from engine.evaluation.evaluator import CocoEvaluator
 from tests.processes import together
@@ -41,7 +42,7 @@ def evaluated(group: Group, folder: Path) -> dict[str, dict]:
     with group.local_rank0_first():
         index = load_index(folder / "tiny.yaml", "val")
     for rect in (False, True):
-        loader = eval_loader(index, 64, BATCH, rect=rect, rank=group.rank, world=group.world)
+        loader = eval_loader(index, 64, LoaderConfig(BATCH, rect=rect, rank=group.rank, world=group.world))
         result = evaluate(predict, non_max_suppression, loader, index, device=torch.device("cpu"), group=group)
         metrics = json.dumps(dataclasses.asdict(result.metrics), default=np.ndarray.tolist)  # with every digit
         found["rect" if rect else "square"] = {
@@ -83,11 +84,12 @@ def test_parts_of_any_number_of_processes_make_the_whole(folder, world):
             return None, None, None, None
 
     for rank in range(world)[::-1]:
-        loader = eval_loader(index, 64, BATCH, rank=rank, world=world)
+        loader = eval_loader(index, 64, LoaderConfig(BATCH, rank=rank, world=world))
         last = evaluate(predict, non_max_suppression, loader, index, device=torch.device("cpu"),
                             group=Collector(rank, world))
     metrics, matrix, losses, _ = merge(gathered[::-1], last.evaluator)
-    alone = evaluate(predict, non_max_suppression, eval_loader(index, 64, BATCH), index, device=torch.device("cpu"))
+    alone = evaluate(predict, non_max_suppression, eval_loader(index, 64, LoaderConfig(BATCH)), index,
+                     device=torch.device("cpu"))
     assert metrics.numbers() == alone.metrics.numbers() and metrics.unseen == 0
     assert (matrix == alone.confusion.matrix).all()
     assert losses == alone.losses

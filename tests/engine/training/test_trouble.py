@@ -12,7 +12,9 @@ import torch
 from tqdm import tqdm
 
 import train
-from data.loading.loader import Loader, in_workers, started
+from data.loading.config import LoaderConfig
+from data.loading.loader import Loader
+from data.loading.workers import data_loader, start_pass
 from engine.training.signals import StopRequest
 from tests.running import ROOT
 from utils.errors import LostWorker, UserError, lost_worker, run_script
@@ -109,7 +111,7 @@ class Sleepy(torch.utils.data.Dataset):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_worker_that_is_killed_ends_the_pass_soon():
     loader = Loader.__new__(Loader)
-    loader._loader = in_workers(loader, Sleepy(), list(range(1000)), 2, 0)
+    loader._loader = data_loader(loader, Sleepy(), list(range(1000)), LoaderConfig(1, workers=2))
     items = loader._packed()
     next(items)
     os.kill(loader._loader._iterator._workers[0].pid, 9)
@@ -132,10 +134,10 @@ def test_no_room_for_workers_is_told_before_any_is_started(monkeypatch):
             raise OSError(28, "No space left on device")
 
     owner = Sleepy()
-    loader = in_workers(owner, owner, [0], 2, 0)
-    monkeypatch.setattr(multiprocessing, "Lock", lock)
+    loader = data_loader(owner, owner, [0], LoaderConfig(1, workers=2, start_method="fork"))
+    monkeypatch.setattr(loader.multiprocessing_context, "Lock", lock)
     with pytest.raises(UserError, match=r"--workers 2: .*\(No space left on device\).*--shm-size"):
-        started(loader)
+        start_pass(loader)
     assert loader._iterator is None and not multiprocessing.active_children()
 
 
