@@ -109,7 +109,7 @@ def impossible_areas(areas: np.ndarray, sides: np.ndarray, objects: np.ndarray) 
             "are all the same number": objects & alike}
 
 
-def fullest(truth: Truth, by_class: bool) -> tuple[int, int, int]:
+def most_objects(truth: Truth, by_class: bool) -> tuple[int, int, int]:
     """The most objects that an image has, of all classes or of one; the image's position and the class (0 for all)."""
     objects = np.flatnonzero(~truth.crowd)
     classes = len(truth.category_ids) if by_class else 1

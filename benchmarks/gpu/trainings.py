@@ -204,8 +204,8 @@ def _evaluated(run: Run, device: torch.device, workers: int, jobs: int) -> Piece
         index = load_index(run.data, split)
         loader = eval_loader(index, s.imgsz, LoaderConfig(2 * s.batch, workers=workers))
         result = evaluate(lambda images, _: (*model.decode(model(images)), {}), model.select, loader, index,
-                          model.thresholds, device=device, progress=False)
-        numbers[split] = result.metrics.numbers()
+                          model.thresholds, device=device)
+        numbers[split] = result.metrics.coco_stats()
     rows = read_csv(run.folder / "results.csv")
     return {"section": "necks", "model": run.model, "seed": run.seed, "data": s.data, "epochs": s.epochs,
             "imgsz": s.imgsz, "batch": s.batch, "split": s.split, "jobs": jobs, "workers": workers,

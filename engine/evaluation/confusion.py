@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Confusion matrix at fixed confidence and IoU thresholds."""
 
 import numpy as np
 import torch
@@ -9,10 +9,10 @@ from utils.structures import Detections
 
 
 class ConfusionMatrix:
-    """Counts of (predicted class, true class) as YOLO's users know them.
+    """Counts of (predicted class, true class), as YOLO reports them.
 
-    matrix (nc+1, nc+1) int64: rows predicted, columns true; the last row holds objects that were missed, the last
-    column detections on background.
+    matrix (nc+1, nc+1) int64: rows predicted, columns true; the last row counts missed objects, the last column
+    detections on background.
     """
 
     def __init__(self, nc: int, conf: float = 0.25, iou: float = 0.45) -> None:
@@ -22,30 +22,30 @@ class ConfusionMatrix:
     def update(self, detections: Detections, boxes: Tensor, labels: Tensor, ignore: Tensor | None = None) -> None:
         """Add one image: its detections, and its objects (N, 4) xyxy and (N,) in the same frame.
 
-        Each detection above `conf` goes to the object that it overlaps most, each object keeps the best of those with
-        an IoU above `iou`, whatever the classes. `ignore` (N,) bool marks crowds: no objects, and a detection that lies
-        in one for more than `iou` of its area and has no object counts nowhere.
+        Each detection above `conf` is assigned to the object of highest IoU, and each object keeps the one of highest
+        IoU above `iou`, whatever the classes. `ignore` (N,) bool marks crowds: they are no objects, and an unmatched
+        detection with more than `iou` of its area inside one is not counted.
         """
         sure = detections.scores > self.conf
         found, predicted = detections.boxes[sure], detections.labels[sure].numpy()
         crowd = torch.zeros(len(labels), dtype=torch.bool) if ignore is None else ignore
         objects, true = boxes[~crowd], labels[~crowd].numpy()
-        partner = self._partners(found, objects)  # (D,) object index or -1
-        matched = partner >= 0
-        np.add.at(self.matrix, (predicted[matched], true[partner[matched]]), 1)
-        missed = np.setdiff1d(np.arange(len(true)), partner)
+        match = self._match(found, objects)  # (D,) object index or -1
+        matched = match >= 0
+        np.add.at(self.matrix, (predicted[matched], true[match[matched]]), 1)
+        missed = np.setdiff1d(np.arange(len(true)), match)
         np.add.at(self.matrix, (self.nc, true[missed]), 1)
         false = predicted[~matched & ~self._inside(found, boxes[crowd])]
         np.add.at(self.matrix, (false, self.nc), 1)
 
-    def _partners(self, found: Tensor, objects: Tensor) -> np.ndarray:
-        partner = np.full(len(found), -1)
+    def _match(self, found: Tensor, objects: Tensor) -> np.ndarray:
+        match = np.full(len(found), -1)
         if len(found) and len(objects):
             overlap, nearest = (t.numpy() for t in box_iou(found, objects).max(1))  # (D,)
             for i in np.argsort(-overlap, kind="stable"):
-                if overlap[i] > self.iou and nearest[i] not in partner:
-                    partner[i] = nearest[i]
-        return partner
+                if overlap[i] > self.iou and nearest[i] not in match:
+                    match[i] = nearest[i]
+        return match
 
     def _inside(self, found: Tensor, crowds: Tensor) -> np.ndarray:
         if not len(found) or not len(crowds):

@@ -26,10 +26,10 @@ Predict = Callable[[Tensor, PackedTargets], tuple[Tensor, Tensor, dict[str, Tens
 
 @dataclass
 class Evaluation:
-    """What `evaluate` found: metrics, mean losses per image where asked for, milliseconds per image by stage.
+    """The result of `evaluate`: metrics, mean losses per image (empty outside training), ms per image by stage.
 
-    Of several processes all hold the same metrics, confusion, losses and speed; the evaluator of main holds the
-    detections of all images, those of the others their own.
+    All processes hold the same metrics, confusion, losses and speed; the evaluator of the main process holds the
+    detections of all images, the others' only their own. plot_batches: the first batches with their detections.
     """
 
     metrics: Metrics
@@ -37,29 +37,29 @@ class Evaluation:
     confusion: ConfusionMatrix
     losses: dict[str, float]
     speed: dict[str, float]
-    pictured: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
+    plot_batches: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
     max_det: int | None = None
 
 
 def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
-    """`predict` of images alone in the form that `evaluate` asks for."""
+    """`predict` of images alone in the form that `evaluate` takes."""
     return lambda images, targets: (*predict(images), {})
 
 
 @torch.no_grad()
 def evaluate(predict: Predict, select: Selector, loader, index: Index, thresholds: SelectConfig = EVALUATION, *,
-             device: torch.device, progress: bool = True, group: Group = ALONE) -> Evaluation:
-    """Run a model over a loader and score it against `index` by the COCO protocol.
+             device: torch.device, group: Group = ALONE) -> Evaluation:
+    """Evaluate a model on the images of a loader against `index` by the COCO protocol.
 
-    select, thresholds: how detections are chosen, as a rule `Detector.select` and `Detector.thresholds`. group: the
-    processes that call this together, each with its share of the batches (`eval_loader(..., rank, world)`) and the same
-    weights; all get the result of the whole split.
+    select, thresholds: how detections are selected, usually `Detector.select` and `Detector.thresholds`. group: the
+    processes that call this together, each with its share of the batches (rank and world of `LoaderConfig`) and the
+    same weights; all get the result of the whole split.
     """
     evaluator = CocoEvaluator(index.truth, len(index.names), index.category_ids, index.names)
     confusion = ConfusionMatrix(len(index.names))
     losses: dict[str, list[Tensor]] = {}
-    pictured, images_seen, clock = [], 0, StageClock(device, ("load", "inference", "nms"))
-    for batch in tqdm(loader, desc="val", disable=not (progress and group.is_main), dynamic_ncols=True, leave=False):
+    plot_batches, images_seen, clock = [], 0, StageClock(device, ("load", "inference", "nms"))
+    for batch in tqdm(loader, desc="val", disable=not group.is_main, dynamic_ncols=True, leave=False):
         on_device = batch.to(device)
         clock.lap("load")
         boxes, scores, batch_losses = predict(on_device.images, on_device.targets)
@@ -72,19 +72,19 @@ def evaluate(predict: Predict, select: Selector, loader, index: Index, threshold
         evaluator.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
         for detections, truth in zip(found, batch.targets.unpack(), strict=True):
             confusion.update(detections, truth.boxes, truth.labels, truth.ignore)
-        if group.is_main and len(pictured) < PLOT_BATCHES:
-            pictured.append((batch, found))
+        if group.is_main and len(plot_batches) < PLOT_BATCHES:
+            plot_batches.append((batch, found))
         clock.start()
-    own = Part(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()},
-               clock.seconds, images_seen)
+    own = PartialResult(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()},
+                        clock.seconds, images_seen)
     parts = group.gather(own)
     metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, evaluator) if parts else None)
-    return Evaluation(metrics, evaluator, confusion, means, speed, pictured, thresholds.max_det)
+    return Evaluation(metrics, evaluator, confusion, means, speed, plot_batches, thresholds.max_det)
 
 
 @dataclass
-class Part:
-    """What one process saw of a split. found: `CocoEvaluator.state`; losses: of each batch, in order."""
+class PartialResult:
+    """The share of one process. found: `CocoEvaluator.state`; losses: of each batch, in order."""
 
     found: dict[str, np.ndarray]
     matrix: np.ndarray
@@ -93,13 +93,12 @@ class Part:
     images: int
 
 
-def merge(parts: list[Part],
+def merge(parts: list[PartialResult],
           evaluator: CocoEvaluator) -> tuple[Metrics, np.ndarray, dict[str, float], dict[str, float]]:
-    """Metrics, confusion, mean losses and milliseconds per image of all processes, to the last bit those of one.
+    """Metrics, confusion, mean losses and milliseconds per image of all processes, bit-identical to those of one.
 
-    parts: by rank, of which process k saw every `len(parts)`-th batch from batch k on, as `eval_loader` deals them out;
-    the first is already in `evaluator`. This runs on main alone, and the others get its result: it takes the processor
-    for seconds on a large split, and they would only do the same work beside it.
+    parts: by rank; process k evaluated every `len(parts)`-th batch from batch k on, as `eval_loader` distributes them.
+    The first is already in `evaluator`. Runs on the main process alone, since it takes seconds on a large split.
     """
     for part in parts[1:]:
         evaluator.merge(part.found)

@@ -1,4 +1,4 @@
-"""The one evaluator: COCO's protocol for every dataset format; pycocotools is the reference.
+"""The evaluator: COCO's protocol for every dataset format; pycocotools is the reference.
 
 Legend: T IoU thresholds, R recall thresholds, K classes, A area ranges, as in `engine.evaluation.protocol`.
 """
@@ -11,25 +11,32 @@ from typing import Any
 
 import numpy as np
 
-from engine.evaluation.confusion import ConfusionMatrix as ConfusionMatrix  # part of this module's face
-from engine.evaluation.protocol import MOST, RECALLS, Found, Objects, accumulate, id_order, judge
-from engine.evaluation.reference import NUMBERS, by_pycocotools
+from engine.evaluation.protocol import (
+    MAX_DETECTIONS,
+    RECALLS,
+    GroundTruth,
+    MatchedDetections,
+    accumulate,
+    id_order,
+    match_detections,
+)
+from engine.evaluation.reference import STAT_NAMES, pycocotools_stats
 from utils.errors import UserError
 from utils.files import write_bytes
 from utils.structures import Detections
-from utils.truth import Truth, fullest
+from utils.truth import Truth, most_objects
 
 CONFIDENCES = np.linspace(0, 1, 1000)
 LIMITS = (500, 1000, 2000, 5000, 10_000)  # detections per image and class where images hold more than 100 objects
 
 
 @dataclass
-class Numbers:
-    """COCO's twelve numbers, in [0, 1], or -1 where no ground truth defines one; 100 detections per image and class.
+class CocoMetrics:
+    """COCO's twelve metrics, in [0, 1], or -1 where there is no ground truth; 100 detections per image and class.
 
     S, M, L: objects below 32^2 px, below 96^2 px, and above, by annotated area. precision, recall, f1: at IoU 0.5 and
-    at the confidence where the mean F1 of the classes is best, as YOLO prints them; -1 without ground truth.
-    n_images, n_labels: images and objects of the ground truth, crowds not counted as objects.
+    at the confidence of the highest mean F1 over classes, as YOLO prints them; -1 without ground truth.
+    n_images, n_labels: images and objects of the ground truth, without crowds.
     """
 
     AP: float
@@ -50,17 +57,17 @@ class Numbers:
     n_images: int
     n_labels: int
 
-    def numbers(self) -> dict[str, float]:
-        """The twelve numbers by name, in COCO's order."""
-        return {name: getattr(self, name) for name in NUMBERS}
+    def coco_stats(self) -> dict[str, float]:
+        """The twelve metrics by name, in COCO's order."""
+        return {name: getattr(self, name) for name in STAT_NAMES}
 
 
 @dataclass
 class Curves:
     """Curves at IoU 0.5 of the K classes that have objects.
 
-    classes: their indices. pr_recall (101,), pr_precision (K, 101): COCO's interpolated precision. confidence (1000,);
-    precision, recall, f1 (K, 1000) over it.
+    classes: their indices. pr_recall (101,), pr_precision (K, 101): COCO's interpolated precision. confidence (1000,):
+    thresholds, at which precision, recall, f1 (K, 1000) are given.
     """
 
     classes: list[int]
@@ -73,23 +80,23 @@ class Curves:
 
 
 @dataclass
-class Metrics(Numbers):
-    """Numbers over all classes, the same per class, the curves, and the confidence of the best mean F1.
+class Metrics(CocoMetrics):
+    """Metrics over all classes, per class, the curves, and the confidence of the highest mean F1.
 
-    unseen: images of the ground truth for which `update` was never called; their objects count as missed. beside: the
-    twelve numbers by another rule, where COCO's own says too little on this ground truth, each with what it is.
+    unseen: images of the ground truth for which `update` was never called; their objects count as missed. alternatives:
+    the twelve metrics by other rules, where COCO's own are of little use on this ground truth.
     """
 
     confidence: float
-    per_class: list[Numbers]
+    per_class: list[CocoMetrics]
     curves: Curves
     unseen: int
-    beside: list["Beside"] = field(default_factory=list)
+    alternatives: list["AlternativeMetrics"] = field(default_factory=list)
 
 
 @dataclass
-class Beside:
-    """A second row of the table: its title, why it stands there, its twelve numbers."""
+class AlternativeMetrics:
+    """The twelve metrics by another rule, a row of the table; why: what the rule is and why it is shown."""
 
     title: str
     why: str
@@ -97,10 +104,10 @@ class Beside:
 
 
 class CocoEvaluator:
-    """Collects detections in the original frames and computes COCO's numbers against one ground truth.
+    """Collects detections in the original frames and computes COCO's metrics against one ground truth.
 
     ground_truth: a `Truth`, or COCO JSON as `json.load` gives it (`Truth.from_coco`). category_ids: the category
-    of each class index. names: of the classes, for messages.
+    of each class index. names: class names, for messages.
     """
 
     def __init__(self, ground_truth: "Truth | dict[str, Any]", num_classes: int, category_ids: Sequence[Hashable],
@@ -114,10 +121,10 @@ class CocoEvaluator:
         self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # position -> labels, xywh, scores
 
     def update(self, image_ids: Sequence[int], detections: Sequence[Detections]) -> None:
-        """Take the detections of some images, boxes in pixels of the ORIGINAL frame. Each image is taken once.
+        """Add the detections of some images, boxes in pixels of the ORIGINAL frame; each image once.
 
-        Raises `UserError` for boxes or scores that are not finite, ValueError for an image that is unknown or comes
-        twice and for labels outside the classes.
+        Raises `UserError` for boxes or scores that are not finite, ValueError for an image that is unknown or was
+        added before and for labels out of range.
         """
         for image_id, found in zip(image_ids, detections, strict=True):
             place = self._place.get(image_id)
@@ -129,17 +136,18 @@ class CocoEvaluator:
             scores = found.scores.detach().cpu().double().numpy()  # (N,)
             labels = found.labels.detach().cpu().numpy()  # (N,)
             if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-                raise UserError(f"image id {image_id}: a detection is not finite; the model's weights have diverged")
+                raise UserError(f"image id {image_id}: a detection is not finite; the model's weights have diverged",
+                                "not-finite")
             if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.truth.category_ids):
                 raise ValueError(f"image id {image_id}: labels outside the {len(self.truth.category_ids)} classes")
             xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
             self._found[place] = labels, xywh.round(3), scores.round(5)
 
     def state(self) -> dict[str, np.ndarray]:
-        """What was taken so far, in the ground truth's order of images whatever the order of the updates.
+        """All detections added so far, in the ground truth's order of images, whatever the order of the updates.
 
-        images, counts (n,): positions of the images and how many detections each has; labels, scores (D,), boxes (D, 4)
-        left, top, width, height of all of them.
+        images, counts (n,): positions of the images and number of detections of each; labels, scores (D,), boxes (D, 4)
+        left, top, width, height.
         """
         places = sorted(self._found)
         parts = [self._found[place] for place in places]
@@ -149,7 +157,7 @@ class CocoEvaluator:
                 "scores": np.concatenate([np.zeros(0), *(p[2] for p in parts)])}
 
     def merge(self, state: dict[str, np.ndarray]) -> None:
-        """Take what another evaluator of the same ground truth took: afterwards this one is as if it had taken both.
+        """Add the detections of another evaluator of the same ground truth, from its `state`.
 
         Raises ValueError for an image that both have.
         """
@@ -173,13 +181,13 @@ class CocoEvaluator:
                  "score": score} for place, label, box, score in zip(images.tolist(), *columns, strict=True)]
 
     def save_json(self, path: Path | str) -> None:
-        """Write `results()` as a COCO results file, whole or not at all."""
+        """Write `results()` as a COCO results file, atomically."""
         write_bytes(path, json.dumps(self.results()).encode())
 
     def compute(self) -> Metrics:
-        """COCO's numbers of what was taken so far, with those of other rules beside them where they say more."""
-        objects = Objects(self.truth)
-        found, arrays = self._judged(objects)
+        """COCO's metrics of the detections added so far, and those by other rules where they tell more."""
+        objects = GroundTruth(self.truth)
+        found, arrays = self._match(objects)
         labels = objects.counts[:, 0].tolist()
         images = [0] * len(labels)
         for (k, _), rows in objects.groups.items():
@@ -189,62 +197,65 @@ class CocoEvaluator:
         at_best = {c: {w: float(getattr(curves, w)[i, best]) for w in ("precision", "recall", "f1")}
                    for i, c in enumerate(curves.classes)}
         undefined = {"precision": -1.0, "recall": -1.0, "f1": -1.0}
-        per_class = [Numbers(**_numbers(*(x[..., [k], :] for x in arrays)), **at_best.get(k, undefined),
+        per_class = [CocoMetrics(**_coco_stats(*(x[..., [k], :] for x in arrays)), **at_best.get(k, undefined),
                              n_images=images[k], n_labels=labels[k]) for k in range(len(labels))]
         mean = {w: float(np.mean([v[w] for v in at_best.values()])) for w in undefined} if at_best else undefined
         return Metrics(**self._means(arrays), **mean, n_images=len(self.truth.image_ids), n_labels=sum(labels),
                        confidence=float(CONFIDENCES[best]), per_class=per_class, curves=curves,
-                       unseen=len(self.truth.image_ids) - len(self._found), beside=self._beside(objects))
+                       unseen=len(self.truth.image_ids) - len(self._found), alternatives=self._alternatives(objects))
 
     def reference(self) -> dict[str, float]:
-        """The twelve numbers by pycocotools itself: equal to those of `compute`, and many times slower."""
-        return by_pycocotools(self.truth.to_coco(), self.results())
+        """The twelve metrics by pycocotools itself: equal to those of `compute`, and many times slower."""
+        return pycocotools_stats(self.truth.to_coco(), self.results())
 
-    def _judged(self, objects: Objects, most: int = MOST) -> tuple[Found, tuple[np.ndarray, ...]]:
-        taken = self.state()
-        found = judge(objects, np.repeat(taken["images"], taken["counts"]), taken["labels"], taken["boxes"],
-                      taken["scores"], most)
+    def _match(self, objects: GroundTruth,
+               max_det: int = MAX_DETECTIONS) -> tuple[MatchedDetections, tuple[np.ndarray, ...]]:
+        state = self.state()
+        found = match_detections(objects, np.repeat(state["images"], state["counts"]), state["labels"], state["boxes"],
+                                 state["scores"], max_det)
         return found, accumulate(objects, found)
 
     def _means(self, arrays: Sequence[np.ndarray]) -> dict[str, float]:
-        """The twelve numbers, summed in pycocotools' order of categories, for equality to the last bit."""
+        """The twelve metrics, summed in pycocotools' order of categories so that they are bit-identical."""
         ids = self.truth.category_ids
         by_id = sorted(range(len(ids)), key=lambda k: id_order(ids[k]))
-        return _numbers(*(x[..., by_id, :] for x in arrays))
+        return _coco_stats(*(x[..., by_id, :] for x in arrays))
 
-    def _beside(self, objects: Objects) -> list[Beside]:
-        """Numbers by other rules: more than 100 detections, areas of the boxes, `ignore` obeyed."""
+    def _alternatives(self, objects: GroundTruth) -> list[AlternativeMetrics]:
+        """Metrics by other rules: more than 100 detections, box areas, `ignore` respected."""
         truth, rows = self.truth, []
-        count, image, label = fullest(truth, by_class=True)
-        if count > MOST:
+        count, image, label = most_objects(truth, by_class=True)
+        if count > MAX_DETECTIONS:
             limit = next((limit for limit in LIMITS if limit >= count), count)
-            rows.append(Beside(f"all, {limit} a class", f"image {truth.image_ids[image]} has {count} objects of class "
-                               f"{self.names[label]}: COCO's numbers take the best {MOST} detections per image and "
-                               f"class, so they cannot reach 1; this row takes {limit} (AP@{limit}, and AR@{limit} "
-                               f"under AR100)", self._means(self._judged(objects, limit)[1])))
+            why = (f"image {truth.image_ids[image]} has {count} objects of class {self.names[label]}: COCO's numbers "
+                   f"take the best {MAX_DETECTIONS} detections per image and class, so they cannot reach 1; this row "
+                   f"takes {limit} (AP@{limit}, and AR@{limit} under AR100)")
+            rows.append(AlternativeMetrics(f"all, {limit} a class", why, self._means(self._match(objects, limit)[1])))
         odd = truth.odd_areas()
         if odd:
-            rows.append(Beside("all, box areas", f"of {len(truth.areas)} areas {odd}: AP_S, AP_M, AP_L and their AR go "
-                               f"by them as they are; this row goes by width times height of the boxes",
-                               self._means(self._judged(Objects(truth.by_box_area()))[1])))
-        if (truth.marked & ~truth.crowd).any():
-            count = int((truth.marked & ~truth.crowd).sum())
-            rows.append(Beside("all, `ignore`", f"{count} annotations are marked `ignore`, which pycocotools does not "
-                               f"know and takes for objects; in this row they are ignore regions, as in training",
-                               self._means(self._judged(Objects(truth.marked_as_crowd()))[1])))
+            why = (f"of {len(truth.areas)} areas {odd}: AP_S, AP_M, AP_L and their AR go by them as they are; this row "
+                   f"goes by width times height of the boxes")
+            rows.append(AlternativeMetrics("all, box areas", why,
+                                           self._means(self._match(GroundTruth(truth.by_box_area()))[1])))
+        count = int((truth.marked & ~truth.crowd).sum())
+        if count:
+            why = (f"{count} annotations are marked `ignore`, which pycocotools does not know and takes for objects; "
+                   f"in this row they are ignore regions, as in training")
+            rows.append(AlternativeMetrics("all, `ignore`", why,
+                                           self._means(self._match(GroundTruth(truth.marked_as_crowd()))[1])))
         return rows
 
 
-def _numbers(precision: np.ndarray, recall: np.ndarray, few: np.ndarray) -> dict[str, float]:
-    """The twelve numbers of precision (T, R, K, A), recall (T, K, A) and (T, K, 2): means of what is defined."""
+def _coco_stats(precision: np.ndarray, recall: np.ndarray, recall_at_1_10: np.ndarray) -> dict[str, float]:
+    """The twelve metrics of precision (T, R, K, A), recall (T, K, A) and (T, K, 2): means of the defined values."""
     values = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., a] for a in (1, 2, 3)),
-              few[..., 0], few[..., 1], *(recall[..., a] for a in range(4))]
+              recall_at_1_10[..., 0], recall_at_1_10[..., 1], *(recall[..., a] for a in range(4))]
     defined = [v[v > -1] for v in values]
-    return {name: float(v.mean()) if v.size else -1.0 for name, v in zip(NUMBERS, defined, strict=True)}
+    return {name: float(v.mean()) if v.size else -1.0 for name, v in zip(STAT_NAMES, defined, strict=True)}
 
 
-def _curves(found: Found, precision: np.ndarray, labels: list[int]) -> Curves:
-    """Curves at IoU 0.5 and all areas; detections in crowds left out."""
+def _curves(found: MatchedDetections, precision: np.ndarray, labels: list[int]) -> Curves:
+    """Curves at IoU 0.5 over all areas, without detections in crowds."""
     classes = [k for k, count in enumerate(labels) if count]
     rows = []
     for k in classes:
@@ -263,31 +274,31 @@ def confidence_curves(hits: np.ndarray, scores: np.ndarray, n_labels: int) -> np
         return np.zeros((3, len(CONFIDENCES)))
     order = np.argsort(-scores, kind="stable")
     found = hits[order].cumsum()
-    at = -scores[order]  # ascending, as np.interp wants
+    at = -scores[order]  # ascending, as np.interp requires
     precision = np.interp(-CONFIDENCES, at, found / np.arange(1, len(found) + 1), left=1)
     recall = np.interp(-CONFIDENCES, at, found / n_labels, left=0)
     return np.stack((precision, recall, 2 * precision * recall / (precision + recall + 1e-16)))
 
 
 def format_table(metrics: Metrics, names: Sequence[str], per_class: bool = True) -> str:
-    """An aligned text table: a row for all classes, one by each other rule, and on request one per class that has
-    objects. -1 shows as '-'."""
+    """A text table: a row for all classes, one for each alternative, and on request one per class that has objects;
+    undefined values (-1) are '-'."""
     head, undefined = ("precision", "recall"), {"precision": -1.0, "recall": -1.0}
     rows = [("all", metrics.n_images, metrics.n_labels, vars(metrics))]
-    rows += [(row.title, metrics.n_images, metrics.n_labels, row.values | undefined) for row in metrics.beside]
+    rows += [(row.title, metrics.n_images, metrics.n_labels, row.values | undefined) for row in metrics.alternatives]
     if per_class:
-        rows += [(names[k], numbers.n_images, numbers.n_labels, vars(numbers))
-                 for k, numbers in enumerate(metrics.per_class) if numbers.n_labels]
+        rows += [(names[k], row.n_images, row.n_labels, vars(row))
+                 for k, row in enumerate(metrics.per_class) if row.n_labels]
     width = min(max(len("Class"), *(len(row[0]) for row in rows)), 24)
-    lines = [f"{'Class':<{width}} {'Images':>7} {'Labels':>7}" + "".join(f" {t:>5}" for t in ("P", "R", *NUMBERS))]
+    lines = [f"{'Class':<{width}} {'Images':>7} {'Labels':>7}" + "".join(f" {t:>5}" for t in ("P", "R", *STAT_NAMES))]
     for name, n_images, n_labels, values in rows:
-        shown = (values[word] for word in (*head, *NUMBERS))
+        shown = (values[word] for word in (*head, *STAT_NAMES))
         cells = "".join(f" {'-' if value < 0 else format(value, '.3f'):>5}" for value in shown)
         short = name if len(name) <= width else name[:width - 1] + "…"
         lines.append(f"{short:<{width}} {n_images:>7} {n_labels:>7}{cells}")
-    absent = sum(numbers.n_labels == 0 for numbers in metrics.per_class)
+    absent = sum(row.n_labels == 0 for row in metrics.per_class)
     if per_class and absent:
         lines.append(f"{absent} of {len(metrics.per_class)} classes have no object in these images")
     if metrics.unseen:
         lines.append(f"{metrics.unseen} of {metrics.n_images} images were not evaluated: their objects count as missed")
-    return "\n".join([*lines, *(f"{row.title}: {row.why}" for row in metrics.beside)])
+    return "\n".join([*lines, *(f"{row.title}: {row.why}" for row in metrics.alternatives)])

@@ -1,4 +1,4 @@
-"""The twelve numbers by pycocotools itself: what the evaluator is compared with."""
+"""The twelve metrics by pycocotools itself, the reference of the evaluator."""
 
 import contextlib
 import copy
@@ -10,14 +10,14 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-NUMBERS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L")
+STAT_NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L")
 
 
-def by_pycocotools(content: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """What pycocotools makes of a COCO file and of result rows, as `COCO(file).loadRes(results)` would read them.
+def pycocotools_stats(content: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """COCOeval's metrics of a COCO file and of result rows, as `COCO(file).loadRes(results)` would read them.
 
-    content: as `json.load` gives it; pycocotools writes into its annotations. Where it fails on them, which it does by
-    any exception, that is a ValueError with its words.
+    content: as `json.load` gives it; pycocotools writes into its annotations. Raises ValueError with pycocotools' own
+    message where it fails, which it may do by any exception.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -26,7 +26,7 @@ def by_pycocotools(content: dict[str, Any], results: Sequence[dict[str, Any]]) -
             truth.createIndex()
             if results:
                 found = truth.loadRes(copy.deepcopy(list(results)))
-            else:  # which `loadRes` cannot take
+            else:  # `loadRes` fails on an empty list
                 found = COCO()
                 found.dataset = {**content, "annotations": []}
                 found.createIndex()
@@ -34,6 +34,6 @@ def by_pycocotools(content: dict[str, Any], results: Sequence[dict[str, Any]]) -
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        except Exception as error:  # noqa: BLE001  it checks nothing that it reads, so anything may be raised
+        except Exception as error:  # noqa: BLE001  it validates nothing that it reads
             raise ValueError(f"{type(error).__name__}: {error}"[:200]) from error
-    return dict(zip(NUMBERS, np.asarray(evaluation.stats).tolist(), strict=True))
+    return dict(zip(STAT_NAMES, np.asarray(evaluation.stats).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: the table, what confirms its numbers, and pictures."""
+"""Result files of an evaluation: metrics.txt, figures, predictions.json and label files."""
 
 import json
 from pathlib import Path
@@ -11,19 +11,19 @@ from engine.evaluation.config import ValConfig
 from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.evaluator import CocoEvaluator, Metrics, format_table
 from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves
-from engine.evaluation.reference import by_pycocotools
+from engine.evaluation.reference import pycocotools_stats
 from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
-from utils.truth import fullest
+from utils.truth import most_objects
 
 
 def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True) -> str:
-    """The table, and the curves and pictures that YOLO users expect, into `folder`; returns the table.
+    """Write metrics.txt and YOLO's figures to `folder`; returns the table of metrics.txt.
 
-    pycocotools itself computes the twelve numbers once more; the table says on what, and where they differ.
+    pycocotools computes the twelve metrics once more; the table says from which files, and where they differ.
     """
-    told = verdict(result.evaluator, result.metrics, result.max_det)
-    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *told])
+    notes = compare_with_pycocotools(result.evaluator, result.metrics, result.max_det)
+    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *notes])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.txt").write_text(table + "\n", encoding="utf-8")
     if plots:
@@ -54,42 +54,46 @@ def write_labels(evaluator: CocoEvaluator, index: Index, folder: Path, with_conf
         write_bytes(folder / f"{stem_of(record.path)}.txt", rows.encode())
 
 
-def verdict(evaluator: CocoEvaluator, metrics: Metrics, max_det: int | None = None) -> list[str]:
-    """What the numbers go by and what pycocotools says. Confirmed are only those that it gives on the user's own file
-    with the detections that `save_json` writes. max_det: the limit of detections per image, which is told where it is
-    too low."""
-    truth, ours, said = evaluator.truth, metrics.numbers(), [f"note: {note}" for note in evaluator.truth.notes]
-    most, image, _ = fullest(truth, by_class=False)
+def compare_with_pycocotools(evaluator: CocoEvaluator, metrics: Metrics, max_det: int | None = None) -> list[str]:
+    """Notes on the ground truth, and whether pycocotools computes the same metrics.
+
+    "Confirmed" means: from the user's own file, and the detections that `save_json` writes. max_det: the limit of
+    detections per image; a note says where it is too low.
+    """
+    truth, ours, notes = evaluator.truth, metrics.coco_stats(), [f"note: {note}" for note in evaluator.truth.notes]
+    most, image, _ = most_objects(truth, by_class=False)
     if max_det is not None and most > max_det:
-        said.append(f"note: image {truth.image_ids[image]} has {most} objects and at most {max_det} are looked for in "
+        notes.append(f"note: image {truth.image_ids[image]} has {most} objects and at most {max_det} are looked for in "
                     f"one: val.py --max-det {most} or more finds the others too")
     if not len(truth.image):
-        return [*said, f"there is nothing to judge by: the {truth.what} hold no object"]
+        return [*notes, f"there is nothing to judge by: the {truth.what} hold no object"]
     if truth.file:
         try:
-            own = by_pycocotools(own_file(truth.file), evaluator.results())
+            own = pycocotools_stats(own_file(truth.file), evaluator.results())
         except ValueError as error:
-            said.append(f"pycocotools fails on {truth.file} as it stands ({error})")
+            notes.append(f"pycocotools fails on {truth.file} as it stands ({error})")
         else:
-            wrong = differences(own, ours)
-            if not wrong:
-                return [*said, f"the twelve numbers are confirmed by pycocotools on {truth.file}"]
-            said.append(f"pycocotools on {truth.file} as it stands gives other numbers: {wrong}")
-        said += [f"  the file has {what}" for what in truth.departures]
-    wrong = differences(evaluator.reference(), ours)
+            differing = differences(own, ours)
+            if not differing:
+                return [*notes, f"the twelve numbers are confirmed by pycocotools on {truth.file}"]
+            notes.append(f"pycocotools on {truth.file} as it stands gives other numbers: {differing}")
+        notes += [f"  the file has {what}" for what in truth.departures]
+    differing = differences(evaluator.reference(), ours)
     what = f"the {truth.what}" + ", read as they are meant" * bool(truth.file)
-    return [*said, f"pycocotools differs: {wrong}" if wrong else f"pycocotools gives the same twelve numbers on {what}"]
+    if differing:
+        return [*notes, f"pycocotools differs: {differing}"]
+    return [*notes, f"pycocotools gives the same twelve numbers on {what}"]
 
 
-def differences(numbers: dict[str, float], ours: dict[str, float]) -> str:
-    """Those of `numbers` that are not ours, beside ours."""
-    return ", ".join(f"{k} {v:.4f} (here {ours[k]:.4f})" for k, v in numbers.items() if abs(v - ours[k]) > 1e-9)
+def differences(reference: dict[str, float], ours: dict[str, float]) -> str:
+    """The metrics that differ, with both values; '' if none does."""
+    return ", ".join(f"{k} {v:.4f} (here {ours[k]:.4f})" for k, v in reference.items() if abs(v - ours[k]) > 1e-9)
 
 
 def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
-    """PR, F1, P and R curves, confusion matrix, and the first batches with truth beside prediction."""
+    """PR, F1, P and R curves, confusion matrix, and the first batches with ground truth beside prediction."""
     plot_curves(result.metrics, index.names, folder)
     plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
-    for place, (batch, found) in enumerate(result.pictured):
-        path = folder / f"val_batch{place}.jpg"
+    for number, (batch, found) in enumerate(result.plot_batches):
+        path = folder / f"val_batch{number}.jpg"
         plot_comparison(batch.images, batch.targets.unpack(), found, path, index.names)

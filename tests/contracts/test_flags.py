@@ -14,7 +14,7 @@ import val
 
 FROZEN = Path(__file__).with_name("flags.txt")
 COMMAND = "python -m tests.contracts.test_flags"
-SCRIPTS = {"train.py": train.build_parser, "val.py": getattr(val, "build_parser", None) or val.make_parser,
+SCRIPTS = {"train.py": train.build_parser, "val.py": val.build_parser,
            "detect.py": detect.build_parser, "export.py": export.build_parser}
 
 

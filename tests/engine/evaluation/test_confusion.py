@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.evaluation.evaluator import ConfusionMatrix
+from engine.evaluation.confusion import ConfusionMatrix
 from utils.structures import Detections
 
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0], [100.0, 100.0, 200.0, 200.0]])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.evaluation.evaluator import CONFIDENCES, NUMBERS, CocoEvaluator, confidence_curves, format_table
+from engine.evaluation.evaluator import CONFIDENCES, STAT_NAMES, CocoEvaluator, confidence_curves, format_table
 from utils.errors import UserError
 from utils.structures import Detections
 
@@ -81,7 +81,7 @@ def tiny_run(coco_tiny):
 def test_equals_pycocotools_on_real_ground_truth(coco_tiny, tiny_run, capsys):
     evaluator, metrics, categories = tiny_run
     stats = by_hand(coco_tiny, evaluator.results())
-    assert list(metrics.numbers().values()) == stats.tolist() == list(evaluator.reference().values())
+    assert list(metrics.coco_stats().values()) == stats.tolist() == list(evaluator.reference().values())
     assert 0.1 < metrics.AP_S < 0.9  # a comparison of zeros would prove nothing
     assert metrics.n_labels == sum(not a["iscrowd"] for a in coco_tiny["annotations"])
     assert metrics.n_images == len(coco_tiny["images"])
@@ -110,7 +110,7 @@ def test_equals_pycocotools_on_scenes_full_of_ties(seed, images, nc, per_image, 
     for image in scene:
         rows = [[*box, random.integers(1, 6) / 10, random.integers(nc)] for box in boxes(detections).tolist()]
         evaluator.update([image], [found(rows)])
-    assert evaluator.compute().numbers() == evaluator.reference()
+    assert evaluator.compute().coco_stats() == evaluator.reference()
 
 
 def test_compute_twice_and_update_in_pieces_is_the_same(coco_tiny, tiny_run):
@@ -119,7 +119,7 @@ def test_compute_twice_and_update_in_pieces_is_the_same(coco_tiny, tiny_run):
     for image, detections in reversed(perturbed(coco_tiny, categories, 0).items()):
         again.update([image], [detections])
     again.compute()
-    assert again.compute().numbers() == pytest.approx(metrics.numbers(), abs=1e-9)
+    assert again.compute().coco_stats() == pytest.approx(metrics.coco_stats(), abs=1e-9)
 
 
 def test_rounding_changes_nothing_that_matters(coco_tiny, tiny_run):
@@ -128,7 +128,7 @@ def test_rounding_changes_nothing_that_matters(coco_tiny, tiny_run):
               "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]}
              for image, d in perturbed(coco_tiny, categories, 0).items()
              for box, score, label in zip(d.boxes.tolist(), d.scores.tolist(), d.labels.tolist(), strict=True)]
-    assert by_hand(coco_tiny, exact) == pytest.approx(list(metrics.numbers().values()), abs=1e-4)
+    assert by_hand(coco_tiny, exact) == pytest.approx(list(metrics.coco_stats().values()), abs=1e-4)
 
 
 def test_curves_agree_with_a_count(coco_tiny, tiny_run):
@@ -153,7 +153,7 @@ def test_perfect_then_shifted():
         for image, rows in perfect.items():
             evaluator.update([image], [found([[r[0] + shift, *r[1:]] for r in rows])])
         values.append(evaluator.compute())
-    assert min(v for v in values[0].numbers().values() if v >= 0) == pytest.approx(1, abs=1e-12)
+    assert min(v for v in values[0].coco_stats().values() if v >= 0) == pytest.approx(1, abs=1e-12)
     assert (values[0].precision, values[0].recall, values[0].AR1) == (1.0, 1.0, 1.0)
     assert values[0].AP > values[1].AP > values[2].AP
     assert values[1].AP50 > 0.999 and values[1].AP75 < 0.9
@@ -188,7 +188,7 @@ def test_nothing_found_and_nothing_to_find(tmp_path):
     assert json.loads((tmp_path / "deep" / "none.json").read_text()) == []
     nothing = CocoEvaluator(truth({1: []}), 1, [1])
     nothing.update([1], [found([[0, 0, 10, 10, 0.5, 0]])])
-    assert set(nothing.compute().numbers().values()) == {-1.0}
+    assert set(nothing.compute().coco_stats().values()) == {-1.0}
     assert CocoEvaluator(truth({}), 0, []).compute().AP == -1
     assert "-" in format_table(nothing.compute(), ["thing"])
 
@@ -232,7 +232,7 @@ def test_table_is_aligned_and_complete():
     evaluator = CocoEvaluator(ground, 3, [1, 2, 3])
     evaluator.update([1, 2], [found([[0, 0, 10, 10, 0.5, 0]]), found([])])
     lines = format_table(evaluator.compute(), ["a very long name of a class indeed", "absent", "b"]).splitlines()
-    assert lines[0].split() == ["Class", "Images", "Labels", "P", "R", *NUMBERS]
+    assert lines[0].split() == ["Class", "Images", "Labels", "P", "R", *STAT_NAMES]
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[1].split()[:3] == ["all", "2", "3"]
     assert lines[2].startswith("a very long name of a c…") and lines[2].split()[-15] == "2"

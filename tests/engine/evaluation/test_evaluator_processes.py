@@ -12,7 +12,7 @@ from torch import Tensor
 from data import load_index
 from data.loading.build import eval_loader
 from data.loading.config import LoaderConfig
-from engine.evaluation.evaluate import Part, evaluate, merge
+from engine.evaluation.evaluate import PartialResult, evaluate, merge
 from engine.evaluation.evaluator import CocoEvaluator
 from tests.processes import together
 from tests.tiny import tiny_data
@@ -47,7 +47,7 @@ def evaluated(group: Group, folder: Path) -> dict[str, dict]:
         metrics = json.dumps(dataclasses.asdict(result.metrics), default=np.ndarray.tolist)  # with every digit
         found["rect" if rect else "square"] = {
             "metrics": metrics, "matrix": result.confusion.matrix.tolist(), "losses": result.losses,
-            "rows": result.evaluator.results(), "speed": result.speed, "pictures": len(result.pictured)}
+            "rows": result.evaluator.results(), "speed": result.speed, "pictures": len(result.plot_batches)}
     return found
 
 
@@ -73,7 +73,7 @@ def test_two_processes_see_what_one_sees(folder):
 @pytest.mark.parametrize("world", [1, 2, 3, 7])  # of seven processes two have no batch at all
 def test_parts_of_any_number_of_processes_make_the_whole(folder, world):
     index = load_index(folder / "tiny.yaml", "val")
-    gathered: list[Part] = []
+    gathered: list[PartialResult] = []
 
     @dataclasses.dataclass(frozen=True)
     class Collector(Group):
@@ -90,7 +90,7 @@ def test_parts_of_any_number_of_processes_make_the_whole(folder, world):
     metrics, matrix, losses, _ = merge(gathered[::-1], last.evaluator)
     alone = evaluate(predict, non_max_suppression, eval_loader(index, 64, LoaderConfig(BATCH)), index,
                      device=torch.device("cpu"))
-    assert metrics.numbers() == alone.metrics.numbers() and metrics.unseen == 0
+    assert metrics.coco_stats() == alone.metrics.coco_stats() and metrics.unseen == 0
     assert (matrix == alone.confusion.matrix).all()
     assert losses == alone.losses
     assert last.evaluator.results() == alone.evaluator.results()
