@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data import Index
 from data.augment.plan import AugmentConfig
 from data.loading.loader import Loader
-from data.sizes import object_sizes
+from data.object_sizes import object_sizes
 from engine.evaluation.evaluate import evaluate, without_losses
 from engine.evaluation.results import write_results
 from engine.optim.optimizer import freeze

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from data.doctor import checks as doctor
+from data.doctor.checks import Finding, Pair, compare_classes, compare_images, examine, verdict
 from data.index import Index, load_index
 from utils.cli import add_max_pixels, positive
 from utils.config import find_config
@@ -55,19 +55,19 @@ def main(args: argparse.Namespace) -> None:
     """Print the report of each split and of all together, write report.json and sheet.jpg, end with the verdict."""
     began = time.perf_counter()
     indexes = load_splits(args)
-    findings: list[doctor.Finding] = []
+    findings: list[Finding] = []
     numbers, suspects = {}, {}
     for split, index in indexes.items():
-        found, numbers[split], suspects[split] = doctor.examine(index, split, args.imgsz)
+        found, numbers[split], suspects[split] = examine(index, split, args.imgsz)
         findings += found
         print(f"{index.source} ({index.source.format}, {index.source.root}): {index.report.format()}\n{table(index)}\n"
               f"{summary(numbers[split])}\n")
-    findings += doctor.compare_classes(indexes)
-    pairs: list[doctor.Pair] = []
+    findings += compare_classes(indexes)
+    pairs: list[Pair] = []
     images = sum(map(len, indexes.values()))
     near = args.duplicates == "near" or (args.duplicates == "auto" and images <= NEAR_LIMIT)
     if args.duplicates != "off":
-        found, pairs = doctor.compare_images(indexes, near)
+        found, pairs = compare_images(indexes, near)
         findings += found
         if not near and args.duplicates == "auto":
             print(f"near copies were not looked for among {images} images: --duplicates near, some "
@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
     scanned = {kind for index in indexes.values() for kind in index.report.findings}
     told = [f for f in findings if f.kind not in scanned]  # the scan's own were told with their split
     print("\n".join(["findings:", *(f.format() for f in told)]) if told else "findings: none")
-    word, reasons = doctor.verdict(findings)
+    word, reasons = verdict(findings)
     write(args, indexes, findings, numbers, suspects, pairs, word)
     print("\n".join([f"{images} images in {time.perf_counter() - began:.1f} s", f"verdict: {word}",
                      *(f"  {reason}" for reason in reasons)]))
@@ -83,8 +83,8 @@ def main(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def write(args: argparse.Namespace, indexes: dict[str, Index], findings: list[doctor.Finding],
-          numbers: dict[str, Any], suspects: dict[str, Any], pairs: list[doctor.Pair], word: str) -> None:
+def write(args: argparse.Namespace, indexes: dict[str, Index], findings: list[Finding],
+          numbers: dict[str, Any], suspects: dict[str, Any], pairs: list[Pair], word: str) -> None:
     """report.json and sheet.jpg into a folder of their own."""
     from data.doctor.contact_sheet import save_sheet  # these two import torch, which nothing before needs
     from utils.reporting.run_log import increment_dir

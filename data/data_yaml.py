@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data import formats
-from data.formats.base import IMAGE_SUFFIXES, image_files
-from data.formats.listing import listed_images
+from data.formats.paths import IMAGE_SUFFIXES, image_files, listed_images
 from utils.config import CFG_ROOT, MAX_CLASSES, find_config, read_yaml
 from utils.errors import UserError, nearest, short, shown
 

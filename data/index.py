@@ -13,11 +13,11 @@ from data.data_yaml import Source, read_source
 from data.formats import reader
 from data.images.decode import MAX_PIXELS
 from data.labels import label_cache
+from data.labels.check_labels import scan
 from data.labels.records import Record, RecordTable
 from data.labels.scan_report import ScanReport
 from data.shapes import generate as shapes
 from data.truth import truth_of
-from data.validate import scan
 from utils.errors import UserError, short
 from utils.truth import AREA_RANGES, Truth
 

@@ -36,7 +36,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Layer:
+class MosaicLayer:
     """Tiles on one canvas, and the (3, 3) matrix canvas -> frame; `zoom` is the matrix's nominal enlargement."""
 
     tiles: tuple[Tile, ...]
@@ -216,7 +216,7 @@ def clip(boxes: Array, region: tuple[float, float, float, float]) -> Array:
     return np.clip(boxes, (x1, y1, x1, y1), (x2, y2, x2, y2))
 
 
-def layer_labels(layer: Layer, labels: list[Labels], size: Size, keep: BoxFilter) -> Labels:
+def layer_labels(layer: MosaicLayer, labels: list[Labels], size: Size, keep: BoxFilter) -> Labels:
     """The labels of a layer's tiles (one per tile, original pixels) in the frame, cut to it and filtered."""
     counts = [len(part) for part in labels]
     joined = Labels.join(labels)
@@ -253,7 +253,7 @@ def cut_outlines(points: Array, ends: Array, region: tuple[float, float, float, 
     return np.clip(dense, low, high).reshape(-1, 2), ends * share.shape[1]
 
 
-def _to_frame(layer: Layer, tile: Tile, labels: Labels) -> list[Array]:
+def _to_frame(layer: MosaicLayer, tile: Tile, labels: Labels) -> list[Array]:
     """The outlines of one tile's labels in the frame, cut to what the canvas shows of the tile; float32."""
     if not len(labels):
         return []

@@ -14,7 +14,7 @@ from data.augment.colour import hsv_gains
 from data.augment.geometry import (
     Array,
     BoxFilter,
-    Layer,
+    MosaicLayer,
     Size,
     affine_matrix,
     flip_matrix,
@@ -89,7 +89,7 @@ class Plan:
     paste: how `data.augment.copy_paste` draws the objects that are pasted; None where none is.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[MosaicLayer, ...]
     blend: float
     hsv: tuple[float, float, float]
     paste: Paste | None = None
@@ -107,7 +107,7 @@ def draw_affine(rng: np.random.Generator, config: AugmentConfig, canvas: Size, s
 
 
 def draw_layer(rng: np.random.Generator, config: AugmentConfig, indices: list[int], sizes: list[tuple[int, int]],
-               size: Size, flip: Array) -> Layer:
+               size: Size, flip: Array) -> MosaicLayer:
     """One image, or four or nine in a mosaic (as many as `indices`), seen through a random affine and then `flip`.
 
     sizes: original (height, width) of each; the centre of a mosaic is uniform in the middle half of the canvas,
@@ -129,7 +129,7 @@ def draw_layer(rng: np.random.Generator, config: AugmentConfig, indices: list[in
     if is_axis_aligned(matrix):  # the frame begins with a whole pixel of the canvas, so that a mere resize can draw it
         scale = matrix.diagonal()[:2]
         matrix[:2, 2] = -scale * np.round(-matrix[:2, 2] / scale)
-    return Layer(tuple(tiles), matrix, zoom)
+    return MosaicLayer(tuple(tiles), matrix, zoom)
 
 
 def draw_plan(rng: np.random.Generator, config: AugmentConfig, index: int, others: Callable[[int], list[int]],
@@ -141,7 +141,7 @@ def draw_plan(rng: np.random.Generator, config: AugmentConfig, index: int, other
     """
     flip = flip_matrix(size, rng.random() < config.fliplr, rng.random() < config.flipud)
 
-    def layer(indices: list[int]) -> Layer:
+    def layer(indices: list[int]) -> MosaicLayer:
         return draw_layer(rng, config, indices, [size_of(i) for i in indices], size, flip)
 
     def images() -> int:

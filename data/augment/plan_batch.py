@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.augment.colour import HUES
 from data.augment.copy_paste import mask
-from data.augment.geometry import Array, Labels, Layer, clip, is_axis_aligned, transform_boxes
+from data.augment.geometry import Array, Labels, MosaicLayer, clip, is_axis_aligned, transform_boxes
 from data.augment.plan import Plan
 from utils.structures import Letterbox, PackedTargets, Targets, pack_targets
 
@@ -125,7 +125,7 @@ def pack_plans(planned: list[tuple[Plan, Labels, int]], frame: tuple[int, int], 
         image_ids=[image_id for _, _, image_id in planned], letterboxes=[itself] * len(planned))
 
 
-def tile_tables(layers: list[Layer], matrices: Array, frame: tuple[int, int],
+def tile_tables(layers: list[MosaicLayer], matrices: Array, frame: tuple[int, int],
                 layout: Layout) -> tuple[Array, Array, Array, Array]:
     """boxes, regions, source and rows of `PlanBatch` for layers seen through `matrices` (N, 3, 3)."""
     shape = (len(layers), 1 + max(len(layer.tiles) for layer in layers))

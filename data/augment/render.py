@@ -19,7 +19,7 @@ from data.augment.copy_paste import paste_labels
 from data.augment.geometry import (
     Array,
     Labels,
-    Layer,
+    MosaicLayer,
     Size,
     Tile,
     clip,
@@ -95,7 +95,7 @@ def mixup(first: Array, second: Array, weight: float) -> Array:
     return cv2.addWeighted(first, weight, second, 1 - weight, 0)
 
 
-def render_layer(layer: Layer, size: Size, load: LoadImage, fill: int = FILL, scratch: Scratch | None = None,
+def render_layer(layer: MosaicLayer, size: Size, load: LoadImage, fill: int = FILL, scratch: Scratch | None = None,
                  name: str = "") -> tuple[Array, set[int]]:
     """Draw a layer's tiles on an (S, S, 3) BGR frame; also the indices of images that could not be loaded."""
     scratch = scratch or Scratch()
@@ -103,7 +103,7 @@ def render_layer(layer: Layer, size: Size, load: LoadImage, fill: int = FILL, sc
     return _enlarged(image, zoom, size, scratch, f"frame {name}"), damaged
 
 
-def _draw(layer: Layer, size: Size, load: LoadImage, fill: int, scratch: Scratch,
+def _draw(layer: MosaicLayer, size: Size, load: LoadImage, fill: int, scratch: Scratch,
           name: str) -> tuple[Array, float, set[int]]:
     """A layer as BGR, how much it must still be enlarged to be the frame, and the images that could not be loaded."""
     corner = _first_pixel(layer)
@@ -123,7 +123,7 @@ def _enlarged(image: Array, zoom: float, size: Size, scratch: Scratch, name: str
     return image[:height, :width]
 
 
-def _first_pixel(layer: Layer) -> tuple[int, int] | None:
+def _first_pixel(layer: MosaicLayer) -> tuple[int, int] | None:
     """The corner of the canvas (x, y) with which an upright layer's frame begins; None where a warp is needed.
 
     That is where the canvas is turned, where the frame does not begin with a whole pixel, or where it shrinks to less
@@ -137,7 +137,7 @@ def _first_pixel(layer: Layer) -> tuple[int, int] | None:
     return (round(begin[0]), round(begin[1])) if all(abs(v - round(v)) < EXACT for v in places) else None
 
 
-def _lay_out(layer: Layer, corner: tuple[int, int], size: Size, load: LoadImage, fill: int, scratch: Scratch,
+def _lay_out(layer: MosaicLayer, corner: tuple[int, int], size: Size, load: LoadImage, fill: int, scratch: Scratch,
              name: str) -> tuple[Array, set[int]]:
     """The part of an upright layer's canvas that the frame shows, from `corner` on, mirrored as the frame is."""
     zoom = abs(layer.matrix[0, 0])
@@ -188,7 +188,7 @@ def _at_scale(image: Array, scale: Scale, wanted: Scale, scratch: Scratch) -> Ar
     return cv2.resize(image, (width, height), dst=scratch.take("tile", height, width, 3), interpolation=how)
 
 
-def _warp_layer(layer: Layer, size: Size, load: LoadImage, fill: int, scratch: Scratch) -> tuple[Array, set[int]]:
+def _warp_layer(layer: MosaicLayer, size: Size, load: LoadImage, fill: int, scratch: Scratch) -> tuple[Array, set[int]]:
     """Draw a layer by warping each source onto an (S, S, 4) BGRA frame.
 
     Four channels because OpenCV warps them in less than half the time of three.

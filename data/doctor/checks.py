@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from data.doctor.cures import cure, why_empty
+from data.doctor.advice import advice_for, why_empty
 from data.doctor.duplicates import Duplicates, find_duplicates, same_labels
-from data.doctor.suspicious import KINDS as SUSPICIONS
-from data.doctor.suspicious import LOOK_FROM, Suspects, suspects
+from data.doctor.suspicious_labels import KINDS as SUSPICIONS
+from data.doctor.suspicious_labels import LOOK_FROM, Suspects, suspects
 from data.index import Index
 from data.labels.records import RecordTable
 from data.labels.scan_report import HARMLESS, KINDS
@@ -302,6 +302,6 @@ def verdict(findings: Sequence[Finding]) -> tuple[str, list[str]]:
     """`healthy`, `look at this` or `broken`, and a line for each reason with what to do, the worst first."""
     worst = max((LEVELS.index(f.level) for f in findings), default=0)
     reasons = [f"{VERDICTS[level]}: {f'{f.split}: ' if f.split else ''}{f.text}"
-               f"{f'; the first: {f.examples[0]}' if f.kind in KINDS else ''}{cure(f.kind)}"
+               f"{f'; the first: {f.examples[0]}' if f.kind in KINDS else ''}{advice_for(f.kind)}"
                for level in reversed(LEVELS[1:]) for f in findings if f.level == level]
     return VERDICTS[LEVELS[worst]], reasons

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from data.doctor.checks import Pair
-from data.doctor.suspicious import Suspects
+from data.doctor.suspicious_labels import Suspects
 from data.images.store import read_canonical, read_whole
 from data.index import Index
 from data.labels.records import Record, RecordTable

@@ -2,7 +2,7 @@
 
 `recognises(entry, images) -> bool`: whether a split is theirs, from its file or folder and some of its images.
 `inputs(source) -> list[str]`: every file that the result depends on, for the cache to watch.
-`read(source, report, polygons) -> Unchecked`: the labels as the files have them; what cannot be read is counted in the
+`read(source, report, polygons) -> RawLabels`: the labels as the files have them; what cannot be read is counted in the
 report.
 """
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from data.data_yaml import Source
-from data.formats.base import Unchecked, image_files
+from data.formats.parsing.coco_box_units import check_units
 from data.formats.parsing.coco_file import CROWD, LACKS_AREA, MARKED, CocoFile, meant
-from data.formats.parsing.coco_places import find_images
-from data.formats.parsing.coco_units import check_units
+from data.formats.parsing.coco_image_paths import find_images
+from data.formats.paths import image_files
+from data.formats.raw_labels import RawLabels
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError, nearest, shown
 from utils.truth import Truth, impossible_areas
@@ -33,7 +34,7 @@ def inputs(source: Source) -> list[str]:
     return [str(e) for e in source.entries] + [p for folder in source.image_folders for p in image_files(folder)]
 
 
-def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
+def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabels:
     """All annotations of a split, classes in the order of the category ids, or of the YAML's `names` if there are."""
     files = [CocoFile(entry, folder, report, [] if polygons else None).read()
              for entry, folder in zip(source.entries, source.image_folders, strict=True)]
@@ -50,17 +51,17 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     label, flags, numbers, seen = (_joined([part[k] for part in labels]) for k in (1, 2, 3, 4))
     outlines = [p for part in labels for p in part[5]] if polygons else None
     ids = _record_ids(files, report)
-    found = Unchecked(
+    found = RawLabels(
         [p for part in parts for p in part.paths], [str(f.entry) for f, p in zip(files, parts, strict=True)
                                                     for _ in p.paths],
         [i for own, f, part in zip(ids, files, parts, strict=True) for i in (own[f.ids[k]] for k in part.kept)],
         np.array([f.sizes[k] for f, p in zip(files, parts, strict=True) for k in p.kept], np.int64).reshape(-1, 2),
         image, numbers[:, :4].copy(), label, (flags & (CROWD | MARKED)) > 0, numbers[:, 4].copy(),
         np.where(np.isnan(numbers[:, 5]), seen, numbers[:, 5]).astype(np.int64), seen, names, category_ids,
-        row_word="annotation", exact=True, polygons=outlines,
+        row_name="annotation", exact=True, polygons=outlines,
         windows=_windows([f.corners[k] for f, p in zip(files, parts, strict=True) for k in p.kept]))
     if not np.isnan(numbers[:, 5]).any():
-        found.rows, found.row_word = found.annotation_ids, "id"
+        found.rows, found.row_name = found.annotation_ids, "id"
     check_units(found)
     _check_areas(found, (flags & LACKS_AREA) > 0, report)
     found.boxes[:, 2:] += found.boxes[:, :2]
@@ -143,10 +144,10 @@ def _windows(corners: list[tuple[int, int, int, int] | None]) -> np.ndarray | No
     return np.array([c or (0, 0, 0, 0) for c in corners], np.int64) if any(corners) else None
 
 
-def _tell_regions(found: Unchecked, flags: np.ndarray, report: ScanReport) -> None:
+def _tell_regions(found: RawLabels, flags: np.ndarray, report: ScanReport) -> None:
     marked = np.flatnonzero((flags & MARKED > 0) & (flags & CROWD == 0))
     if len(marked):
-        report.add("marked", f"{found.label_files[found.image[marked[0]]]} {found.row_word} {found.rows[marked[0]]}",
+        report.add("marked", f"{found.label_files[found.image[marked[0]]]} {found.row_name} {found.rows[marked[0]]}",
                    len(marked))
     if len(flags) and (flags & CROWD).all():
         report.notes.append(f"all {len(flags)} annotations are `iscrowd: 1`, so there is no object to learn or to "
@@ -154,18 +155,18 @@ def _tell_regions(found: Unchecked, flags: np.ndarray, report: ScanReport) -> No
                             f"{found.label_files[0]} where they are objects")
 
 
-def _check_areas(found: Unchecked, lacking: np.ndarray, report: ScanReport) -> None:
+def _check_areas(found: RawLabels, lacking: np.ndarray, report: ScanReport) -> None:
     """Take the box's own area where the one written cannot be; where none is written that is done and told already."""
     sides = found.boxes[:, 2:]
     odd = np.any(list(impossible_areas(found.areas, sides, ~found.ignore & ~lacking).values()), 0)
     rows = np.flatnonzero(odd)
     if len(rows):
-        report.add("odd_area", f"{found.label_files[found.image[rows[0]]]} {found.row_word} {found.rows[rows[0]]}: "
+        report.add("odd_area", f"{found.label_files[found.image[rows[0]]]} {found.row_name} {found.rows[rows[0]]}: "
                    f"{found.areas[rows[0]]:g} for {sides[rows[0], 0]:g} x {sides[rows[0], 1]:g} px", len(rows))
         found.areas = np.where(odd, np.nan, found.areas)
 
 
-def _with_labels_of_twins(found: Unchecked, report: ScanReport) -> Unchecked:
+def _with_labels_of_twins(found: RawLabels, report: ScanReport) -> RawLabels:
     """A file that is listed under several ids shows the labels of all of them, under each."""
     corners = [None] * len(found.paths) if found.windows is None else map(tuple, found.windows.tolist())
     places = list(zip(found.paths, corners, strict=True))

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from data.data_yaml import SPLITS, Source, read_source
-from data.formats.base import Unchecked, ids_from_names
 from data.formats.parsing import pixel_rows
 from data.formats.parsing.pixel_rows import plain
+from data.formats.raw_labels import RawLabels, ids_from_names
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError, nearest
 
@@ -36,7 +36,7 @@ def inputs(source: Source) -> list[str]:
     return [str(e) for e in source.entries if e.is_file()] + [p for pair in found for p in pair]
 
 
-def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
+def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabels:
     """All objects of a split; polygons: the corners as outlines, for copy-paste."""
     pairs, image, rows = pixel_rows.read_rows(pixel_rows.pairs(source, FOLDER, report), parse_rows, report)
     names = source.names or _found_names(source)
@@ -61,7 +61,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
         became = "ignore regions of their class" if source.difficult == "ignore" else "kept as objects"
         report.notes.append(f"{int(difficult.sum())} difficult objects are {became}")
     paths, m = [p for p, _ in pairs], int(keep.sum())
-    return Unchecked(paths, files, ids_from_names(paths), np.zeros((len(paths), 2), np.int64),
+    return RawLabels(paths, files, ids_from_names(paths), np.zeros((len(paths), 2), np.int64),
                      np.array(image, np.int64)[keep], np.concatenate((low, high), 1), label[keep],
                      difficult & (source.difficult == "ignore"), np.full(m, np.nan), np.arange(1, m + 1),
                      np.array([row[3] for row in rows], np.int64)[keep], names, list(range(1, len(names) + 1)),

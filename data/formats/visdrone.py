@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from data.data_yaml import Source
-from data.formats.base import Unchecked, ids_from_names
 from data.formats.parsing import pixel_rows
 from data.formats.parsing.pixel_rows import plain
+from data.formats.raw_labels import RawLabels, ids_from_names
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError
 
@@ -34,7 +34,7 @@ def inputs(source: Source) -> list[str]:
     return [str(e) for e in source.entries if e.is_file()] + [p for pair in found for p in pair]
 
 
-def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
+def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabels:
     """All objects of a split, and what is to be ignored. polygons: as in the other formats; VisDrone has none."""
     names, categories = _classes(source, report)
     pairs, image, rows = pixel_rows.read_rows(pixel_rows.pairs(source, FOLDER, report), parse_rows, report)
@@ -53,7 +53,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     report.notes += source.notes + _counts(category, unscored & keep)
     table, category, everywhere, unscored = table[keep], category[keep], everywhere[keep], unscored[keep]
     paths, files = [p for p, _ in pairs], [f for _, f in pairs]
-    return Unchecked(paths, files, ids_from_names(paths), np.zeros((len(paths), 2), np.int64),
+    return RawLabels(paths, files, ids_from_names(paths), np.zeros((len(paths), 2), np.int64),
                      np.array(image, np.int64)[keep], table[:, :4], to_label[category], everywhere | unscored,
                      np.full(len(table), np.nan), np.arange(1, len(table) + 1), table[:, 6].astype(np.int64), names,
                      categories, all_classes=everywhere)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from data.data_yaml import Source
-from data.formats.base import IMAGE_SUFFIXES, Unchecked, ids_from_names, image_files, read_lines
 from data.formats.parsing.voc_xml import parse_xml
+from data.formats.paths import IMAGE_SUFFIXES, image_files, read_lines
+from data.formats.raw_labels import RawLabels, ids_from_names
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError, nearest
 from utils.files import read_plain
@@ -42,7 +43,7 @@ def inputs(source: Source) -> list[str]:
     return [str(e) for e in source.entries] + [p for pair in pairs for p in pair]
 
 
-def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
+def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabels:
     """All objects of a split; `difficult` ones are ignore regions unless the YAML says `difficult: keep`.
 
     polygons: as in the other formats; VOC's XML has none.
@@ -82,13 +83,13 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
         raise UserError(f"{kept[i[0]][1]} object {i[3]}: `bndbox` {boxes[0]} should be in pixels, and in this whole "
                         f"split no number is above 1: they are fractions of the image; multiply them by its size")
     image, label, ignore, number = np.array(rows, np.int64).reshape(-1, 4).T
-    told_sizes = np.array(sizes, np.int64).reshape(-1, 2)
-    spans = _continuous(np.array(boxes, np.float64).reshape(-1, 4), told_sizes[image], report)
+    stated_sizes = np.array(sizes, np.int64).reshape(-1, 2)
+    spans = _continuous(np.array(boxes, np.float64).reshape(-1, 4), stated_sizes[image], report)
     paths = [p for p, _ in kept]
     names = source.names
-    return Unchecked(paths, [x for _, x in kept], ids_from_names(paths), told_sizes, image, spans, label,
+    return RawLabels(paths, [x for _, x in kept], ids_from_names(paths), stated_sizes, image, spans, label,
                      ignore.astype(bool), np.full(len(rows), np.nan), np.arange(1, len(rows) + 1), number, names,
-                     list(range(1, len(names) + 1)), row_word="object")
+                     list(range(1, len(names) + 1)), row_name="object")
 
 
 def _open(image: str, xml: str, names: list[str], report: ScanReport) -> ET.Element | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from data.data_yaml import Source
-from data.formats.base import Unchecked, ids_from_names, image_files
-from data.formats.listing import Folders, label_files, listed_images
 from data.formats.parsing.yolo_rows import EDGE, FEW, SHARE, Columns, parse_rows
+from data.formats.paths import Folders, image_files, label_files, listed_images
+from data.formats.raw_labels import RawLabels, ids_from_names
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError, short
 from utils.files import read_plain
@@ -33,16 +33,16 @@ def inputs(source: Source) -> list[str]:
     return [str(e) for e in source.entries if e.is_file()] + images + label_files(images)
 
 
-def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecked:
+def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabels:
     """All rows of a split. `UserError` where the YAML has no classes, or where the ids do not fit them."""
     names = source.names or [f"class{i}" for i in range(source.nc or 0)]
     if not names:
         raise UserError(f"{source.yaml}: no `names` and no `nc`; add a line such as `names: [person, car]`")
     images = split_images(source, report)
     files = label_files(images)
-    _tell_shared(images, files, report)
+    _report_shared(images, files, report)
     if all(entry.is_dir() for entry in source.entries):  # a list may leave images out
-        _tell_lonely(images, files, report)
+        _report_lonely(images, files, report)
     outlines: list[np.ndarray] | None = [] if polygons else None
     columns = Columns(source.keypoints)
     parts, keep = _read_all(images, files, report, outlines, columns,
@@ -59,7 +59,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> Unchecke
     paths, files, ids = ([column[i] for i in keep] for column in (images, files, ids))
     labels = np.clip(table[:, 0], -1, np.iinfo(np.int32).max).astype(np.int64)
     _check_first_id(source, labels, len(names), files, image)
-    return Unchecked(paths, files, ids, np.zeros((len(paths), 2), np.int64), image, table[:, 1:5],
+    return RawLabels(paths, files, ids, np.zeros((len(paths), 2), np.int64), image, table[:, 1:5],
                      labels - source.first_id, np.zeros(len(table), bool), np.full(len(table), np.nan),
                      np.arange(1, len(table) + 1), table[:, 5].astype(np.int64), names,
                      list(range(1, len(names) + 1)), normalised=True, polygons=outlines)
@@ -84,7 +84,7 @@ def _read_all(images: list[str], files: list[str], report: ScanReport, outlines:
     return parts, keep
 
 
-def _tell_shared(images: list[str], files: list[str], report: ScanReport) -> None:
+def _report_shared(images: list[str], files: list[str], report: ScanReport) -> None:
     """a.jpg and a.png have one a.txt: it is read for both."""
     if len(set(files)) < len(files):
         first: dict[str, int] = {}
@@ -93,7 +93,7 @@ def _tell_shared(images: list[str], files: list[str], report: ScanReport) -> Non
         report.add("shared_label", f"{files[i]} for {images[first[files[i]]]} and {images[i]}", len(twice))
 
 
-def _tell_lonely(images: list[str], files: list[str], report: ScanReport) -> None:
+def _report_lonely(images: list[str], files: list[str], report: ScanReport) -> None:
     """Count label files in the folders of labels whose image is not in the folder of images."""
     listing, counts = Folders(), Counter([file.rpartition(os.sep)[0] for file in files])
     more = {folder for folder, count in counts.items()

@@ -15,7 +15,7 @@ import threading
 import cv2
 import numpy as np
 
-from data.images.kinds import Header, check_chunks, foreign_kind, jpeg_frame, parse, plain_tiff
+from data.images.header_parsers import Header, check_chunks, foreign_kind, jpeg_frame, parse, plain_tiff
 from utils.cli import HARD_LIMIT, MAX_PIXELS
 
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,

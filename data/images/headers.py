@@ -14,7 +14,7 @@ from data.images.decode import (
     read_bytes,
     read_kind,
 )
-from data.images.kinds import JPEG_MAGIC, PNG_MAGIC, TAIL, Header, check_chunks, jpeg_frame, png
+from data.images.header_parsers import JPEG_MAGIC, PNG_MAGIC, TAIL, Header, check_chunks, jpeg_frame, png
 
 HEAD = 1 << 15
 END_OF_PNG = b"IEND"

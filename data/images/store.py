@@ -133,11 +133,11 @@ class ImageStore:
         self.records, self.side, self.exact = records, side, exact
         self.pool: DecodedPool | None = None
         self.sizes = image_sizes(records)
-        self.held = canonical_sizes(self.sizes, side, enlarge)
+        self.canonical = canonical_sizes(self.sizes, side, enlarge)
         self._damaged = SharedArray(len(records), bool)
         self._block: SharedArray | None = None  # of all pixels, from self._starts[0] on
         if cache and len(records):
-            self._starts = np.concatenate(([0], np.cumsum(self.held.prod(1) * 3)))
+            self._starts = np.concatenate(([0], np.cumsum(self.canonical.prod(1) * 3)))
             self._fill_cache(cache)
 
     @property
@@ -156,7 +156,7 @@ class ImageStore:
         """
         if self.pool is None:
             return self.load_own(index)
-        image = self.pool.get(index, tuple(self.held[index].tolist()))
+        image = self.pool.get(index, tuple(self.canonical[index].tolist()))
         if image is not None:
             return image, self._scale(index)
         loaded = self.load_own(index)
@@ -171,11 +171,11 @@ class ImageStore:
     def load_own(self, index: int) -> tuple[np.ndarray, Scale] | None:
         """As `load`, but nobody else can write over what it returns."""
         if self._block is None:
-            image = self._read(index, tuple(self.held[index].tolist()))
+            image = self._read(index, tuple(self.canonical[index].tolist()))
         elif self._damaged.array[index]:
             image = None
         else:
-            height, width = self.held[index].tolist()
+            height, width = self.canonical[index].tolist()
             image = self._block.array[self._starts[index]:self._starts[index + 1]].reshape(height, width, 3)
         return None if image is None else (image, self._scale(index))
 
@@ -187,7 +187,7 @@ class ImageStore:
         return self._read(index, tuple(self.sizes[index].tolist()))
 
     def _scale(self, index: int) -> Scale:
-        (height, width), (held_height, held_width) = self.sizes[index].tolist(), self.held[index].tolist()
+        (height, width), (held_height, held_width) = self.sizes[index].tolist(), self.canonical[index].tolist()
         return held_width / width, held_height / height
 
     def _read(self, index: int, size: tuple[int, int], whole: np.ndarray | None = None) -> np.ndarray | None:
@@ -228,7 +228,7 @@ class ImageStore:
         def read(run: list[int]) -> None:
             whole = read_whole(self.records[run[0]]) if len(run) > 1 else None
             for index in run:
-                write(index, self._read(index, tuple(self.held[index].tolist()), whole))
+                write(index, self._read(index, tuple(self.canonical[index].tolist()), whole))
 
         for _ in in_threads(read, runs):
             pass

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data.formats.base import IMAGE_SUFFIXES
+from data.formats.paths import IMAGE_SUFFIXES
 from data.labels.cache_content import check, read_array, read_table
 from data.labels.records import RecordTable
 from data.labels.scan_report import ScanReport

@@ -46,7 +46,7 @@ def train_loader(index: HasRecords, imgsz: int, augment: AugmentConfig, config: 
     if config.cache == "gpu":
         return DeviceLoader(dataset, batches, config)
     if not config.cache:
-        dataset.store.pool = pool_for(dataset.store.held, config, mosaic=augment.mosaic > 0)
+        dataset.store.pool = pool_for(dataset.store.canonical, config, mosaic=augment.mosaic > 0)
     return Loader(dataset, batches, config)
 
 

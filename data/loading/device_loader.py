@@ -42,7 +42,7 @@ class DeviceImages:
     """
 
     def __init__(self, store: ImageStore, device: torch.device, copies: int = 1, fill: int = FILL) -> None:
-        self.layout = Layout.of(store.sizes, store.held, copies)
+        self.layout = Layout.of(store.sizes, store.canonical, copies)
         check_room(self.layout, store.side, device)
         self.block = torch.empty((self.layout.pixels, 3), dtype=torch.uint8, device=device)  # (P, 3)
         self.block[0] = fill

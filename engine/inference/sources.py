@@ -16,7 +16,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data.formats.base import IMAGE_SUFFIXES
+from data.formats.paths import IMAGE_SUFFIXES
 from data.images.decode import MAX_PIXELS, decode, is_animated, open_plain, read_bytes
 from utils.errors import UserError, printable
 

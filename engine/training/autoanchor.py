@@ -61,8 +61,8 @@ def adapt_anchors(config: dict[str, Any], wh: np.ndarray, imgsz: int, threshold:
 
     config: from `models.catalogue.resolve`; comes back unchanged where its anchors do, otherwise as a copy that holds
     the learned table, so that a checkpoint rebuilds the same model. wh: (N, 2) sizes at `imgsz` pixels
-    (`data.sizes.object_sizes`). count: learn so many anchors per level whatever the model has; 0 leaves that to the
-    model, whose own table stays if its best possible recall is above 0.98; `anchors: 3` in a model file always learns.
+    (`data.object_sizes`). count: learn so many anchors per level whatever the model has; 0 leaves that to the model,
+    whose own table stays if its best possible recall is above 0.98; `anchors: 3` in a model file always learns.
     The line is empty for models without anchors.
     """
     row = parse_row(config["head"][-1], f"{config['source']}: the head")

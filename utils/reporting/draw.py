@@ -9,7 +9,7 @@ from utils.errors import printable
 from utils.reporting.fonts import put_text, text_size
 from utils.structures import Detections
 
-# Of image files that OpenCV writes; those that it reads are `data.formats.base.IMAGE_SUFFIXES`.
+# Of image files that OpenCV writes; those that it reads are `data.formats.paths.IMAGE_SUFFIXES`.
 WRITABLE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 _PALETTE = ("ff3b30", "007aff", "34c759", "ffb000", "af52de", "00c7be", "ff2d92", "8e6e53", "5856d6", "b5e61d",
             "ff7f50", "32ade6", "006d3c", "ffd60a", "7a0045", "9aa5b1", "d4a5ff", "00ff85", "a2480f", "003f8a")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from data.formats.base import join_outlines
 from data.formats.parsing.json_stream import read_lists
+from data.formats.raw_labels import join_outlines
 from data.labels.records import NO_POLYGON
 from data.labels.scan_report import KINDS, ScanReport
 from utils.errors import UserError, shown

@@ -11,8 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from data.data_yaml import Source
-from data.formats.base import image_files
-from data.formats.listing import label_file
+from data.formats.paths import image_files, label_file
 from data.formats.yolo import split_images
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError

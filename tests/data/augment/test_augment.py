@@ -11,7 +11,7 @@ from data.augment.colour import adjust_hsv, scale_at_once, scale_planes
 from data.augment.geometry import (
     BoxFilter,
     Labels,
-    Layer,
+    MosaicLayer,
     affine_matrix,
     flip_matrix,
     layer_labels,
@@ -40,7 +40,7 @@ def _labels(index):
     return Labels(boxes, np.full(30, index), np.arange(30) % 10 == 0)
 
 
-def _reference(layer: Layer, canvas_side: int) -> tuple[np.ndarray, np.ndarray]:
+def _reference(layer: MosaicLayer, canvas_side: int) -> tuple[np.ndarray, np.ndarray]:
     """The frame by way of the whole canvas, and where a tile's edge is too near to compare (False)."""
     canvas = np.full((canvas_side, canvas_side, 3), 114, np.uint8)
     owner = np.zeros((canvas_side, canvas_side), np.float32)
@@ -59,7 +59,7 @@ def _reference(layer: Layer, canvas_side: int) -> tuple[np.ndarray, np.ndarray]:
     return frame, cv2.erode(pure, np.ones((3, 3))) > 0
 
 
-def _reference_boxes(layer: Layer, parts: list[Labels], canvas_side: int, zoom: float) -> np.ndarray:
+def _reference_boxes(layer: MosaicLayer, parts: list[Labels], canvas_side: int, zoom: float) -> np.ndarray:
     """YOLO's label path written one box at a time: to the canvas, cut, corners through the matrix, cut, filter."""
     rows = []
     for tile, part in zip(layer.tiles, parts, strict=True):
@@ -111,7 +111,7 @@ def test_tiles_meet_without_a_gap(seed, angle):
     tiles = mosaic_tiles([0] * 4, [(S, S)] * 4, S, tuple(rng.integers(S // 2, 3 * S // 2, 2).tolist()))
     white = np.full((S, S, 3), 255, np.uint8)
     matrix = affine_matrix(2 * S, S, zoom=rng.uniform(2.5, 3.5), angle=angle, shift=tuple(rng.uniform(0.4, 0.6, 2)))
-    frame, _ = render_layer(Layer(tuple(tiles), matrix, 3.0), S, lambda i: (white, (1.0, 1.0)))
+    frame, _ = render_layer(MosaicLayer(tuple(tiles), matrix, 3.0), S, lambda i: (white, (1.0, 1.0)))
     assert (frame[..., :3] == 255).all()
 
 
@@ -119,8 +119,8 @@ def test_tiles_meet_without_a_gap(seed, angle):
 def test_a_turned_tile_covers_the_pixels_whose_centres_lie_on_it(perspective):
     tiles = mosaic_tiles([0, 1, 2, 4], [SIZES[i] for i in (0, 1, 2, 4)], S, (100, 140))
     matrix = affine_matrix(2 * S, S, zoom=0.6, angle=25, shear=(3, -2), perspective=(perspective, -perspective))
-    frame, _ = render_layer(Layer(tuple(tiles), matrix, 0.6), S, lambda i: (np.full((*SIZES[i], 3), 255, np.uint8),
-                                                                            (1.0, 1.0)), fill=0)
+    layer = MosaicLayer(tuple(tiles), matrix, 0.6)
+    frame, _ = render_layer(layer, S, lambda i: (np.full((*SIZES[i], 3), 255, np.uint8), (1.0, 1.0)), fill=0)
     centres = np.stack(np.meshgrid(np.arange(S) + 0.5, np.arange(S) + 0.5), -1)
     x, y = np.moveaxis(project(np.linalg.inv(matrix), centres).astype(np.float32), -1, 0)  # (S, S)
     on_tile = [(x >= x1) & (x < x2) & (y >= y1) & (y < y2) for x1, y1, x2, y2 in (t.region for t in tiles)]
@@ -128,15 +128,15 @@ def test_a_turned_tile_covers_the_pixels_whose_centres_lie_on_it(perspective):
 
 
 def test_still_settings_give_the_letterbox():
-    frame, _ = render_layer(Layer((single_tile(0, SIZES[0], S),), affine_matrix(S, S), 1.0), S, _load)
+    frame, _ = render_layer(MosaicLayer((single_tile(0, SIZES[0], S),), affine_matrix(S, S), 1.0), S, _load)
     want, _ = letterbox(IMAGES[0], S)
     assert np.abs(frame[..., :3].astype(int) - want).max() <= 3
 
 
 def test_a_flip_in_the_matrix_is_a_flip_of_pixels():
-    layer = Layer((single_tile(3, SIZES[3], S),), affine_matrix(S, S), 1.0)
+    layer = MosaicLayer((single_tile(3, SIZES[3], S),), affine_matrix(S, S), 1.0)
     plain, _ = render_layer(layer, S, _load)
-    mirrored, _ = render_layer(Layer(layer.tiles, flip_matrix(S, True, False) @ layer.matrix, 1.0), S, _load)
+    mirrored, _ = render_layer(MosaicLayer(layer.tiles, flip_matrix(S, True, False) @ layer.matrix, 1.0), S, _load)
     assert np.array_equal(mirrored, plain[:, ::-1])
 
 
@@ -158,7 +158,7 @@ def test_laying_out_and_warping_draw_the_same(zoom, flips, monkeypatch):
 
 
 def test_colours_may_change_before_or_after_the_enlargement():
-    layer = Layer((single_tile(3, SIZES[3], S),), affine_matrix(S, S, zoom=1.5), 1.5)
+    layer = MosaicLayer((single_tile(3, SIZES[3], S),), affine_matrix(S, S, zoom=1.5), 1.5)
     corner = -layer.matrix[0, 2] / 1.5
     layer.matrix[:2, 2] = -1.5 * round(corner)
     gains = (1.01, 1.5, 0.8)
@@ -172,10 +172,10 @@ def test_unseen_sources_are_not_loaded_and_damaged_ones_are_ignored():
     tiles = mosaic_tiles([0, 1, 2, 3], SIZES[:4], S, (S // 2, S // 2))
     matrix = affine_matrix(2 * S, S, zoom=2.0, shift=(-0.2, -0.2))  # looks at the bottom right quarter only
     asked = []
-    render_layer(Layer(tuple(tiles), matrix, 2.0), S, lambda i: asked.append(i) or _load(i))
+    render_layer(MosaicLayer(tuple(tiles), matrix, 2.0), S, lambda i: asked.append(i) or _load(i))
     assert asked == [3]
 
-    broken = Plan((Layer(tuple(tiles), affine_matrix(2 * S, S), 1.0),), 1.0, (1.0, 1.0, 1.0))
+    broken = Plan((MosaicLayer(tuple(tiles), affine_matrix(2 * S, S), 1.0),), 1.0, (1.0, 1.0, 1.0))
     image, damaged = render_plan(broken, lambda i: None if i == 3 else _load(i), S, AugmentConfig())
     found = plan_labels(broken, _labels, SIZES.__getitem__, S, AugmentConfig(), damaged.__contains__)
     x1, y1, x2, y2 = found.boxes[found.ignore][-1]

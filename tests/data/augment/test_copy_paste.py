@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.augment.copy_paste import draw_pasted, mask, paste_labels
-from data.augment.geometry import BoxFilter, Labels, Layer, affine_matrix, cut_outlines, layer_labels, single_tile
+from data.augment.geometry import BoxFilter, Labels, MosaicLayer, affine_matrix, cut_outlines, layer_labels, single_tile
 from data.augment.plan import AugmentConfig, Paste, draw_plan
 from data.augment.render import plan_labels, render_plan
 from data.index import load_index
@@ -126,7 +126,7 @@ def test_a_cut_outline_encloses_what_the_outline_encloses_of_the_region(seed):
 
 
 def test_polygons_follow_their_boxes_through_a_layer():
-    layer = Layer((single_tile(0, (50, 80), S),), affine_matrix(S, S, zoom=1.7, shift=(0.4, 0.6)), 1.7)
+    layer = MosaicLayer((single_tile(0, (50, 80), S),), affine_matrix(S, S, zoom=1.7, shift=(0.4, 0.6)), 1.7)
     boxes = np.array([[10, 10, 40, 30], [60, 5, 80, 50], [-1, -1, -0.5, -0.5]], np.float32)
     polygons = [b[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2) for b in boxes[:2]] + [np.zeros((0, 2), np.float32)]
     found = layer_labels(layer, [Labels(boxes, np.arange(3), np.zeros(3, bool), polygons)], S, BoxFilter())

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from data.augment.geometry import (
     BoxFilter,
     Labels,
-    Layer,
+    MosaicLayer,
     affine_matrix,
     clip,
     flip_matrix,
@@ -75,7 +75,7 @@ def test_mosaic_conserves_labels_and_keeps_boxes_on_their_tile(seed, side, cx, c
     tiles = mosaic_tiles([0, 1, 2, 3], sizes, side, centre)
     parts = [Labels(random_boxes(rng, 4, *size), np.arange(4) + 4 * k, np.zeros(4, bool))
              for k, size in enumerate(sizes)]
-    whole = Layer(tuple(tiles), scaling(1, 1), 1.0)
+    whole = MosaicLayer(tuple(tiles), scaling(1, 1), 1.0)
     found = layer_labels(whole, parts, 2 * side, EVERYTHING)
     assert set(found.labels.tolist()) <= set(range(16)) and len(np.unique(found.labels)) == len(found)
     for k, tile in enumerate(tiles):
@@ -91,7 +91,7 @@ def test_mosaic_conserves_labels_and_keeps_boxes_on_their_tile(seed, side, cx, c
 def test_a_thousand_labels_pass_uncapped():
     boxes = random_boxes(np.random.default_rng(0), 4000, 64, 64)
     many = Labels(boxes, np.zeros(4000, np.int64), np.zeros(4000, bool))
-    layer = Layer((single_tile(0, (64, 64), 640),), scaling(1, 1), 1.0)
+    layer = MosaicLayer((single_tile(0, (64, 64), 640),), scaling(1, 1), 1.0)
     assert len(layer_labels(layer, [many], 640, EVERYTHING)) == 4000
 
 

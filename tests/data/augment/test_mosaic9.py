@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.augment.geometry import BoxFilter, Labels, Layer, clip, flip_matrix, layer_labels, mosaic9_tiles, scaling
+from data.augment.geometry import (
+    BoxFilter,
+    Labels,
+    MosaicLayer,
+    clip,
+    flip_matrix,
+    layer_labels,
+    mosaic9_tiles,
+    scaling,
+)
 from data.augment.geometry import transform_boxes as move
 from data.augment.plan import AugmentConfig, draw_layer, draw_plan
 from data.augment.render import render_layer
@@ -55,7 +64,7 @@ def test_square_images_cover_the_window(seed, side):
 def test_labels_stay_on_their_tile_and_none_is_lost(seed, side):
     tiles, sizes, rng = some_tiles(seed, side)
     parts = [Labels(random_boxes(rng, 4, *sizes[t.index]), np.full(4, t.index), rng.random(4) < 0.3) for t in tiles]
-    found = layer_labels(Layer(tuple(tiles), scaling(1, 1), 1.0), parts, 2 * side, EVERYTHING)
+    found = layer_labels(MosaicLayer(tuple(tiles), scaling(1, 1), 1.0), parts, 2 * side, EVERYTHING)
     seen = [clip(move(t.matrix(), p.boxes), t.region) for t, p in zip(tiles, parts, strict=True)]
     area = [np.prod(b[:, 2:] - b[:, :2], 1) for b in seen]
     assert len(found) == sum((a > 0).sum() for a in area)
@@ -73,7 +82,7 @@ def test_nine_tiles_meet_without_a_gap(seed, angle):
     config = AugmentConfig(degrees=angle, scale=0.1, scale_extra=2.0, translate=0)
     layer = draw_layer(rng, config, list(range(9)), [(S, S)] * 9, S, flip_matrix(S, False, False))
     if layer.zoom < 1.5:  # smaller, a turned frame looks past the window
-        layer = Layer(layer.tiles, scaling(2, 2, -1.5 * S, -1.5 * S), 2.0)
+        layer = MosaicLayer(layer.tiles, scaling(2, 2, -1.5 * S, -1.5 * S), 2.0)
     frame, _ = render_layer(layer, S, lambda i, *_: (white, (1.0, 1.0)))
     assert (frame[..., :3] == 255).all()
 

@@ -10,7 +10,7 @@ import torch
 import data.augment.plan_batch
 from data.augment.colour import adjust_hsv
 from data.augment.copy_paste import draw_pasted
-from data.augment.geometry import Labels, Layer, affine_matrix, is_axis_aligned, single_tile, transform_boxes
+from data.augment.geometry import Labels, MosaicLayer, affine_matrix, is_axis_aligned, single_tile, transform_boxes
 from data.augment.plan import AugmentConfig, Plan, draw_plan
 from data.augment.plan_batch import PlanBatch, choose_copies, colour_tables, pack_plans
 from data.augment.render import render_plan
@@ -37,8 +37,8 @@ class Store:
         self.records = [Record("", i, h, w, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
                         for i, (h, w) in enumerate(self.sizes)]
         self.sizes = np.array(self.sizes)
-        self.held = canonical_sizes(self.sizes, S)
-        self.images = [smooth(*size, k) for k, size in enumerate(self.held.tolist())]
+        self.canonical = canonical_sizes(self.sizes, S)
+        self.images = [smooth(*size, k) for k, size in enumerate(self.canonical.tolist())]
 
     def load_own(self, index):
         return self.load(index)
@@ -46,7 +46,7 @@ class Store:
     def load(self, index):
         if index in self.missing:
             return None
-        (height, width), (h, w) = self.sizes[index], self.held[index]
+        (height, width), (h, w) = self.sizes[index], self.canonical[index]
         return self.images[index], (w / width, h / height)
 
 
@@ -137,7 +137,7 @@ def test_strong_shrinking_averages():
     store.images[0][:] = 255 * (np.arange(S) // 1 % 2)[:, None]
     config = AugmentConfig(scale=0.9, **STILL)
     assert copies_needed(config) == 4 and copies_needed(AugmentConfig()) == 1
-    layer = Layer((single_tile(0, (S, S), S),), affine_matrix(S, S, zoom=0.12), 0.12)
+    layer = MosaicLayer((single_tile(0, (S, S), S),), affine_matrix(S, S, zoom=0.12), 0.12)
     plans = [Plan((layer,), 1.0, (1.0, 1.0, 1.0))]
     grey = _draw(plans, _images(config, store))[0, 44:52, 44:52].astype(int)
     assert np.abs(grey - 127.5).max() < 2

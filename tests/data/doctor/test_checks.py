@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from data.__main__ import main, parser
-from data.doctor import checks as doctor
-from data.doctor import duplicates as leakage
-from data.doctor.duplicates import find_duplicates, same_labels
-from data.doctor.suspicious import suspects
+from data.doctor.checks import VERDICTS, examine
+from data.doctor.duplicates import BITS, _near_pairs, find_duplicates, same_labels
+from data.doctor.suspicious_labels import suspects
 from data.index import load_index
 from data.labels.records import Record, RecordTable
 from tests.data import makers
@@ -125,11 +124,11 @@ def test_search_in_parts_agrees_with_all_pairs(n):
     hashes = np.packbits(bits, axis=1)
     thumbnails = np.repeat(rng.integers(0, 256, (-(-n // 2), 256), dtype=np.uint8), 2, axis=0)[:n]
     distance = (bits[:, None] != bits[None]).sum(2)
-    want = {(i, j) for i in range(n) for j in range(i + 1, n) if distance[i, j] <= leakage.BITS and i // 2 == j // 2}
-    got, likeness = leakage._near_pairs(hashes, thumbnails)
+    want = {(i, j) for i in range(n) for j in range(i + 1, n) if distance[i, j] <= BITS and i // 2 == j // 2}
+    got, likeness = _near_pairs(hashes, thumbnails)
     assert {tuple(p) for p in got.tolist()} == want and len(got) == len(want) and (likeness > 0.99).all()
     other = rng.integers(0, 256, (n, 256), dtype=np.uint8)  # hashes alike, pictures not
-    assert len(leakage._near_pairs(hashes, other)[0]) == 0
+    assert len(_near_pairs(hashes, other)[0]) == 0
 
 
 def test_thousands_of_frames_of_one_camera_are_one_group():
@@ -137,7 +136,7 @@ def test_thousands_of_frames_of_one_camera_are_one_group():
     frame = rng.random(64) < 0.5
     hashes = np.packbits(frame ^ (rng.random((20000, 64)) < 0.02), axis=1)
     thumbnails = np.tile(rng.integers(0, 256, 256, dtype=np.uint8), (20000, 1))
-    pairs, _ = leakage._near_pairs(hashes, thumbnails)
+    pairs, _ = _near_pairs(hashes, thumbnails)
     assert len(pairs) >= 19990  # all pairs would be 200 million
 
 
@@ -241,7 +240,7 @@ def test_classes_are_compared_across_splits(tmp_path, capsys):
 def test_levels(tmp_path, capsys, train, held, kind, level):
     report = diagnose(dataset(tmp_path, train, held), tmp_path, capsys, "--noplots")[1]
     assert level in {f["level"] for f in report["findings"] if f["kind"] == kind}
-    assert report["verdict"] == doctor.VERDICTS[level]
+    assert report["verdict"] == VERDICTS[level]
 
 
 def test_small_objects_get_advice_with_numbers(tmp_path, capsys):
@@ -298,4 +297,4 @@ def test_the_command_on_real_blood_cells(real_data, tmp_path):
 def test_records_that_are_no_table_are_examined_too(tmp_path):
     index = load_index(dataset(tmp_path, SOUND, HELD), "train", cache=False)
     index.records = list(index.records)
-    assert doctor.examine(index, "train", 640)[1]["boxes"] == 24
+    assert examine(index, "train", 640)[1]["boxes"] == 24

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data.doctor import checks as doctor
+from data.doctor.checks import compare_classes, verdict
 from data.index import load_index
 from tests.data import makers
 from utils.errors import UserError
@@ -97,6 +97,6 @@ def test_names_may_have_a_class_that_this_file_lacks(tmp_path):
 def test_splits_of_other_classes_are_told_with_both_lists(tmp_path):
     one, two = (load(tmp_path / name, [annotation(1, 1)], lambda c, name=name: c["categories"][0].update(name=name))
                 for name in ("cow", "horse"))
-    finding = doctor.compare_classes({"train": one, "val": two})[0]
+    finding = compare_classes({"train": one, "val": two})[0]
     assert finding.level == "broken" and "train has cat, cow; val has cat, horse" in finding.format()
-    assert doctor.verdict([finding])[1][0].count("`names:`") == 1
+    assert verdict([finding])[1][0].count("`names:`") == 1

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.formats.base import ids_from_names
-from data.formats.listing import label_file
 from data.formats.parsing.yolo_rows import parse_rows
+from data.formats.paths import label_file
+from data.formats.raw_labels import ids_from_names
 from data.index import load_index
 from data.labels.scan_report import ScanReport
 from tests.data import makers

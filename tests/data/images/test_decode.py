@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 
 from data import load_index
 from data.images.decode import decode, to_bytes
+from data.images.header_parsers import parse
 from data.images.headers import read_header
-from data.images.kinds import parse
 from data.images.store import ImageStore, read_image
 from data.loading.dataset import DetectionDataset
 from data.loading.device_loader import DeviceImages

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.doctor import checks as doctor
+from data.doctor.checks import examine, verdict
 from data.images.letterbox import fit_side
 from data.images.store import ImageStore, canonical_sizes, read_canonical, read_image, read_whole, reduction
 from data.index import load_index
@@ -116,6 +116,6 @@ def test_labels_of_the_unturned_image_are_told(tmp_path):
     index = load_index(yaml, "train", cache=False)
     assert (index.records[0].height, index.records[0].width) == (makers.HEIGHT, makers.WIDTH)
     assert index.report.count("unturned_image") == 1 and "turned_image" not in index.report.findings
-    findings, *_ = doctor.examine(index, "train", 640)
+    findings, *_ = examine(index, "train", 640)
     assert any("detection turns such files; the first: " in reason and "a.jpg" in reason
-               and "take the orientation out" in reason for reason in doctor.verdict(findings)[1])
+               and "take the orientation out" in reason for reason in verdict(findings)[1])

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.formats.base import join_outlines
+from data.formats.raw_labels import join_outlines
 from data.index import load_index
 from tests.data import makers
 

@@ -81,12 +81,12 @@ def test_an_index_of_cocos_size_from_its_cache(tmp_path):
 def test_the_doctor_of_cocos_size(tmp_path):
     """All checks of labels, with no image read."""
     got = measure("""
-from data.doctor import checks as doctor
+from data.doctor.checks import examine
 from data.index import Index
 from data.labels.scan_report import ScanReport
 index = Index(big_table(), [str(k) for k in range(80)], list(range(80)), ScanReport(118287, 860001), None)
 before = peak()
-findings, numbers, found = doctor.examine(index, "train", 640)
+findings, numbers, found = examine(index, "train", 640)
 print(json.dumps({"more": peak() - before, "boxes": numbers["boxes"], "thin": len(found.labels.get("thin", []))}))
 """)
     assert got["boxes"] > 850000 and got["thin"] == 0

@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.labels.records import Record, RecordTable
-from data.sizes import object_sizes
+from data.object_sizes import object_sizes
 
 
 def record(height, width, boxes, ignore=None):

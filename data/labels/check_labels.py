@@ -1,4 +1,4 @@
-"""The check of labels against their images: what is wrong is repaired or left out, and always counted.
+"""Labels are checked against their images: what is wrong is repaired or left out, and always counted.
 
 Legend: n images, M labels of all images together.
 """
@@ -7,10 +7,10 @@ import os
 
 import numpy as np
 
-from data.formats.base import Unchecked
+from data.formats.raw_labels import RawLabels
+from data.images.check_images import read_headers, report_turned
 from data.images.decode import MAX_PIXELS
 from data.images.headers import Header
-from data.images.scan import read_headers, tell_turned
 from data.labels.records import RecordTable, box_areas, pack_polygons
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError
@@ -19,7 +19,7 @@ ROUNDING = 1.0  # pixels by which a box may reach out of its image without being
 FRACTIONS = 2.0  # a fraction of the image beyond this is no slip but another unit
 
 
-def scan(found: Unchecked, report: ScanReport, max_pixels: int = MAX_PIXELS) -> RecordTable:
+def scan(found: RawLabels, report: ScanReport, max_pixels: int = MAX_PIXELS) -> RecordTable:
     """Check all images and labels of a split; the counts of what is kept and what is not go to the report."""
     headers, sizes = read_headers(found.paths, report, max_pixels)
     usable = np.array([isinstance(h, Header) for h in headers], bool)
@@ -28,7 +28,7 @@ def scan(found: Unchecked, report: ScanReport, max_pixels: int = MAX_PIXELS) -> 
     if found.windows is not None:
         sizes, usable = _take_windows(found, sizes, usable, report)
     _compare_sizes(found, sizes, turned, usable, report)
-    tell_turned(found.paths, headers, sizes, report)
+    report_turned(found.paths, headers, sizes, report)
     boxes, keep = _check_labels(found, sizes, usable, report)
     image = found.image[keep]
     order = np.argsort(image, kind="stable")
@@ -57,7 +57,7 @@ def scan(found: Unchecked, report: ScanReport, max_pixels: int = MAX_PIXELS) -> 
     return table
 
 
-def _take_windows(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
+def _take_windows(found: RawLabels, sizes: np.ndarray, usable: np.ndarray,
                   report: ScanReport) -> tuple[np.ndarray, np.ndarray]:
     """The size of each window, of the file where there is none; which are usable: those that lie within their file."""
     is_window = found.windows[:, 2] > 0
@@ -70,10 +70,10 @@ def _take_windows(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
     return np.where(is_window[:, None], own, sizes), usable & ~outside
 
 
-def _compare_sizes(found: Unchecked, sizes: np.ndarray, turned: np.ndarray, usable: np.ndarray,
+def _compare_sizes(found: RawLabels, sizes: np.ndarray, turned: np.ndarray, usable: np.ndarray,
                    report: ScanReport) -> None:
     """Tell where a label file claims another size; labels made on the image as stored, unturned, keep that frame."""
-    told = found.told_sizes
+    told = found.stated_sizes
     stored = turned & (told == sizes[:, ::-1]).all(1)
     sizes[stored] = told[stored]
     if stored.any():
@@ -85,7 +85,7 @@ def _compare_sizes(found: Unchecked, sizes: np.ndarray, turned: np.ndarray, usab
         report.add("wrong_size", f"{found.label_files[i]} says {says}, {found.paths[i]} has {has}", len(wrong))
 
 
-def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
+def _check_labels(found: RawLabels, sizes: np.ndarray, usable: np.ndarray,
                   report: ScanReport) -> tuple[np.ndarray, np.ndarray]:
     """(boxes (M, 4) in pixels, positions of labels to keep); a label counts for its first fault only.
 
@@ -130,7 +130,7 @@ def _check_labels(found: Unchecked, sizes: np.ndarray, usable: np.ndarray,
     return inside, np.flatnonzero(keep)
 
 
-def _outlines(found: Unchecked, sizes: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _outlines(found: RawLabels, sizes: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (K, 2) in pixels and ends (M,) of the polygons of the labels that are kept."""
     points, ends = pack_polygons([found.polygons[i] for i in keep])
     if found.normalised:
@@ -139,7 +139,7 @@ def _outlines(found: Unchecked, sizes: np.ndarray, keep: np.ndarray) -> tuple[np
     return points, ends
 
 
-def _repeats(found: Unchecked, boxes: np.ndarray) -> np.ndarray:
+def _repeats(found: RawLabels, boxes: np.ndarray) -> np.ndarray:
     """(M,) True for a label whose image, class, box and ignore flag stood before it already."""
     keys = (*np.round(boxes, 3).T, found.ignore, found.labels, found.image)
     order = np.lexsort(keys)  # stable: the first of equals stays first
@@ -152,5 +152,5 @@ def _repeats(found: Unchecked, boxes: np.ndarray) -> np.ndarray:
     return repeats
 
 
-def _where(found: Unchecked, label: int) -> str:
-    return f"{found.label_files[found.image[label]]} {found.row_word} {found.rows[label]}"
+def _where(found: RawLabels, label: int) -> str:
+    return f"{found.label_files[found.image[label]]} {found.row_name} {found.rows[label]}"

@@ -3,10 +3,87 @@
 import os
 from pathlib import Path
 
-from data.formats.base import read_lines
+from data.labels.scan_report import ScanReport
 from utils.errors import UserError
+from utils.files import read_plain
 
+LARGEST_LIST = 1 << 30  # bytes
+IMAGE_SUFFIXES = frozenset((".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm",
+                            ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
+UNREAD_SUFFIXES = frozenset((".arw", ".cr2", ".cr3", ".dcm", ".dng", ".exr", ".hdr", ".heic", ".heif", ".jxl", ".nef",
+                             ".npy", ".orf", ".psd", ".raf", ".raw", ".svg"))
+LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"))
 LABEL_SUFFIXES = (".txt", ".TXT", ".Txt")
+
+
+def image_files(folder: Path, report: ScanReport | None = None) -> list[str]:
+    """Every image below a folder, sorted by path, paths as they are written.
+
+    Linked folders are followed, each real folder once and after those that lie here, and none that holds the link
+    itself. Hidden files and folders and what other programs leave (`LEFTOVERS`), images of kinds that nothing here
+    reads, pipes and devices are left out, and counted in the report.
+    """
+    found: dict[str, list[str]] = {"": [], "leftover": [], "unread_image": [], "special_file": []}
+    seen: set[tuple[int, int]] = set()
+    todo, links = [(str(folder), False)], []
+    while todo or links:
+        if not todo:
+            links.sort(reverse=True)
+        at, hidden = todo.pop() if todo else links.pop()
+        try:
+            status = os.stat(at)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(at) as entries:
+                for entry in entries:
+                    _sort_in(entry, hidden, found, todo, links)
+        except OSError as error:
+            if report is not None:
+                report.add("closed_folder", f"{at} ({error.strerror})")
+    for kind in found.keys() - {""} if report is not None else ():
+        report.add(kind, min(found[kind], default=""), len(found[kind]))
+    return sorted(found[""])
+
+
+def _sort_in(entry: os.DirEntry, hidden: bool, found: dict[str, list[str]], todo: list[tuple[str, bool]],
+             links: list[tuple[str, bool]]) -> None:
+    """Put an entry of a folder where it belongs: a kind of finding, folders to visit, linked folders to visit later."""
+    hidden = hidden or entry.name[0] == "." or entry.name in LEFTOVERS
+    if entry.is_dir():
+        if not entry.is_symlink():
+            todo.append((entry.path, hidden))
+        elif not _is_loop(entry.path):
+            links.append((entry.path, hidden))
+        return
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  Path costs 10x here
+    if suffix not in IMAGE_SUFFIXES:
+        if suffix in UNREAD_SUFFIXES and not hidden:
+            found["unread_image"].append(entry.path)
+    elif hidden:
+        found["leftover"].append(entry.path)
+    elif entry.is_file() or entry.is_symlink() and not Path(entry.path).exists():  # a broken link: an image not found
+        found[""].append(entry.path)
+    else:
+        found["special_file"].append(entry.path)
+
+
+def _is_loop(link: str) -> bool:
+    """Whether a linked folder holds the link itself."""
+    target, place = os.path.realpath(link), os.path.realpath(os.path.dirname(link))  # noqa: PTH120
+    return f"{place}{os.sep}".startswith(f"{target.rstrip(os.sep)}{os.sep}")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list file, without blank ones; byte-order marks, of UTF-16 too, are understood."""
+    data = read_plain(str(path), LARGEST_LIST)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = data.decode("utf-16", errors="replace")
+    else:
+        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
+    if "\0" in text:
+        raise UserError(f"{path}: no list of images in UTF-8; save it as UTF-8, one path per line")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 class Folders:

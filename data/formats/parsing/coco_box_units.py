@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.formats.base import Unchecked
+from data.formats.raw_labels import RawLabels
 from utils.errors import UserError
 
 FEW = 3  # boxes that reach out of their images, below which it may be chance
@@ -10,7 +10,7 @@ SHARE = 0.1  # and the share of all
 ROUNDING = 1.0  # pixels
 
 
-def check_units(found: Unchecked) -> None:
+def check_units(found: RawLabels) -> None:
     """`UserError` where the boxes (M, 4), left, top, width, height, are fractions of the image, or corners.
 
     Corners: in every box the third number is beyond the first and the fourth beyond the second, all lie within the
@@ -20,16 +20,16 @@ def check_units(found: Unchecked) -> None:
     sized = (boxes[:, 2:] > 0).all(1)
     if not sized.any():
         return
-    place = f"{found.label_files[found.image[0]]} {found.row_word} {found.rows[0]}"
+    place = f"{found.label_files[found.image[0]]} {found.row_name} {found.rows[0]}"
     said = ", ".join(f"{v:g}" for v in boxes[0])
-    if max(boxes.max(), -boxes.min()) <= 1 and (found.told_sizes != 1).any():
+    if max(boxes.max(), -boxes.min()) <= 1 and (found.stated_sizes != 1).any():
         raise UserError(f"{place}: `bbox` [{said}] should be left, top, width, height in pixels, and in this whole "
                         f"split no number is above 1: they are fractions of the image; multiply them by its width and "
                         f"height")
     if (sized & (boxes[:, 2:] <= boxes[:, :2]).any(1)).any():  # so on nearly all data, before anything is copied
         return
     far = boxes[sized]
-    frame = found.told_sizes[found.image[sized]][:, ::-1].astype(np.float64)  # (M, 2) width, height, 0 where not told
+    frame = found.stated_sizes[found.image[sized]][:, ::-1].astype(np.float64)  # (M, 2) width, height, 0 where not told
     frame = np.where(frame > 0, frame, np.inf)
     if (far < 0).any() or (far[:, 2:] > frame + ROUNDING).any():
         return

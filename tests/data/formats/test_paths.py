@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.formats.base import image_files, read_lines
-from data.formats.listing import label_files
+from data.formats.paths import image_files, label_files, read_lines
 from data.index import load_index
 from data.labels.scan_report import ScanReport
 from engine.inference.sources import open_source

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from data.doctor import checks as doctor
-from data.doctor.cures import CURES, cure
+from data.doctor.advice import ADVICE, advice_for
+from data.doctor.checks import compare_classes, examine, verdict
 from data.index import load_index
 from data.labels.scan_report import HARMLESS, KINDS, ScanReport
 from tests.data import makers
@@ -16,12 +16,12 @@ ROW = "0 .5 .5 .2 .3\n"
 
 def reasons(yaml, split="train") -> list[str]:
     index = load_index(yaml, split, cache=False)
-    return doctor.verdict(doctor.examine(index, split, 640)[0])[1]
+    return verdict(examine(index, split, 640)[0])[1]
 
 
 def test_whatever_is_lost_or_changed_has_a_cure():
-    assert not [kind for kind in KINDS if kind not in HARMLESS and not cure(kind)]
-    assert not [kind for kind, text in CURES.items() if text.endswith(".") or "\n" in text]
+    assert not [kind for kind in KINDS if kind not in HARMLESS and not advice_for(kind)]
+    assert not [kind for kind, text in ADVICE.items() if text.endswith(".") or "\n" in text]
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -65,7 +65,7 @@ def test_more_objects_of_a_class_than_ap_counts(tmp_path):
     grid = [(x / 20 + .025, y / 20 + .025) for x in range(20) for y in range(20)]
     rows = [f"{k} {x} {y} .04 .04\n" for k, n in ((0, 101), (1, 100)) for x, y in grid[150 * k:150 * k + n]]
     yaml = makers.yolo(tmp_path, {"a.jpg": "".join(rows), "b.jpg": "".join(rows[101:])})
-    told = [f for f in doctor.examine(load_index(yaml, "train", cache=False), "train", 640)[0] if f.kind == "dense"]
+    told = [f for f in examine(load_index(yaml, "train", cache=False), "train", 640)[0] if f.kind == "dense"]
     assert len(told) == 1
     assert told[0].text.startswith("1 images hold more than 100 objects of one class, the fullest 101: ")
     assert told[0].examples[0].endswith("a.jpg: 101 of cat")
@@ -73,18 +73,18 @@ def test_more_objects_of_a_class_than_ap_counts(tmp_path):
 
 def test_names_given_twice(tmp_path):
     index = load_index(makers.yolo(tmp_path, {"a.jpg": ROW + "1 .1 .1 .1 .1\n"}, names=["cat", "cat"]), "train")
-    found = {f.kind: f for f in doctor.compare_classes({"train": index})}
+    found = {f.kind: f for f in compare_classes({"train": index})}
     assert found["same_name"].examples == ["cat"]
 
 
 def test_a_cure_is_the_end_of_a_sentence():
-    assert cure("thin").startswith("; ") and cure("plain") == "" and not ScanReport().findings
+    assert advice_for("thin").startswith("; ") and advice_for("plain") == "" and not ScanReport().findings
 
 
 @pytest.mark.parametrize(("ids", "asked"), [((1, 2), True), ((0, 1), False)])
 def test_a_first_class_without_objects_asks_where_ids_begin(tmp_path, ids, asked):
     yaml = makers.yolo(tmp_path, {f"{k}.jpg": f"{k} .5 .5 .2 .2\n" for k in ids}, names=["cat", "dog", "cow", "hen"])
-    found = doctor.compare_classes({"train": load_index(yaml, "train", cache=False)})
-    reasons = doctor.verdict(found)[1]
+    found = compare_classes({"train": load_index(yaml, "train", cache=False)})
+    reasons = verdict(found)[1]
     assert any("do class ids count from 1?" in reason for reason in reasons) == asked
     assert any("classes without an object" in reason for reason in reasons)

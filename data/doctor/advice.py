@@ -4,7 +4,7 @@ from data.labels.scan_report import KINDS, ScanReport
 
 FILES = "copy these files again, or take them out of the split"
 ROWS = "correct these rows, or delete them"
-CURES = {
+ADVICE = {
     # what the scan repaired or left out
     "missing_image": "copy them to where they are looked for, or correct the list or `file_name`",
     "moved_image": "correct `file_name`, or the folder of images in the YAML",
@@ -61,9 +61,9 @@ CURES = {
 }
 
 
-def cure(kind: str) -> str:
+def advice_for(kind: str) -> str:
     """What to do about a kind of finding, as the end of a sentence; empty where nothing needs to be done."""
-    return f"; {CURES[kind]}" if kind in CURES else ""
+    return f"; {ADVICE[kind]}" if kind in ADVICE else ""
 
 
 def why_empty(report: ScanReport) -> str:

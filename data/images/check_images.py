@@ -29,11 +29,11 @@ def read_headers(paths: Sequence[str], report: ScanReport,
         elif found.endless:
             report.add("endless_image", path)
     sizes = [(h.height, h.width) if isinstance(h, Header) else (0, 0) for h in headers]
-    _tell_depth([path for path, h in zip(paths, headers, strict=True) if isinstance(h, Header) and h.deep], report)
+    _report_depth([path for path, h in zip(paths, headers, strict=True) if isinstance(h, Header) and h.deep], report)
     return headers, np.array(sizes, np.int64).reshape(-1, 2)
 
 
-def tell_turned(paths: Sequence[str], headers: Sequence[Header | Exception], sizes: np.ndarray,
+def report_turned(paths: Sequence[str], headers: Sequence[Header | Exception], sizes: np.ndarray,
                 report: ScanReport) -> None:
     """Count images that are turned or mirrored as EXIF says; sizes (n, 2): of the frames that their labels are in."""
     for path, found, size in zip(paths, headers, sizes.tolist(), strict=True):
@@ -52,7 +52,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
-def _tell_depth(paths: Sequence[str], report: ScanReport) -> None:
+def _report_depth(paths: Sequence[str], report: ScanReport) -> None:
     """Count images of more than 8 bits, and say which range some of them use, since it sets their brightness."""
     if not paths:
         return

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from data.formats.base import IMAGE_SUFFIXES, image_files
+from data.formats.paths import IMAGE_SUFFIXES, image_files
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
