@@ -44,10 +44,11 @@ def load_splits(args: argparse.Namespace) -> dict[str, Index]:
             indexes[split] = load_index(args.data, split, cache=not args.no_cache, strict=args.strict,
                                         max_pixels=args.max_pixels)
         except UserError as error:
-            if args.split or f"no `{split}:`" not in str(error):
+            if args.split or error.code != "missing-split":
                 raise
     if not indexes:
-        raise UserError(f"{args.data}: no `train:`, `val:` or `test:` in it; add one such as `train: images/train`")
+        raise UserError(f"{args.data}: no `train:`, `val:` or `test:` in it; add one such as `train: images/train`",
+                        "missing-split")
     return indexes
 
 

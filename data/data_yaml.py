@@ -56,10 +56,12 @@ def read_source(data: str | Path, split: str) -> Source:
     yaml = find_config(data, "data")
     config = read_yaml(yaml)
     if split not in SPLITS:
-        raise UserError(f"{split}: no such split; {nearest(split, list(SPLITS)) or 'known: ' + ', '.join(SPLITS)}")
+        raise UserError(f"{split}: no such split; {nearest(split, list(SPLITS)) or 'known: ' + ', '.join(SPLITS)}",
+                        "unknown-split")
     if config.get(split) is None or config.get(split) == "":
         there = ", ".join(s for s in SPLITS if config.get(s)) or "none"
-        raise UserError(f"{yaml}: no `{split}:` in it (it has {there}); add a line such as `{split}: images/{split}`")
+        raise UserError(f"{yaml}: no `{split}:` in it (it has {there}); add a line such as `{split}: images/{split}`",
+                        "missing-split")
     notes = _notes(config)
     root = _root(yaml, config, split, notes)
     names, first_id = _names(yaml, config, notes)
@@ -72,13 +74,14 @@ def read_source(data: str | Path, split: str) -> Source:
         return source
     entries = config[split] if isinstance(config[split], list) else [config[split]]
     if not entries:
-        raise UserError(f"{yaml}: `{split}: []` names nothing; give it a folder such as images/{split}")
+        raise UserError(f"{yaml}: `{split}: []` names nothing; give it a folder such as images/{split}",
+                        "missing-split")
     for entry in entries:
         _add_entry(source, config, entry)
     source.format = source.format or formats.guess(source.entries[0], _first_images(source))
     if source.format == "yolo" and source.image_folders:
         raise UserError(f"{source.yaml}: the labels of YOLO lie in `labels` for `images`: give `{split}:` the folder "
-                        "of images alone")
+                        "of images alone", "key-conflict")
     if source.format == "coco" and not source.image_folders:
         source.image_folders = [_image_folder(root, entry) for entry in source.entries]
     if not config.get("path"):
@@ -91,31 +94,32 @@ def _add_entry(source: Source, config: dict[str, Any], entry: Any) -> None:
     if isinstance(entry, dict):
         if set(entry) != {"images", "annotations"}:
             raise UserError(f"{source.yaml}: `{source.split}:` should be a path, a list of paths, or "
-                            f"{{images: folder, annotations: file.json or folder}}; found {shown(entry)}")
+                            f"{{images: folder, annotations: file.json or folder}}; found {shown(entry)}", "bad-value")
         entry, images = entry["annotations"], entry["images"]
         source.image_folders.append(_place(source, config, images))
     source.entries.append(_place(source, config, entry))
     if images is not None and not source.entries[-1].is_dir():
         source.format = source.format or "coco"
     if source.image_folders and len(source.image_folders) != len(source.entries):
-        raise UserError(f"{source.yaml}: in `{source.split}:` give `images` for every annotation file or for none")
+        raise UserError(f"{source.yaml}: in `{source.split}:` give `images` for every annotation file or for none",
+                        "key-conflict")
 
 
 def _place(source: Source, config: dict[str, Any], entry: Any) -> Path:
     """Where an entry of a split lies: in `path`; without `path` as given, beside the YAML, or in the project."""
     if not isinstance(entry, str) or not entry:
         raise UserError(f"{source.yaml}: `{source.split}:` should be a path, found {shown(entry)}; write text such as "
-                        f"images/{source.split}, numbers in quotes")
+                        f"images/{source.split}, numbers in quotes", "bad-value")
     bases = [source.root] if config.get("path") else _bases(source.yaml)
     tried = _places(bases, entry, source.root)
     for place in tried:
         if _exists(place):
             if not place.is_dir() and not place.is_file():
                 raise UserError(f"{source.yaml}: `{source.split}: {short(entry)}` is a pipe or device; give a folder "
-                                f"or a list")
+                                f"or a list", "not-a-file")
             return _absolute(place)
     raise UserError(f"{source.yaml}: `{source.split}: {short(entry)}` is not there (looked for {_list(tried)}); "
-                    f"correct it or `path`{_no_download(config)}")
+                    f"correct it or `path`{_no_download(config)}", "missing-file")
 
 
 def _places(bases: list[Path], entry: str, root: Path) -> list[Path]:
@@ -135,7 +139,8 @@ def _root(yaml: Path, config: dict[str, Any], split: str, notes: list[str]) -> P
     if given is None or given == "":
         return _absolute(yaml).parent
     if not isinstance(given, str):
-        raise UserError(f"{yaml}: `path` should be a folder, found {shown(given)}; write a number in quotes")
+        raise UserError(f"{yaml}: `path` should be a folder, found {shown(given)}; write a number in quotes",
+                        "bad-value")
     bases = _bases(yaml)
     if os.path.normpath(given) == ".":
         bases = bases[1:] + bases[:1]
@@ -150,7 +155,7 @@ def _root(yaml: Path, config: dict[str, Any], split: str, notes: list[str]) -> P
         return _absolute(PROJECT / given)
     if not there:
         raise UserError(f"{yaml}: `path: {short(given)}` is no folder (looked for {_list(tried)}); put the data there "
-                        f"or correct `path`{_no_download(config)}")
+                        f"or correct `path`{_no_download(config)}", "missing-file")
     others = [place for place in holding[1:] if not place.samefile(holding[0])]
     if others:
         notes.append(f"`path: {short(given)}` is taken as {_absolute(holding[0])}; {_absolute(others[0])} has "
@@ -195,7 +200,7 @@ def _choice(yaml: Path, config: dict[str, Any], key: str, choices: list[str]) ->
     given = config.get(key)
     if given is not None and given not in choices:
         hint = nearest(short(given), choices) or "known: " + ", ".join(choices)
-        raise UserError(f"{yaml}: no such `{key}: {short(given)}`; {hint}")
+        raise UserError(f"{yaml}: no such `{key}: {short(given)}`; {hint}", "unknown-value")
     return given or ""
 
 
@@ -204,13 +209,14 @@ def _names(yaml: Path, config: dict[str, Any], notes: list[str]) -> tuple[list[s
     names, nc, first = config.get("names"), config.get("nc"), 0
     if nc is not None and (type(nc) is not int or not 1 <= nc <= MAX_CLASSES):
         raise UserError(f"{yaml}: `nc: {shown(nc)}` should be the number of classes, 1 to {MAX_CLASSES:,}, without "
-                        f"quotes")
+                        f"quotes", "bad-value")
     if isinstance(names, dict) and names:
         keys = [int(k) if isinstance(k, str) and k.isdecimal() else k for k in names]
         first = int(1 in keys and 0 not in keys)
         if any(type(k) is not int for k in keys) or sorted(keys) != list(range(first, len(keys) + first)):
             raise UserError(f"{yaml}: the keys of `names` should be 0 to {len(names) - 1}, each once, or 1 to "
-                            f"{len(names)} where class ids count from 1; found {short(', '.join(map(str, names)))}")
+                            f"{len(names)} where class ids count from 1; found {short(', '.join(map(str, names)))}",
+                            "bad-value")
         by_key = dict(zip(keys, names.values(), strict=True))
         names = [by_key[k] for k in range(first, len(keys) + first)]
         if first:
@@ -218,12 +224,14 @@ def _names(yaml: Path, config: dict[str, Any], notes: list[str]) -> tuple[list[s
     if names is None:
         return None, 0
     if not isinstance(names, list) or not names:
-        raise UserError(f"{yaml}: `names` should be a list such as [person, car], found {shown(names)}")
+        raise UserError(f"{yaml}: `names` should be a list such as [person, car], found {shown(names)}", "bad-value")
     for i, name in enumerate(names, first):
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise UserError(f"{yaml}: `names` has {shown(name)} for class {i}; give it a name of printable letters")
+            raise UserError(f"{yaml}: `names` has {shown(name)} for class {i}; give it a name of printable letters",
+                            "bad-value")
     if nc is not None and nc != len(names):
-        raise UserError(f"{yaml}: `nc: {nc}` but {len(names)} `names`; correct one of them or leave `nc` out")
+        raise UserError(f"{yaml}: `nc: {nc}` but {len(names)} `names`; correct one of them or leave `nc` out",
+                        "key-conflict")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         notes.append(f"{short(twice)!r} stands {names.count(twice)} times in `names`, for classes of their own")
@@ -240,7 +248,8 @@ def _keypoints(yaml: Path, config: dict[str, Any], notes: list[str]) -> tuple[in
         return ()
     if not isinstance(given, list) or len(given) != 2 or any(type(n) is not int for n in given) or (
             not 1 <= given[0] <= 1000 or given[1] not in (2, 3)):
-        raise UserError(f"{yaml}: `kpt_shape: {short(given)}` should be [number of keypoints, 2 or 3], or none")
+        raise UserError(f"{yaml}: `kpt_shape: {short(given)}` should be [number of keypoints, 2 or 3], or none",
+                        "bad-value")
     notes.append(f"`kpt_shape: {given}`: keypoints are left aside, the boxes before them are read")
     return tuple(given)
 

@@ -100,9 +100,10 @@ def load_index(data: str | Path, split: str, *, cache: bool = True, single_cls: 
         first = "".join(f"; {example}" for _, example in report.findings.values())[:300]
         folder = (source.image_folders or source.entries)[0]
         if report.count("corrupt_label"):
-            raise UserError(f"{source.yaml}: no label file of `{split}:` can be read{first}; correct these files")
+            raise UserError(f"{source.yaml}: no label file of `{split}:` can be read{first}; correct these files",
+                            "no-labels")
         raise UserError(f"{source.yaml}: no usable image for `{split}:` in {folder}{first}; correct `{split}:` "
-                        f"or put images there")
+                        f"or put images there", "no-images")
     names, category_ids = meta["names"], meta["category_ids"]
     single_cls = single_cls and len(names) > 1
     if single_cls:
@@ -128,9 +129,10 @@ def _load(source: Source, cache: bool, polygons: bool,
     if found.paths and report.count("missing_label") == len(found.paths) and source.split != "test":
         if not any(map(os.path.lexists, found.paths)):
             raise UserError(f"{source.yaml}: not one of the {len(found.paths)} images that `{source.split}:` names is "
-                            f"there; the first: {found.paths[0]}; correct the list or `path`")
+                            f"there; the first: {found.paths[0]}; correct the list or `path`", "no-images")
         raise UserError(f"{source.yaml}: not one label file for the {len(found.paths)} images of `{source.split}:`; "
-                        f"put them where the first is looked for, {found.label_files[0]}, or correct `format`")
+                        f"put them where the first is looked for, {found.label_files[0]}, or correct `format`",
+                        "no-labels")
     table = scan(found, report, max_pixels)
     meta = {"names": found.names, "category_ids": found.category_ids}
     if cache and len(table) and label_cache.save(places, key, table, meta, report) is None:
@@ -145,16 +147,17 @@ def _draw_shapes(source: Source) -> Source:
     for key, least in (("count", 1), ("seed", 0)):
         if not isinstance(options[key], int) or isinstance(options[key], bool) or options[key] < least:
             word = source.split if key == "count" else key
-            raise UserError(f"{source.yaml}: `{word}: {options[key]}` should be a whole number, {least} or more")
+            raise UserError(f"{source.yaml}: `{word}: {options[key]}` should be a whole number, {least} or more",
+                            "bad-value")
     size = options["size"]
     sides = size if isinstance(size, list) else [size, size]
     if len(sides) != 2 or any(not isinstance(s, int) or not 32 <= s <= 8192 for s in sides):
         raise UserError(f"{source.yaml}: `size: {short(size)}` should be a number of pixels or [height, width], "
-                        f"32 to 8192")
+                        f"32 to 8192", "bad-value")
     scene = shapes.scene_from(options["scene"] or {}, str(source.yaml))
     try:
         folder = shapes.generate(source.root, source.split, options["count"], tuple(sides), options["seed"], scene)
     except OSError as error:
         raise UserError(f"{source.yaml}: {source.root} cannot be written ({error.strerror}); give `path:` a folder "
-                        f"that can") from None
+                        f"that can", "unwritable-file") from None
     return replace(source, format="coco", entries=[folder / "annotations.json"], image_folders=[folder / "images"])

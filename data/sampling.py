@@ -24,7 +24,7 @@ def oversample_small(records: Sequence[Record], factor: float = 3.0) -> np.ndarr
     """
     if not 1 <= factor < np.inf:
         raise UserError(f"--oversample-small {factor}: should be 1 or more, such as 3: how often an image of small "
-                        f"objects comes for one of large objects")
+                        f"objects comes for one of large objects", "bad-value")
     image, _, table = _objects(records)
     small = (table.areas < SMALL_SIDE ** 2)[~table.ignore]
     objects = np.bincount(image, minlength=len(table))
@@ -40,7 +40,7 @@ def repeat_rare(records: Sequence[Record], nc: int, threshold: float = 0.001) ->
     """
     if not 0 < threshold <= 1:
         raise UserError(f"--rare-classes {threshold}: should be a share of the images above 0 and up to 1, such as "
-                        f"0.001: classes in fewer images are drawn more often")
+                        f"0.001: classes in fewer images are drawn more often", "bad-value")
     image, label, table = _objects(records)
     pairs = np.unique(image * nc + label)  # an image has a class or has it not
     frequency = np.bincount(pairs % nc, minlength=nc) / max(len(table), 1)

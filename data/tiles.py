@@ -28,12 +28,13 @@ def tile_index(index: Index, size: int, overlap: float = 0.2) -> Index:
     ignore region. `areas` stay those of the whole objects. The report tells what became of images and boxes.
     """
     if not size >= MIN_SIZE:
-        raise UserError(f"--tile {size}: a tile should be {MIN_SIZE} pixels or more; give a size such as 640")
+        raise UserError(f"--tile {size}: a tile should be {MIN_SIZE} pixels or more; give a size such as 640",
+                        "bad-value")
     if not 0 <= overlap <= 0.9:
-        raise UserError(f"--tile-overlap {overlap}: should be a fraction from 0 to 0.9, such as 0.2")
+        raise UserError(f"--tile-overlap {overlap}: should be a fraction from 0 to 0.9, such as 0.2", "bad-value")
     table = RecordTable.from_records(index.records)
     if table.windows is not None:
-        raise UserError("--tile: this index is cut into tiles already; cut the whole images instead")
+        raise UserError("--tile: this index is cut into tiles already; cut the whole images instead", "flag-conflict")
     many, objects = int((table.sizes > size).any(1).sum()), int((~table.ignore).sum())
     chunks = [table[k:k + CHUNK] for k in range(0, max(len(table), 1), CHUNK)]
     parts = [_cut(chunk, *_windows(chunk.sizes, size, round(size * overlap))) for chunk in chunks]

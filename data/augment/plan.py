@@ -67,7 +67,7 @@ class AugmentConfig:
             self.perspective > 0.001)
         wrong += ["mixup_alpha 0 is no Beta distribution: give a positive number"] * (self.mixup_alpha == 0)
         if wrong:
-            raise UserError("augmentation settings: " + "; ".join(wrong))
+            raise UserError("augmentation settings: " + "; ".join(wrong), "bad-value")
 
     @property
     def box_filter(self) -> BoxFilter:

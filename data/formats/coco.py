@@ -203,26 +203,30 @@ def _classes(source: Source, files: Sequence[CocoFile]) -> tuple[list[str], list
         for key, name in file.categories.items():
             if known.setdefault(key, name) != name:
                 raise UserError(f"{file.entry}: category {key} is {shown(name)} here and {shown(known[key])} in "
-                                f"{files[0].entry.name}; the files of a split need the same categories")
+                                f"{files[0].entry.name}; the files of a split need the same categories",
+                                "class-conflict")
     if not known:
-        raise UserError(f"{files[0].entry}: its list `categories` is empty; give each class an `id` and a `name`")
+        raise UserError(f"{files[0].entry}: its list `categories` is empty; give each class an `id` and a `name`",
+                        "no-classes")
     for file in files:
         _check_shift(file, known)
     by_id = sorted(known, key=lambda key: (isinstance(meant(key), str), meant(key)))
     if source.names is None:
         if source.nc not in (None, len(by_id)):
             raise UserError(f"{source.yaml}: `nc: {source.nc}` but {len(by_id)} categories in "
-                            f"{source.entries[0].name}; correct `nc` or leave it out")
+                            f"{source.entries[0].name}; correct `nc` or leave it out", "key-conflict")
         return [known[i] for i in by_id], by_id, set()
     ids = {name: i for i, name in known.items()}
     for name in source.names:
         if list(known.values()).count(name) > 1:
             twice = [key for key, other in known.items() if other == name]
             raise UserError(f"{source.entries[0]}: {shown(name)} is the name of the categories {twice[0]} and "
-                            f"{twice[1]}; give each class a name of its own, or leave `names` out of {source.yaml}")
+                            f"{twice[1]}; give each class a name of its own, or leave `names` out of {source.yaml}",
+                            "duplicate-class")
         if name not in ids and not set(ids) <= set(source.names):
             hint = nearest(name, list(ids)) or "known: " + ", ".join(ids)
-            raise UserError(f"{source.yaml}: `names` has {shown(name)}, which {source.entries[0].name} has not; {hint}")
+            raise UserError(f"{source.yaml}: `names` has {shown(name)}, which {source.entries[0].name} has not; {hint}",
+                            "unknown-class")
     absent = [name for name in source.names if name not in ids]
     if absent:  # every class of the file has its name, so this is no slip: another split has objects of these
         more = f" and {len(absent) - 1} more of `names`" if absent[1:] else ""
@@ -244,4 +248,4 @@ def _check_shift(file: CocoFile, known: Collection[Hashable]) -> None:
     if share >= SHIFTED and any(all(i + step in ids for i in used) for step in (1, -1)):
         raise UserError(f"{file.entry}: annotations have `category_id` {min(used)} to {max(used)}, categories have "
                         f"`id` {min(ids)} to {max(ids)}: they seem to count from different numbers, and every class "
-                        f"would be another; correct one of them")
+                        f"would be another; correct one of them", "shifted-class-ids")

@@ -121,5 +121,5 @@ def _found_names(source: Source) -> list[str]:
     if not names or source.nc not in (None, len(names)):
         raise UserError(f"{source.yaml}: no `names`, and {len(names)} classes in the label files"
                         f"{'' if source.nc is None else f', not `nc: {source.nc}`'}; add a line such as "
-                        f"`names: [{', '.join(sorted(names) or CLASSES[:15])}]`")
+                        f"`names: [{', '.join(sorted(names) or CLASSES[:15])}]`", "no-classes")
     return sorted(names)

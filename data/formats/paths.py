@@ -82,7 +82,7 @@ def read_lines(path: Path) -> list[str]:
     else:
         text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
     if "\0" in text:
-        raise UserError(f"{path}: no list of images in UTF-8; save it as UTF-8, one path per line")
+        raise UserError(f"{path}: no list of images in UTF-8; save it as UTF-8, one path per line", "not-utf8")
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -145,7 +145,7 @@ def listed_images(entry: Path, root: Path, folders: Folders | None = None, most:
     the same.
     """
     if entry.suffix.lower() != ".txt":
-        raise UserError(f"{entry}: a split should be a folder or a list of images ending in .txt")
+        raise UserError(f"{entry}: a split should be a folder or a list of images ending in .txt", "not-a-list")
     folders = folders or Folders()
     bases = list(dict.fromkeys(str(base) for base in (entry.parent, root, Path.cwd())))
     found: list[str] = []

@@ -111,7 +111,7 @@ def _classes(source: Source, report: ScanReport) -> tuple[list[str], list[int]]:
             all(categories) and len(set(categories)) == len(names) or len(names) == len(CLASSES) and in_order):
         raise UserError(f"{source.yaml}: `{'nc' if source.names is None else 'names'}` does not fit VisDrone's ten "
                         f"classes; leave it out, or name some of them or all ten in this order: {', '.join(CLASSES)} "
-                        f"(ignored regions and others are no classes)")
+                        f"(ignored regions and others are no classes)", "unknown-class")
     if not all(categories):
         other = [f"{CLASSES[k]} as {names[k]}" for k, found in enumerate(categories) if not found]
         report.notes.append(f"VisDrone's classes are taken in their order, {', '.join(other)}")

@@ -51,7 +51,8 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     pairs = _pairs(source, report)
     if source.names is None or len(set(source.names)) != len(source.names):
         problem = "no `names`" if source.names is None else "a name twice in `names`"
-        raise UserError(f"{source.yaml}: {problem}; add a line such as `names: [{', '.join(_found_names(pairs))}]`")
+        raise UserError(f"{source.yaml}: {problem}; add a line such as `names: [{', '.join(_found_names(pairs))}]`",
+                        "no-classes")
     to_label = {name: label for label, name in enumerate(source.names)}
     kept: list[tuple[str, str]] = []
     sizes: list[tuple[int, int]] = []
@@ -81,7 +82,8 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     if boxes and max(map(max, boxes)) <= 1:
         i = rows[0]
         raise UserError(f"{kept[i[0]][1]} object {i[3]}: `bndbox` {boxes[0]} should be in pixels, and in this whole "
-                        f"split no number is above 1: they are fractions of the image; multiply them by its size")
+                        f"split no number is above 1: they are fractions of the image; multiply them by its size",
+                        "wrong-units")
     image, label, ignore, number = np.array(rows, np.int64).reshape(-1, 4).T
     stated_sizes = np.array(sizes, np.int64).reshape(-1, 2)
     spans = _continuous(np.array(boxes, np.float64).reshape(-1, 4), stated_sizes[image], report)

@@ -37,7 +37,8 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     """All rows of a split. `UserError` where the YAML has no classes, or where the ids do not fit them."""
     names = source.names or [f"class{i}" for i in range(source.nc or 0)]
     if not names:
-        raise UserError(f"{source.yaml}: no `names` and no `nc`; add a line such as `names: [person, car]`")
+        raise UserError(f"{source.yaml}: no `names` and no `nc`; add a line such as `names: [person, car]`",
+                        "no-classes")
     images = split_images(source, report)
     files = label_files(images)
     _report_shared(images, files, report)
@@ -138,7 +139,7 @@ def _check_corners(table: np.ndarray, files: list[str], keep: list[int], image: 
         row = int(np.argmax(outside))
         raise UserError(f"{files[keep[image[row]]]} line {int(table[row, 5])}: should be class x y width height; all "
                         f"{len(table)} boxes of this split look like corners x1 y1 x2 y2 ({outside.sum()} would reach "
-                        f"out of their image); write the centre, x2 - x1 and y2 - y1")
+                        f"out of their image); write the centre, x2 - x1 and y2 - y1", "wrong-units")
 
 
 def _check_first_id(source: Source, labels: np.ndarray, classes: int, files: list[str], image: np.ndarray) -> None:
@@ -147,13 +148,13 @@ def _check_first_id(source: Source, labels: np.ndarray, classes: int, files: lis
         return
     if source.first_id and (labels == 0).any():
         raise UserError(f"{files[image[np.argmax(labels == 0)]]}: class 0, but the keys of `names` in {source.yaml} "
-                        f"count from 1; let them count from 0")
+                        f"count from 1; let them count from 0", "shifted-class-ids")
     if not source.first_id and labels.min() > 0 and labels.max() == classes:
         names = source.names or [f"class{i}" for i in range(classes)]
         said = f"names: {{1: {short(names[0])}" + (f", 2: {short(names[1])}, ..." if classes > 1 else "") + "}"
         raise UserError(f"{files[image[np.argmax(labels == classes)]]}: class {classes}, and no label of "
                         f"`{source.split}:` has class 0: ids seem to count from 1, `names` counts from 0; write "
-                        f"`{said}` into {source.yaml} if so, else correct the labels")
+                        f"`{said}` into {source.yaml} if so, else correct the labels", "shifted-class-ids")
 
 
 def _read(file: str) -> str:

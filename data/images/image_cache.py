@@ -34,7 +34,8 @@ def in_memory(read_each: ReadEach, starts: np.ndarray, side: int) -> SharedArray
     if need * processes > free:
         each = f" in each of {processes} processes" if processes > 1 else ""
         raise UserError(f"cache ram needs {need / GIB:.1f} GiB{each} for {len(starts) - 1} images at {side} px but "
-                        f"{free / GIB:.1f} GiB are free: use --cache disk, or none, or lower the image size")
+                        f"{free / GIB:.1f} GiB are free: use --cache disk, or none, or lower the image size",
+                        "no-memory")
     block = SharedArray(need)
 
     def write(index: int, image: np.ndarray | None) -> None:
@@ -66,7 +67,7 @@ def on_disk(records: Sequence[Record], setting: str, read_each: ReadEach,
                     _write(found, header, read_each, starts)
         except OSError as error:
             raise UserError(f"--cache disk: {found} cannot be written ({error.strerror}); make room there or leave the "
-                            "cache off") from None
+                            "cache off", "unwritable-file") from None
     content, pixels = SharedArray.map_file(found), HEADER + len(records)
     return content, pixels, content.array[HEADER:pixels].astype(bool)
 
@@ -110,7 +111,7 @@ def _place(files: list[Path], need: int) -> Path:
             return file
         told.append(f"{free / GIB:.1f} GiB are free in {file.parent}")
     raise UserError(f"--cache disk needs {need / GIB:.1f} GiB but {' and '.join(told) or 'no folder can be written'}: "
-                    "make room, lower the image size or leave the cache off")
+                    "make room, lower the image size or leave the cache off", "no-memory")
 
 
 def _write(file: Path, header: bytes, read_each: ReadEach, starts: np.ndarray) -> None:

@@ -129,7 +129,7 @@ class ImageStore:
     def __init__(self, records: Sequence[Record], side: int, cache: str | None = None, *, exact: bool = False,
                  enlarge: float = 1.0) -> None:
         if cache not in CACHES:
-            raise UserError(f"cache {cache!r} is not known: use 'ram', 'disk' or none")
+            raise UserError(f"cache {cache!r} is not known: use 'ram', 'disk' or none", "unknown-value")
         self.records, self.side, self.exact = records, side, exact
         self.pool: DecodedPool | None = None
         self.sizes = image_sizes(records)

@@ -112,7 +112,8 @@ def _check_labels(found: RawLabels, sizes: np.ndarray, usable: np.ndarray,
         foreign = np.abs(found.boxes).max(1, initial=0) > FRACTIONS
         if len(foreign) and foreign.all():
             raise UserError(f"{_where(found, 0)}: x y width height should be fractions of the image, here and in all "
-                            f"this split they are not; divide pixels by the image's size, percent by 100")
+                            f"this split they are not; divide pixels by the image's size, percent by 100",
+                            "wrong-units")
         leave_out("not_fractions", foreign)
     inside = np.clip(boxes, 0, frame, out=frame)
     no_area = (inside[:, 2:].astype(np.float32) <= inside[:, :2].astype(np.float32)).any(1)  # as it will be kept

@@ -89,7 +89,8 @@ class ScanReport:
         """Raise `UserError` where an image or a label was changed or left out."""
         for kind, (count, example) in self.findings.items():
             if kind not in HARMLESS:
-                raise UserError(f"{count} {KINDS[kind][0]}, the first: {example}; mend them or do without strict")
+                raise UserError(f"{count} {KINDS[kind][0]}, the first: {example}; mend them or do without strict",
+                                "strict-finding")
 
     def format(self) -> str:
         """A line of totals, then a line for each kind of finding and each note."""

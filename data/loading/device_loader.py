@@ -80,7 +80,7 @@ def check_room(layout: Layout, side: int, device: torch.device) -> None:
     if need > SHARE * free:
         raise UserError(f"--cache gpu needs {need / 2**30:.1f} GiB for {len(layout.sizes)} images at {side} px, more "
                         f"than {SHARE:.0%} of the {free / 2**30:.1f} GiB that are free on {device}: use --cache ram, "
-                        f"or lower --imgsz")
+                        f"or lower --imgsz", "no-memory")
 
 
 def copies_needed(config: AugmentConfig) -> int:

@@ -97,17 +97,18 @@ def generate(root: str | Path, split: str, count: int, size: int | tuple[int, in
 def scene_from(options: dict[str, Any], where: str) -> Scene:
     """`Scene` from the options of a YAML; an unknown or unfit one is a `UserError` naming `where`."""
     if not isinstance(options, dict):
-        raise UserError(f"{where}: `scene: {short(options)}` should be a mapping such as {{objects: [2, 4]}}")
+        raise UserError(f"{where}: `scene: {short(options)}` should be a mapping such as {{objects: [2, 4]}}",
+                        "bad-value")
     known = Scene.__dataclass_fields__
     for key in options.keys() - known.keys():
         raise UserError(f"{where}: scene has no `{short(key)}`; "
-                        f"{nearest(str(key), list(known)) or 'known: ' + ', '.join(known)}")
+                        f"{nearest(str(key), list(known)) or 'known: ' + ', '.join(known)}", "unknown-key")
     for key, value in options.items():
         numbers = value if key == "objects" and isinstance(value, list) and len(value) == 2 else [value]
         if any(isinstance(v, bool) or not isinstance(v, (int, float)) or v < 0 for v in numbers) or (
                 key == "objects" and (len(numbers) != 2 or numbers[0] > numbers[1])):
             wanted = "[fewest, most]" if key == "objects" else "a number, 0 or more"
-            raise UserError(f"{where}: scene `{key}: {short(value)}` should be {wanted}")
+            raise UserError(f"{where}: scene `{key}: {short(value)}` should be {wanted}", "bad-value")
     return Scene(**{k: tuple(v) if k == "objects" else v for k, v in options.items()})
 
 

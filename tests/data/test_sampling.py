@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data.labels.records import Record, RecordTable
 from data.sampling import describe, image_weights, oversample_small, repeat_rare
-from utils.errors import UserError
+from tests.refusals import refused
 
 SMALL, LARGE = 31.0, 32.0  # sides
 
@@ -27,7 +27,7 @@ def test_small_objects_weigh_up_to_the_factor():
     assert oversample_small(table).tolist() == [3, 2, 1, 1, 1]
     assert oversample_small(RecordTable.from_records(table), 2).tolist() == [2, 1.5, 1, 1, 1]
     assert "the 1 without objects weigh 1" in describe("--oversample-small", table, oversample_small(table))
-    with pytest.raises(UserError, match=r"--oversample-small 0\.5"):
+    with refused("bad-value", r"--oversample-small 0\.5"):
         oversample_small(table, 0.5)
 
 
@@ -37,7 +37,7 @@ def test_rare_classes_by_the_formula_of_lvis():
     assert weights == pytest.approx([1] * 90 + [2] + [1] * 9)  # class 1 is in 1 of 100 images: sqrt(.04 / .01)
     crowd = repeat_rare(records([(0, LARGE)], [(0, LARGE), (1, LARGE, True)]), 2, 1)
     assert crowd.tolist() == [1, 1]  # a crowd of a rare class is no object to learn from
-    with pytest.raises(UserError, match="--rare-classes 0"):
+    with refused("bad-value", "--rare-classes 0"):
         repeat_rare(records([]), 1, 0)
 
 

@@ -17,7 +17,7 @@ from data.labels.scan_report import ScanReport
 from data.loading.dataset import DetectionDataset
 from data.tiles import starts, tile_index
 from tests.data.pictures import random_boxes
-from utils.errors import UserError
+from tests.refusals import refused
 
 
 def make_index(sizes, boxes, ignore=None, polygons=None):
@@ -119,12 +119,12 @@ def test_images_that_fit_are_left_alone():
 @pytest.mark.parametrize(("size", "overlap", "said"), [(31, 0.2, "--tile 31"), (64, 0.95, "--tile-overlap 0.95"),
                                                        (64, float("nan"), "--tile-overlap"), (64, -0.1, "from 0 to")])
 def test_wrong_tiles_are_told(size, overlap, said):
-    with pytest.raises(UserError, match=said):
+    with refused("bad-value", said):
         tile_index(make_index([(100, 100)], [[]]), size, overlap)
 
 
 def test_tiles_of_tiles_are_refused():
-    with pytest.raises(UserError, match="already"):
+    with refused("flag-conflict", "--tile"):
         tile_index(tile_index(make_index([(100, 100)], [[]]), 64), 32)
 
 

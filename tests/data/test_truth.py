@@ -3,7 +3,7 @@
 import pytest
 
 from tests.data.coco_files import images_of, load, row, write
-from utils.errors import UserError
+from tests.refusals import refused
 
 
 def test_a_box_that_is_missing_is_that_of_the_outline(tmp_path):
@@ -23,5 +23,5 @@ def test_boxes_in_other_units_are_refused_with_the_cure(tmp_path, boxes, said):
     rows = [row(k, 1, box, area=(box[2] - box[0]) * (box[3] - box[1])) for k, box in enumerate(boxes, 1)]
     if "reach" in said:
         rows = [{k: v for k, v in r.items() if k != "area"} for r in rows]
-    with pytest.raises(UserError, match=said):
+    with refused("wrong-units", said):
         load(write(tmp_path, images_of([1]), rows))

@@ -25,7 +25,7 @@ def check_units(found: RawLabels) -> None:
     if max(boxes.max(), -boxes.min()) <= 1 and (found.stated_sizes != 1).any():
         raise UserError(f"{place}: `bbox` [{said}] should be left, top, width, height in pixels, and in this whole "
                         f"split no number is above 1: they are fractions of the image; multiply them by its width and "
-                        f"height")
+                        f"height", "wrong-units")
     if (sized & (boxes[:, 2:] <= boxes[:, :2]).any(1)).any():  # so on nearly all data, before anything is copied
         return
     far = boxes[sized]
@@ -42,4 +42,5 @@ def check_units(found: RawLabels) -> None:
     if by_area or (beyond.sum() >= FEW and beyond.mean() >= SHARE):
         why = "their areas are those of corners" if by_area else f"{beyond.sum()} would reach out of their image"
         raise UserError(f"{place}: `bbox` [{said}] should be left, top, width, height; all {len(boxes)} boxes of this "
-                        f"split look like corners x1, y1, x2, y2 ({why}); write x2 - x1 and y2 - y1 for the last two")
+                        f"split look like corners x1, y1, x2, y2 ({why}); write x2 - x1 and y2 - y1 for the last two",
+                        "wrong-units")

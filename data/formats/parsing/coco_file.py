@@ -56,28 +56,31 @@ class CocoFile:
             lists = read_lists(self.entry, {"images": self.add_image, "annotations": self.add_annotation,
                                             "categories": self.add_category}, self._refuse)
         except OSError as error:
-            raise UserError(f"{self.entry}: cannot be read: {error.strerror}; give the annotation file") from None
+            raise UserError(f"{self.entry}: cannot be read: {error.strerror}; give the annotation file",
+                            "unreadable-file") from None
         except UnicodeDecodeError as error:
             raise UserError(f"{self.entry}: not UTF-8 ({error.reason}); save it as UTF-8, or: iconv -f CP1252 -t UTF-8 "
-                            f"with the encoding that it has") from None
+                            f"with the encoding that it has", "not-utf8") from None
         except ValueError as error:
-            raise UserError(f"{self.entry}: not whole JSON ({error}); copy or download it again") from None
+            raise UserError(f"{self.entry}: not whole JSON ({error}); copy or download it again",
+                            "invalid-json") from None
         for key in ("images", "categories"):
             if key not in lists:
                 raise UserError(f"{self.entry}: no list `{key}` in it; give a COCO file such as "
-                                f"instances_train2017.json")
+                                f"instances_train2017.json", "missing-key")
         return self
 
     def _refuse(self, key: str, value: Any) -> None:
         """A key of the file that should have a list; null is none."""
         if value is not None:
             raise UserError(f"{self.entry}: `{key}` should be a list, found {shown(value, 60)}; write a list of "
-                            f"objects")
+                            f"objects", "bad-value")
 
     def add_image(self, image: Any) -> None:
         """Note one image."""
         if not isinstance(image, dict) or not is_id(image.get("id")) or image.get("file_name") in (None, ""):
-            raise UserError(f"{self.entry}: an image without `id` or `file_name`: {image!r:.80}; write both")
+            raise UserError(f"{self.entry}: an image without `id` or `file_name`: {image!r:.80}; write both",
+                            "missing-key")
         self.names.append(str(image["file_name"]))
         self.ids.append(plain(image["id"]))
         self.sizes.append((whole(image.get("height")), whole(image.get("width"))))
@@ -91,17 +94,18 @@ class CocoFile:
             x1 = y1 = x2 = y2 = 0
         if not (0 <= x1 < x2 and 0 <= y1 < y2):
             raise UserError(f"{self.entry}: `corner: {corner!r:.60}` of {self.names[-1]} is no window [x1, y1, x2, y2] "
-                            f"of its file in pixels; correct it or leave it out")
+                            f"of its file in pixels; correct it or leave it out", "bad-value")
         return x1, y1, x2, y2
 
     def add_category(self, category: Any) -> None:
         """Note one category."""
         if not isinstance(category, dict) or not is_id(category.get("id")) or category.get("name") is None:
-            raise UserError(f"{self.entry}: a category without `id` or without `name`: {category!r:.80}; write both")
+            raise UserError(f"{self.entry}: a category without `id` or without `name`: {category!r:.80}; write both",
+                            "missing-key")
         key, name = plain(category["id"]), str(category["name"])
         if self.categories.setdefault(key, name) != name:
             raise UserError(f"{self.entry}: category {shown(key)} is {shown(self.categories[key])} and {shown(name)}; "
-                            f"give each class an `id` of its own")
+                            f"give each class an `id` of its own", "duplicate-class")
 
     def add_annotation(self, annotation: Any) -> None:
         """Note one annotation, or count why it is none."""

@@ -122,7 +122,7 @@ def _place(source: Source, images: Path, name: str) -> Path:
     if len(found) > 1:
         raise UserError(f"{source.yaml}: several folders may hold the labels of {images}: "
                         f"{', '.join(map(str, found))}; say which, such as "
-                        f"`{source.split}: {{images: {images}, annotations: {found[0]}}}`")
+                        f"`{source.split}: {{images: {images}, annotations: {found[0]}}}`", "ambiguous-folder")
     if found or _has_text(images):
         return [*found, images][0]
     above, inside = _above(images)

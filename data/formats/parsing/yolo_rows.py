@@ -87,11 +87,11 @@ class Columns:
         if self.sixes["place"] >= least and self.sixes["late"] >= NEARLY_ALL * self.sixes["all"]:
             raise UserError(f"{self.odd['place']}: of the 6 columns the last four are a box in the image, as in nearly "
                             f"all such rows of the split, and those behind the class are not; delete the second column "
-                            f"(a track id or a confidence), so that rows are: class x y width height")
+                            f"(a track id or a confidence), so that rows are: class x y width height", "ambiguous-rows")
         if self.sixes["number"] >= least:
             raise UserError(f"{self.odd['number']}: 6 columns whose last is no confidence from 0 to 1, as in "
                             f"{self.sixes['number']} of {self.sixes['all']} such rows of the split; delete it if it is "
-                            f"a track id; turned boxes are written as class x1 y1 x2 y2 x3 y3 x4 y4")
+                            f"a track id; turned boxes are written as class x1 y1 x2 y2 x3 y3 x4 y4", "ambiguous-rows")
 
     def settle(self, table: np.ndarray, report: ScanReport, outlines: list[np.ndarray] | None,
                yaml: Path) -> np.ndarray:
@@ -127,7 +127,7 @@ class Columns:
             return True
         raise UserError(f"{self.undecided[0].where}: {columns} columns may be a box with keypoints, or a polygon; "
                         f"write `kpt_shape: [number, 2 or 3]` for keypoints or `kpt_shape: none` for polygons into "
-                        f"{yaml}")
+                        f"{yaml}", "ambiguous-rows")
 
 
 def parse_rows(text: str, file: str, report: ScanReport, outlines: list[np.ndarray] | None = None,

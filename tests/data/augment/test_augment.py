@@ -24,7 +24,7 @@ from data.augment.render import mixup, plan_labels, render_layer, render_plan
 from data.images.letterbox import fit_side, letterbox
 from data.images.store import shrink
 from tests.data.pictures import random_boxes, smooth
-from utils.errors import UserError
+from tests.refusals import refused
 
 S = 128
 SIZES = [(120, 160), (160, 90), (64, 64), (128, 128), (100, 300)]
@@ -246,7 +246,7 @@ def test_less_value_never_brightens(value):
     ({"min_area": float("inf")}, "min_area"), ({"hsv_v": 1e308}, "hsv_v"), ({"shear": 90}, "shear"),
     ({"fill": 256}, "fill")])
 def test_impossible_settings_are_told_by_name(wrong, name):
-    with pytest.raises(UserError, match=name):
+    with refused("bad-value", name):
         AugmentConfig(**wrong)
 
 

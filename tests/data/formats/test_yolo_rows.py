@@ -7,6 +7,7 @@ from data.formats.parsing.yolo_rows import parse_rows
 from data.index import load_index
 from data.labels.scan_report import ScanReport
 from tests.data import makers
+from tests.refusals import refused
 from utils.errors import UserError
 
 BOX = "0 0.25 0.333333 0.25 0.333333"  # 12.5 .. 37.5, 10 .. 30 of 100 x 60
@@ -83,7 +84,7 @@ def test_poses_of_many_people_are_never_polygons(tmp_path, numbers):
 
 
 def test_what_may_be_either_is_refused_with_the_cure(tmp_path):
-    with pytest.raises(UserError, match=r"000\.txt line 1: 11 columns .*`kpt_shape: none` for polygons .*set\.yaml"):
+    with refused("ambiguous-rows", r"000\.txt line 1", "11 columns", "`kpt_shape: none`", r"set\.yaml"):
         load(tmp_path, [f"{BOX} {TWO}"] * 3)
     index = load(tmp_path, [f"{BOX} {TWO}"] * 3, kpt_shape="none")
     assert boxes(index)[0] == [[20, 18, 26, 24]] and [len(p) for p in index.records[0].polygons] == [5]
@@ -164,13 +165,13 @@ def rows_of(order, seed=0, count=20):
     return rows
 
 
-@pytest.mark.parametrize("order, said", [
-    ("id x y w h", "delete the second column"), ("bit x y w h", "delete the second column"),
-    ("none x y w h", "delete the second column"), ("conf x y w h", "delete the second column"),
-    ("x y w h id", "no confidence"), ("x y w h angle", "no confidence"), ("x y w h degrees", "no confidence"),
-    ("x1 y1 x2 y2", "look like corners")])
-def test_columns_of_another_order_are_refused_not_read_as_boxes(tmp_path, order, said):
-    with pytest.raises(UserError, match=said) as caught:
+@pytest.mark.parametrize("order, code, said", [
+    ("id x y w h", "ambiguous-rows", "second column"), ("bit x y w h", "ambiguous-rows", "second column"),
+    ("none x y w h", "ambiguous-rows", "second column"), ("conf x y w h", "ambiguous-rows", "second column"),
+    ("x y w h id", "ambiguous-rows", "no confidence"), ("x y w h angle", "ambiguous-rows", "no confidence"),
+    ("x y w h degrees", "ambiguous-rows", "no confidence"), ("x1 y1 x2 y2", "wrong-units", "corners")])
+def test_columns_of_another_order_are_refused_not_read_as_boxes(tmp_path, order, code, said):
+    with refused(code, said, "000.txt", "line") as caught:
         load(tmp_path, ["\n".join(rows_of(order))])
     assert "000.txt" in str(caught.value) and "line" in str(caught.value)
 
@@ -201,5 +202,5 @@ def test_label_files_that_are_not_utf8_are_told_with_the_cure(tmp_path, text):
     index = load_index(yaml, "train", cache=False)
     assert index.report.count("corrupt_label") == 1 and "a.txt (not UTF-8; save it as UTF-8)" in index.report.format()
     (tmp_path / "labels" / "train" / "b.txt").write_bytes(text)
-    with pytest.raises(UserError, match=r"no label file of `train:` can be read; .*a\.txt.*save it as UTF-8"):
+    with refused("no-labels", "`train:`", r"a\.txt", "UTF-8"):
         load_index(yaml, "train", cache=False)

@@ -13,7 +13,7 @@ import data.images.image_cache
 import data.images.store
 from data.images.store import ImageStore
 from tests.data.pictures import make_records, smooth
-from utils.errors import UserError
+from tests.refusals import refused
 from utils.memory import free_memory
 
 SIZES = [(40, 60), (300, 200), (64, 64)]
@@ -97,13 +97,13 @@ def test_read_only_images_are_cached_in_the_users_folder(tmp_path):
 def test_too_little_room_is_told_with_both_numbers(tmp_path, monkeypatch):
     records = make_records(tmp_path / "images", [(40, 60)])
     monkeypatch.setattr(data.images.image_cache, "free_memory", lambda: 100.0)
-    with pytest.raises(UserError, match=r"cache ram needs 0.0 GiB .* but 0.0 GiB are free: use --cache disk"):
+    with refused("no-memory", "cache ram", "0.0 GiB"):
         ImageStore(records, 64, "ram")
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
-    with pytest.raises(UserError, match=r"--cache disk needs 0.0 GiB but 0.0 GiB are free in .*images and"):
+    with refused("no-memory", "--cache disk", "0.0 GiB", "images"):
         ImageStore(records, 64, "disk")
-    with pytest.raises(UserError, match="'tape'"):
+    with refused("unknown-value", "'tape'"):
         ImageStore(records, 64, "tape")
     assert not list(tmp_path.rglob("*.u8"))
 
@@ -116,7 +116,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(UserError, match="No space left"):
+    with refused("unwritable-file", "No space left"):
         ImageStore(records, 64, "disk")
     assert {p for p in tmp_path.rglob("*") if p.is_file()} <= before
 

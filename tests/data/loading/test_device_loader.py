@@ -15,7 +15,7 @@ from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
 from data.loading.device_loader import DeviceImages, DeviceLoader, check_room
 from tests.data.pictures import Index, make_records
-from utils.errors import UserError
+from tests.refusals import refused
 
 S = 64
 SIZES = [(60, 80), (100, 50), (40, 40), (64, 64), (30, 120), (128, 100), (64, 48)]
@@ -132,7 +132,7 @@ def test_a_dataset_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (2 << 30, 80 << 30))
     check_room(layout, 640, device)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (3 << 29, 80 << 30))
-    with pytest.raises(UserError, match=r"needs 1.1 GiB for 1000 images at 640 px, more than 60% of the 1.5 GiB .*ram"):
+    with refused("no-memory", "1.1 GiB", "1000 images", "640 px", "60%", "1.5 GiB", "ram"):
         check_room(layout, 640, device)
 
 

@@ -11,6 +11,7 @@ from data.loading.build import eval_loader, rect_frame, train_loader
 from data.loading.config import LoaderConfig
 from data.loading.loader import page_locked
 from tests.data.pictures import Index, equal_batches, make_records
+from tests.refusals import refused
 from utils.boxes import clip_boxes
 from utils.errors import UserError
 
@@ -142,7 +143,7 @@ def test_one_frame_that_is_not_square(index):
     assert all(b.images.shape[2:] == (32, 64) for b in batches)
     for box in (box for b in batches for box in b.letterboxes):
         assert box == plan_letterbox(box.original, (32, 64))[1]
-    with pytest.raises(UserError, match="--rect"):
+    with refused("flag-conflict", "--rect"):
         eval_loader(index, (32, 64), LoaderConfig(4, rect=True))
 
 
