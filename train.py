@@ -87,8 +87,8 @@ def main(args: argparse.Namespace) -> Path:
     """Train as told, search hyper-parameters, or replay a bad batch; returns the folder of results."""
     check_settings(args, launched())
     report.check_name(args.name)
+    load_plugins(args.plugin)  # of the flag alone, in a resumed run too: a checkpoint never names code to run
     if args.replay:
-        load_plugins(args.plugin)
         print(*replay_file(args.replay), sep="\n")
         return Path(args.replay).parent
     group, device = join(args.device)
@@ -112,7 +112,6 @@ def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: 
         sys.exit()
     if stored:
         args = settings_of(stored, args, path)
-    load_plugins(args.plugin)  # of the flag alone, in a resumed run too: a checkpoint never names code to run
     seed_everything(args.seed, device)
     train_index, held = open_splits(args, group, stored)
     data = {"train": fingerprint(train_index), "val": fingerprint(held)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from models import build_model, known_models
-from models.catalogue import NECKS
+from models.registry import known_necks
 from models.summary import summarise
 from utils.errors import UserError, run_script
 
@@ -82,7 +82,7 @@ def fill(page: str, key: str, text: str) -> str:
 def main(args: argparse.Namespace) -> None:
     """Write the page's tables, or tell whether they are what would be written."""
     old = page = PAGE.read_text(encoding="utf-8")
-    for neck in ("pan", *NECKS):
+    for neck in ("pan", *known_necks()):
         suffix = "" if neck == "pan" else f"-{neck}"
         page = fill(page, neck, table([name + suffix for name in known_models()]))
         print(f"{neck}: {len(known_models())} models")

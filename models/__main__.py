@@ -4,9 +4,10 @@ import argparse
 
 import torch
 
-from models.catalogue import NECKS, NO_NECK, known_models
+from models.catalogue import NO_NECK, known_models
 from models.detector import build_model
 from models.plugins import add_plugin_flag, load_plugins
+from models.registry import known_necks
 from models.summary import format_summary, summarise
 from utils.errors import UserError, run_script
 
@@ -18,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--imgsz", "--img", "--img-size", type=int, nargs="+", default=[640],
                        help="side, or height and width, in pixels")
     flags.add_argument("--nc", type=int, help="number of classes; the model file's by default")
-    flags.add_argument("--neck", help=f"put this neck on: {', '.join([NO_NECK, *NECKS])}")
+    flags.add_argument("--neck", help=f"put this neck on: {', '.join([NO_NECK, *known_necks()])}")
     add_plugin_flag(flags)
     return flags
 

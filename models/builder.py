@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from models import layers, necks
-from models.catalogue import NECKS
+from models.catalogue import NO_NECK
 from models.config_checks import MAX_CHANNELS, check_size, check_stride, is_whole
 from models.graph import IMAGE, Graph, Node, Series, relative_stride
 from models.heads import Head, anchor, dfl
 from models.layers import extras, rearrange
 from models.layers.conv import activation, default_activation
 from models.necks import forks
-from models.registry import LayerType, lookup
+from models.registry import LayerType, choose, known_layers, known_necks
 from models.rows import Row, find_layer, parse_row, words_of
 from utils.errors import UserError, nearest, shown
 
@@ -56,11 +56,12 @@ def build_graph(config: dict[str, Any]) -> Graph:
                 check_stride(stride)
             except Exception as error:  # a row is the user's, and so may be the layer (--debug shows the traceback)
                 said = str(error) if len(str(error)) <= 600 else str(error)[:600] + " ..."
-                raise UserError(f"{row}: {said or type(error).__name__}") from error
+                code = error.code if isinstance(error, UserError) else "bad-row"
+                raise UserError(f"{row}: {said or type(error).__name__}", code=code) from error
             built.append(layer)
             parameters += sum(p.numel() for p in layer.parameters())
             check_size(str(row), parameters=parameters)
-            nodes.append(Node(index, row.name, kind.name, sources, kind.many, layer.out_channels,
+            nodes.append(Node(index, row.name, kind.name, sources, kind.multi_input, layer.out_channels,
                               int(stride) if stride == int(stride) else stride))
     if not isinstance(built[-1], Head):
         raise UserError(f"{rows[-1]}: the last row must be a head such as Detect or IDetect", code="no-head")
@@ -104,7 +105,7 @@ def _insert_neck(rows: list[Row], neck: dict[str, Any], lead: int) -> None:
 
     `levels` picks among the head's inputs, the one to replace first; by default the `lead` first ones.
     """
-    options = dict(neck)
+    options, known = dict(neck), known_necks()
     kind = options.pop("type")
     head, index = rows[-1], len(rows) - 1
     sources = [s if isinstance(s, str) or s >= 0 else s + index for s in head.sources]
@@ -112,12 +113,10 @@ def _insert_neck(rows: list[Row], neck: dict[str, Any], lead: int) -> None:
     last = len(sources) - 1
     if not isinstance(levels, list) or any(not is_whole(i, 0, last) for i in levels) or len(set(levels)) < 2:
         raise UserError(f"neck {kind}: levels {shown(levels)} must be two or more of 0 to {last}")
-    row = Row(f"neck {kind}", [sources[i] for i in levels], 1, NECKS.get(kind, kind), [], options=options)
-    try:
-        lookup(row.module)
-    except UserError:
-        hint = nearest(kind, ["pan", *NECKS])
-        raise UserError(f"neck {kind!r} is not one of pan, {', '.join(NECKS)}{'; ' + hint if hint else ''}") from None
+    module = known[kind].name if kind in known else kind
+    row = Row(f"neck {kind}", [sources[i] for i in levels], 1, module, [], options=options)
+    if module not in known_layers():
+        choose("neck", kind, [NO_NECK, *known])
     head.sources = [index if i == levels[0] else s for i, s in enumerate(sources)]
     rows.insert(index, row)
 
@@ -166,18 +165,18 @@ def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Sca
     copies = scale.repeats(row.repeats)
     if kind.repeats:
         keywords[kind.repeats], copies = copies, 1
-    if not kind.many and len(channels) != 1:
+    if not kind.multi_input and len(channels) != 1:
         raise UserError(f"reads one map, but {len(channels)} are given")
 
     def make(read: list[int] | int) -> nn.Module:
         return _declared(kind.cls(read, *bound.args, **keywords))
 
-    first = channels if kind.many else channels[0]
+    first = channels if kind.multi_input else channels[0]
     if _may_be_huge(sum(channels), [*bound.args, *keywords.values(), copies]):
         with torch.device("meta"):  # counts without allocating
             check_size(str(row), parameters=copies * sum(p.numel() for p in make(first).parameters()))
     made = [make(first)]
-    if kind.many:
+    if kind.multi_input:
         return made[0], kind
     made.extend(make(made[-1].out_channels) for _ in range(copies - 1))
     return made[0] if len(made) == 1 else Series(made), kind

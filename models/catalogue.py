@@ -11,16 +11,17 @@ A scale's letter stands at the `@` of a family's file name, or behind its first 
 """
 
 import copy
+import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_TEXT, checked_config, is_number, is_whole
+from models.registry import LayerType, known_necks
 from models.rows import find_layer, parse_row, words_of
 from utils.config import CFG_ROOT, MAX_CLASSES, read_yaml
 from utils.errors import UserError, nearest, short, shown
 
-NECKS = {"assn": "ASSN", "ssfpn": "SSFPN"}  # name on the command line -> layer
 NO_NECK = "pan"  # what every base has already
 
 _KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
@@ -82,11 +83,11 @@ def _load(name: str, folder: Path = CFG_ROOT / "models", chain: tuple[str, ...] 
             content = _read(candidate, chain)
             if scale in content.get("scales", {}):
                 return {**content, "name": name, "scale": scale}
-    for neck in (*NECKS, NO_NECK):
+    for neck in (*known_necks(), NO_NECK):
         if name.endswith(f"-{neck}"):
             return {**_load(name.removesuffix(f"-{neck}"), folder, chain), "name": name, "neck": neck}
     known = known_models()
-    hint = nearest(name, [*known, *(f"{k}-{n}" for k in known for n in NECKS)])
+    hint = nearest(name, [*known, *(f"{k}-{n}" for k in known for n in known_necks())])
     hint = hint or "python -m models lists those that there are"
     raise UserError(f"{short(name)}: no such model; {hint}")
 
@@ -189,7 +190,7 @@ def _resolve_neck(config: dict[str, Any], given: str | dict[str, Any] | None) ->
         return
     kind = neck.get("type")
     if not isinstance(kind, str):
-        raise UserError(f"{config['source']}: a neck needs a type: {', '.join([NO_NECK, *NECKS])}")
+        raise UserError(f"{config['source']}: a neck needs a type: {', '.join([NO_NECK, *known_necks()])}")
     config["neck"] = {**defaults.get(kind, {}), **neck}
 
 
@@ -212,13 +213,19 @@ def _resolve_classes(config: dict[str, Any], num_classes: int | None, names: Any
 
 
 def _resolve_recipe(config: dict[str, Any]) -> None:
-    """Files from elsewhere do not name a recipe: the head's class does."""
-    if "recipe" in config:
-        return
+    """The recipe that the head declares, where the file names none; None where there is none or the row is no head."""
+    if "recipe" not in config:
+        cls = head_type(config).cls
+        recipe = getattr(cls, "recipe", None)
+        beside = recipe and recipe.endswith((".yaml", ".yml"))
+        config["recipe"] = str(Path(inspect.getfile(cls)).parent / recipe) if beside else recipe
+
+
+def head_type(config: dict[str, Any]) -> LayerType:
+    """What the last row of a config names. Raises `UserError` naming the row where there is no such layer."""
     last = len(config.get("backbone", [])) + len(config["head"]) - 1
     row = parse_row(config["head"][-1], f"{config['source']} row {last}")
     try:
-        kind, *_ = find_layer(row, words_of(config))
+        return find_layer(row, words_of(config))[0]
     except UserError as error:
-        raise UserError(f"{row}: {error}") from None
-    config["recipe"] = getattr(kind.cls, "recipe", None)  # None where it is no head, which the builder tells
+        raise UserError(f"{row}: {error}", code=error.code) from None

@@ -18,7 +18,7 @@ class Node:
     name: str | None
     module: str
     sources: tuple[int, ...]
-    many: bool
+    multi_input: bool
     channels: int
     stride: float
 
@@ -51,7 +51,7 @@ class Graph(nn.ModuleList):
         maps: dict[int, Tensor] = {IMAGE: images}
         for node in self._run:
             inputs = [maps[source] for source in node.sources]
-            maps[node.index] = self[node.index](inputs if node.many else inputs[0])
+            maps[node.index] = self[node.index](inputs if node.multi_input else inputs[0])
             for source in self._released[node.index]:
                 del maps[source]
         return maps[len(self) - 1]  # type: ignore[return-value]

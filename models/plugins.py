@@ -1,4 +1,4 @@
-"""Layers of a user's own: one Python file with decorated classes, named on the command line.
+"""Layers, necks, heads and box losses of a user's own: Python files that register them, named on the command line.
 
     # my_layers.py
     from torch import nn
@@ -23,12 +23,13 @@ from types import ModuleType
 from torch import nn
 
 from models import builder  # noqa: F401  our own layers come first, so that a name that they have is seen as taken
+from models.boxes.similarity import KINDS
 from models.registry import known_layers, lookup
 from utils.errors import UserError
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Import the one file at `path`; returns the names of the layers that it registered, sorted.
+    """Import the one file at `path`; returns the names of the layers and box losses that it registered, sorted.
 
     A file that was loaded before is not run again. Raises `UserError` naming the file, and the line where there is one,
     for a file that is missing or does not run, that registers nothing, or that registers a name which is taken or a
@@ -36,26 +37,29 @@ def load_plugin(path: str | Path) -> list[str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--plugin {path}: no such file")
+        raise UserError(f"--plugin {path}: no such file", code="missing-file")
     if path.suffix != ".py":
-        raise UserError(f"--plugin {path}: not a Python file (.py)")
+        raise UserError(f"--plugin {path}: not a Python file (.py)", code="not-a-plugin")
     name = f"plugin_{zlib.crc32(str(path.resolve()).encode()):08x}_{path.stem}"
     if name in sys.modules:
-        return _layers_of(name)
+        return sorted(_layers_of(name) + _losses_of(name))
     taken = set(known_layers())
     _run(path, name)
-    layers = _layers_of(name)
-    if not layers:
+    layers, losses = _layers_of(name), _losses_of(name)
+    if not layers + losses:
         raise UserError(f"--plugin {path}: registers no layer; decorate a class with @register(\"Name\") of "
-                        "models.registry")
+                        "models.registry, or a box loss with @register_kind(\"name\") of models.boxes.similarity",
+                        code="not-a-plugin")
     for layer in layers:
         if layer in taken:
             raise UserError(f"--plugin {path}: the name {layer!r} is taken; register the class under another "
-                            f"and let the model file say `words: {{{layer}: MyName}}`, so that its rows need no change")
+                            f"and let the model file say `words: {{{layer}: MyName}}`, so that its rows need no change",
+                            code="name-taken")
         wrong = next((k.cls for k in lookup(layer) if not issubclass(k.cls, nn.Module)), None)
         if wrong is not None:
-            raise UserError(f"--plugin {path}: {wrong.__name__}, registered as {layer!r}, must be an nn.Module")
-    return layers
+            raise UserError(f"--plugin {path}: {wrong.__name__}, registered as {layer!r}, must be an nn.Module",
+                            code="not-a-plugin")
+    return sorted(layers + losses)
 
 
 def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +69,18 @@ def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def load_plugins(paths: Sequence[str | Path]) -> list[str]:
-    """Load every file that `--plugin` names, before any model is built. Returns the names of their layers."""
+    """Load every file that `--plugin` names, before any model is built. Returns the names that they register."""
     return [layer for path in paths for layer in load_plugin(path)]
 
 
 def _layers_of(module: str) -> list[str]:
     """Names that classes of this module are registered under."""
     return [name for name in known_layers() if any(kind.cls.__module__ == module for kind in lookup(name))]
+
+
+def _losses_of(module: str) -> list[str]:
+    """Names of the box losses that functions of this module are."""
+    return [name for name, similarity in KINDS.items() if similarity.__module__ == module]
 
 
 def _run(path: Path, name: str) -> ModuleType:
@@ -83,11 +92,12 @@ def _run(path: Path, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         del sys.modules[name]
-        raise UserError(f"--plugin {path}: line {error.lineno}: {error.msg}") from error
+        raise UserError(f"--plugin {path}: line {error.lineno}: {error.msg}", code="broken-plugin") from error
     except Exception as error:
         del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve()
                  or f.filename == str(path)]
         where = f"line {lines[-1]}: " if lines else ""
-        raise UserError(f"--plugin {path}: {where}{type(error).__name__}: {error}") from error
+        raise UserError(f"--plugin {path}: {where}{type(error).__name__}: {error}",
+                        code="broken-plugin") from error
     return module

@@ -44,7 +44,7 @@ def _arguments(kind: LayerType) -> str:
         default = "" if p.default is inspect.Parameter.empty else f"={_short(p.default)}"
         star = "\\*" if p.name in kind.width else ""
         shown.append(f"`{'*' if p.kind is p.VAR_POSITIONAL else ''}{p.name}{default}`{star}")
-    notes = (["reads several rows"] if kind.many else []) + ([f"repeats: `{kind.repeats}`"] if kind.repeats else [])
+    notes = ["reads several rows"] * kind.multi_input + [f"repeats: `{kind.repeats}`"] * bool(kind.repeats)
     return " ".join(shown) + (f"{' ' if shown else ''}({', '.join(notes)})" if notes else "")
 
 

@@ -1,13 +1,13 @@
 """Where layers declare themselves, so that a model file may name them and the builder needs no case for any of them.
 
 A layer is an `nn.Module` whose first constructor argument is the channels it reads: an int, or a list with one int per
-input where it is registered with `many=True`. It exposes `out_channels` and, where it changes resolution, `stride`, the
-relative stride (2 halves the map, 0.5 doubles it; absent means 1). A keyword-only argument called `strides` receives
-the strides in pixels of its inputs; one called `rows` receives the channels of all rows before it.
+input where it is registered with `multi_input=True`. It exposes `out_channels` and, where it changes resolution,
+`stride`, the relative stride (2 halves the map, 0.5 doubles it; absent means 1). A keyword-only argument called
+`strides` receives the strides in pixels of its inputs; one called `rows` receives the channels of all rows before it.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +23,16 @@ class LayerType:
     """What a layer declared.
 
     width: constructor arguments that are channel counts, scaled by a model's width. repeats: the keyword that takes a
-    row's repeat count; None where repeats mean copies in series. many: reads several maps, given as one list.
+    row's repeat count; None where repeats mean copies in series. multi_input: reads several maps, given as one list.
+    neck: its name as a neck, for `--neck NAME` and models called `base-NAME`.
     """
 
     name: str
     cls: type[nn.Module]
     width: tuple[str, ...]
     repeats: str | None
-    many: bool
+    multi_input: bool
+    neck: str | None = None
 
     @property
     def signature(self) -> inspect.Signature:
@@ -55,7 +57,7 @@ _LAYERS: dict[str, list[LayerType]] = {}
 
 
 def register(*names: str, width: str | tuple[str, ...] = (), repeats: str | None = None,
-             many: bool = False) -> Callable[[type[nn.Module]], type[nn.Module]]:
+             multi_input: bool = False, neck: str | None = None) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """Class decorator: make a layer known to model files under `names`.
 
     Several classes may share a name, as the two heads that YOLO files call `Detect` do: a row gets the first one whose
@@ -65,7 +67,7 @@ def register(*names: str, width: str | tuple[str, ...] = (), repeats: str | None
 
     def declare(cls: type[nn.Module]) -> type[nn.Module]:
         for name in names:
-            _LAYERS.setdefault(name, []).append(LayerType(name, cls, widths, repeats, many))
+            _LAYERS.setdefault(name, []).append(LayerType(name, cls, widths, repeats, multi_input, neck))
         return cls
 
     return declare
@@ -75,10 +77,35 @@ def lookup(name: str) -> list[LayerType]:
     """The layers of that name. Raises `UserError` with the nearest names where there is none."""
     if name not in _LAYERS:
         hint = nearest(name, known_layers())
-        raise UserError(f"unknown module{'; ' + hint if hint else ' ' + repr(name)}")
+        raise UserError(f"unknown module{'; ' + hint if hint else ' ' + repr(name)}", code="unknown-name")
     return _LAYERS[name]
+
+
+def choose(option: str, value: str, known: Iterable[str]) -> str:
+    """`value` where it is one of `known`. Raises `UserError` with the nearest ones otherwise."""
+    names = list(known)
+    if value not in names:
+        hint = nearest(str(value), names)
+        raise UserError(f"{option} {value!r} is not one of {', '.join(names)}{'; ' + hint if hint else ''}",
+                        code="unknown-name")
+    return value
 
 
 def known_layers() -> list[str]:
     """All registered names, sorted."""
     return sorted(_LAYERS)
+
+
+def known_necks() -> dict[str, LayerType]:
+    """The layers that are necks, by the name of `--neck`."""
+    return {kind.neck: kind for kinds in _LAYERS.values() for kind in kinds if kind.neck}
+
+
+def subclasses_of(base: type[nn.Module]) -> dict[type[nn.Module], LayerType]:
+    """The registered layers of a kind, such as all heads, each under its first name."""
+    found: dict[type[nn.Module], LayerType] = {}
+    for kinds in _LAYERS.values():
+        for kind in kinds:
+            if issubclass(kind.cls, base):
+                found.setdefault(kind.cls, kind)
+    return found

@@ -74,7 +74,7 @@ def find_layer(row: Row, words: dict[str, Any]) -> tuple[LayerType, list[Any], d
     kinds = lookup(module)
     fitting = [k for k in kinds if k.accepts(args, options)]
     # where a name stands for a layer of one map and for one of several, the row's sources say which is meant
-    kind = next((k for k in fitting if k.many == (len(row.sources) > 1)), next(iter(fitting), None))
+    kind = next((k for k in fitting if k.multi_input == (len(row.sources) > 1)), next(iter(fitting), None))
     if kind is None:
         given = ", ".join([shown(a, 60) for a in args[:8]] + [f"{k[:40]}={shown(v, 60)}" for k, v in options.items()])
         raise UserError(f"arguments ({given}) do not fit {' or '.join(f'{k.name}{k.signature}' for k in kinds)}")

@@ -19,24 +19,22 @@ from typing import Any
 import yaml
 
 from engine.training.autobatch import is_out_of_memory
-from engine.training.recipe import GAINS, Recipe
+from engine.training.recipe import Recipe, known_gains, known_options
 from utils.distributed.group import Group
 from utils.errors import UserError
 from utils.files import write_bytes
 
 Trial = Study = Stored = Any  # optuna.Trial, optuna.Study, optuna.trial.FrozenTrial: the package may be absent
-# What YOLOv5 evolves, and between which bounds; a recipe whose own value lies beyond one moves the bound there.
+# What YOLOv5 evolves, and between which bounds, beside gains and what a head declares; a recipe whose own value lies
+# beyond one moves the bound there.
 BOUNDS = {"lr0": (1e-5, 0.1), "lrf": (0.01, 1.0), "momentum": (0.6, 0.98), "weight_decay": (0.0, 0.001),
           "warmup_epochs": (0.0, 5.0), "warmup_momentum": (0.0, 0.95), "warmup_bias_lr": (0.0, 0.2),
-          "cls_pw": (0.5, 2.0), "obj_pw": (0.5, 2.0), "anchor_t": (2.0, 8.0), "fl_gamma": (0.0, 2.0),
           "hsv_h": (0.0, 0.1), "hsv_s": (0.0, 0.9), "hsv_v": (0.0, 0.9), "degrees": (0.0, 45.0),
           "translate": (0.0, 0.9), "scale": (0.0, 0.9), "shear": (0.0, 10.0), "perspective": (0.0, 0.001),
           "flipud": (0.0, 1.0), "fliplr": (0.0, 1.0), "mosaic": (0.0, 1.0), "mixup": (0.0, 1.0),
           "copy_paste": (0.0, 1.0)}
-LOGARITHMIC = ("lr0", *GAINS)
 GAIN_RANGE = 0.4, 4.0  # times the recipe's own gain, YOLOv5's bounds of box 0.05
 SET_BY_AUTO = ("lr0", "momentum", "warmup_bias_lr")  # --optimizer auto chooses them itself
-ANCHOR_WORDS = ("anchor_t", "fl_gamma", "cls_pw", "obj_pw")
 ANSWERED = ("COMPLETE", "PRUNED")
 STARTUP = 10  # random trials before the search learns from them
 
@@ -68,14 +66,20 @@ def search(args: argparse.Namespace, group: Group, recipe: Recipe, train_once: T
 
 def search_space(recipe: Recipe) -> Space:
     """Lowest and highest value by word, of everything in the recipe that YOLOv5 evolves; gains are those of the file,
-    before `scale_gains`."""
+    before `Head.scale_gains`."""
     values = recipe.values()
-    space = {word: bounds for word, bounds in BOUNDS.items() if word in values}
+    bounds = {**BOUNDS, **{key: option.search for key, option in known_options().items() if option.search}}
+    space = {word: bounds[word] for word in bounds if word in values}
     low, high = GAIN_RANGE
     space.update({word: (gain * low, gain * high) for word, gain in recipe.gains.items() if gain > 0})
-    left = (SET_BY_AUTO if recipe.optimizer == "auto" else ()) + (() if "obj" in recipe.gains else ANCHOR_WORDS)
+    left = SET_BY_AUTO if recipe.optimizer == "auto" else ()
     return {word: (min(low, values[word]), max(high, values[word])) for word, (low, high) in space.items()
             if word not in left}
+
+
+def is_logarithmic(word: str) -> bool:
+    """Whether a hyper-parameter is searched by its order of magnitude."""
+    return word == "lr0" or word in known_gains()
 
 
 def evolve(objective: Callable[[Recipe, Trial], float], recipe: Recipe, *, folder: Path | str,
@@ -129,7 +133,7 @@ def _try_once(optuna: ModuleType, study: Study, objective: Callable[[Recipe, Tri
     trial = study.ask()
     # Chance depends on seed and number alone: machines that share a study never draw the same.
     study.sampler = _sampler(optuna, seed, trial.number)
-    values = {word: trial.suggest_float(word, *bounds, log=word in LOGARITHMIC) for word, bounds in space.items()}
+    values = {word: trial.suggest_float(word, *bounds, log=is_logarithmic(word)) for word, bounds in space.items()}
     print(f"--evolve: trial {trial.number} of study {study.study_name!r}")
     try:
         fitness = float(objective(recipe.with_values(values), trial))
@@ -242,7 +246,7 @@ def plot_trials(trials: list[Stored], path: Path) -> None:
                      cmap="viridis")
         axes.plot(best.params[word], best.value, "+", color="crimson", markersize=14)
         axes.set_title(f"{word} = {best.params[word]:.4g}", fontsize=10)
-        if word in LOGARITHMIC:
+        if is_logarithmic(word):
             axes.set_xscale("log")
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.print_png(str(path))

@@ -9,6 +9,10 @@ import yaml
 
 from engine.optim.optimizer import OPTIMIZERS
 from engine.training.recipe import Recipe
+from models.boxes.similarity import KINDS
+from models.catalogue import NO_NECK
+from models.losses.anchor_head import ASSIGNERS
+from models.registry import known_necks
 from utils.cli import (
     LONGEST_SIDE,
     Parser,
@@ -55,14 +59,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", default="", help="checkpoint to start from; '' trains from scratch")
     add("--cfg", default="", help="model by name (yolov8n-assn, yolov7, ...) or a YAML; default yolov8n-assn")
-    add("--neck", choices=("pan", "ssfpn", "assn"), help="put this neck on the model of --cfg")
+    add("--neck", help=f"put this neck on the model of --cfg: {', '.join([NO_NECK, *known_necks()])}, or a plugin's")
     add("--data", default="", help="name in cfg/data or a YAML; default: the built-in shapes with the demo recipe")
     add("--hyp", default="", help="name in cfg/train or a YAML that changes the recipe of the model's family")
     add("--epochs", type=positive, help="default 100")
     add("--batch-size", type=batch_size, help="images per step, over all processes; -1: what fits; default 16")
     add_size(parser, default=None, meaning="train, validation")
-    add("--box-loss", choices=("iou", "giou", "diou", "ciou", "sca"), help="box similarity of the loss; default ciou")
-    add("--assign", choices=("anchor", "ota"), help="anchor heads: who learns what; default as published")
+    add("--box-loss", help=f"box similarity of the loss: {', '.join(KINDS)}, or a plugin's; default ciou")
+    add("--assign", help=f"assignment of anchor heads: {', '.join(ASSIGNERS)}; default as published")
 
 
 def _add_learning(parser: argparse.ArgumentParser) -> None:
@@ -245,10 +249,14 @@ def settle(args: argparse.Namespace, recipe: Recipe) -> None:
         if getattr(args, word) is None:
             value = recipe.run.get(word, default)
             setattr(args, word, [value] if word == "imgsz" else value)
-    for word in ("optimizer", "label_smoothing", "close_mosaic", "clip_grad"):
+    for word in ("optimizer", "close_mosaic", "clip_grad"):
         if getattr(args, word) is None:
             setattr(args, word, getattr(recipe, word))
         setattr(recipe, word, getattr(args, word))
+    if args.label_smoothing is None:
+        args.label_smoothing = recipe.head.get("label_smoothing", 0.0)
+    else:
+        recipe.head["label_smoothing"] = args.label_smoothing
     if args.cos_lr or args.linear_lr:
         recipe.schedule = "cosine" if args.cos_lr else "linear"
 

@@ -16,10 +16,9 @@ from engine.training.autobatch import find_batch, optimizer_bytes, probe_step
 from engine.training.recipe import Recipe, load_recipe
 from engine.training.settings import HEAD_RULES, settle
 from engine.training.state import NO_GROWTH, Training
-from models.catalogue import resolve
+from models.catalogue import head_type, resolve
 from models.detector import build_model
 from models.loading import load_model
-from models.losses import scale_gains
 from models.weights import transfer
 from utils.cli import check_flags, input_size
 from utils.device import amp_dtype
@@ -29,9 +28,9 @@ from utils.errors import UserError
 GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU, since each reading waits for the device
 
 
-def family_recipe(args: argparse.Namespace, recipe_name: str, augment_words: Sequence[str]) -> Recipe:
-    """The recipe of a model's family, changed by `--hyp`; the built-in data bring the demo's."""
-    recipe = load_recipe(recipe_name, augment_words)
+def family_recipe(args: argparse.Namespace, recipe_name: str | None, augment_words: Sequence[str]) -> Recipe:
+    """The recipe of a model's family or head, changed by `--hyp`; the built-in data bring the demo's."""
+    recipe = load_recipe(recipe_name, augment_words) if recipe_name else Recipe()
     if args.hyp or not args.data:
         recipe = load_recipe(args.hyp or "demo", augment_words, base=recipe)
     return recipe
@@ -40,7 +39,8 @@ def family_recipe(args: argparse.Namespace, recipe_name: str, augment_words: Seq
 def recipe_to_evolve(args: argparse.Namespace, augment_words: Sequence[str]) -> Recipe:
     """What `--evolve` begins with: the recipe as its file has it, before any flag or scaling."""
     cfg = args.cfg or (load_model(args.weights).config if args.weights else "yolov8n-assn")
-    return family_recipe(args, resolve(cfg, 1, ["item"], args.neck, {})["recipe"], augment_words)
+    config = resolve(cfg, 1, ["item"], args.neck, {})
+    return family_recipe(args, config["recipe"], augment_words).for_head(head_type(config).cls)
 
 
 def start_model(args: argparse.Namespace, names: list[str], augment_words: Sequence[str],
@@ -58,21 +58,16 @@ def start_model(args: argparse.Namespace, names: list[str], augment_words: Seque
         head = build_model(config).head
     check_flags(args, HEAD_RULES, head)
     settle(args, recipe)
-    strides, options = head.strides, recipe.head_options()
-    for option in options:
-        if not hasattr(head, option):
-            flag = " (or --label-smoothing)" if option == "label_smoothing" else ""
-            raise UserError(f"{option} in the recipe{flag}: this model's head has no such setting, anchor heads do; "
-                            "drop it")
-    args.imgsz = list(input_size(args.imgsz, max(strides)))[:len(args.imgsz)]
+    recipe = recipe.for_head(head)
+    args.imgsz = list(input_size(args.imgsz, max(head.strides)))[:len(args.imgsz)]
     config["trained"] = {"data": args.data or "shapes", "imgsz": args.imgsz}  # where val.py and detect.py begin
     if not args.noautoanchor:
-        config, told = adapt_anchors(config, sizes_at(args.imgsz[0]), args.imgsz[0], recipe.anchor_t,
-                                     count=round(recipe.anchors))
+        config, told = adapt_anchors(config, sizes_at(args.imgsz[0]), args.imgsz[0],
+                                     recipe.head.get("anchor_t", 4.0), count=round(recipe.anchors))
         if told:
             print(told)
-    recipe.gains = scale_gains(recipe.gains, len(strides), len(names), max(args.imgsz), config["recipe"])
-    model = build_model(config, gains=recipe.gains, **options)
+    recipe.gains = head.scale_gains(recipe.gains, max(args.imgsz))
+    model = build_model(config, gains=recipe.gains, **recipe.head_arguments(head))
     for note in recipe.notes:
         print(note)
     if start:
@@ -106,7 +101,8 @@ def stored_model(stored: dict[str, Any], data: str) -> tuple[nn.Module, Recipe]:
     are now."""
     if "trained" in stored["config"]:
         stored["config"]["trained"]["data"] = data or "shapes"
-    return build_model(stored["config"], names=stored["names"]), Recipe(**stored["train"]["recipe"])
+    return build_model(stored["config"], names=stored["names"]), Recipe.from_checkpoint(
+        stored["train"]["recipe"])
 
 
 def make_training(args: argparse.Namespace, recipe: Recipe, model: nn.Module, group: Group, device: torch.device,

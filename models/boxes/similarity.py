@@ -1,7 +1,7 @@
 """How alike two boxes are: one function with a table of kinds. A box loss is 1 - similarity.
 
 Boxes are xyxy in any one unit; a is (..., 4), b is (..., 4), broadcast against each other. To add a kind (EIoU, SIoU,
-...) write one function of a `_Pair` and name it in `KINDS`.
+...) write one function of a `BoxPair` and decorate it with `@register_kind("name")`; a plugin may do so too.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from math import pi
 import torch
 from torch import Tensor
 
-from utils.errors import UserError, nearest
+from models.registry import choose
 
 
-class _Pair:
-    """The quantities that the kinds share. Each tensor keeps the shape of its own box until the two must meet, so that
-    what depends on one box only (sides, arctangents) is not computed per pair."""
+class BoxPair:
+    """Two sets of boxes and the quantities that the kinds share. Each tensor keeps the shape of its own box until the
+    two must meet, so that what depends on one box only (sides, arctangents) is not computed per pair."""
 
     def __init__(self, a: Tensor, b: Tensor, eps: float, alpha: float) -> None:
         self.eps, self.alpha = eps, alpha
@@ -60,22 +60,22 @@ class _Pair:
         return distance / 4 / (self.outer[0] ** 2 + self.outer[1] ** 2 + self.eps)
 
 
-def _iou(pair: _Pair) -> Tensor:
+def _iou(pair: BoxPair) -> Tensor:
     return pair.iou
 
 
-def _giou(pair: _Pair) -> Tensor:
+def _giou(pair: BoxPair) -> Tensor:
     """Rezatofighi et al. 2019, algorithm 1."""
     hull = pair.outer[0] * pair.outer[1] + pair.eps
     return pair.iou - (hull - pair.union) / hull
 
 
-def _diou(pair: _Pair) -> Tensor:
+def _diou(pair: BoxPair) -> Tensor:
     """Zheng et al. 2020, eq. 7."""
     return pair.iou - pair.centre_term
 
 
-def _ciou(pair: _Pair) -> Tensor:
+def _ciou(pair: BoxPair) -> Tensor:
     """Zheng et al. 2020, eq. 8 to 11; the trade-off weight carries no gradient."""
     angles = [torch.atan(w / h) for w, h in (pair.a_sides, pair.b_sides)]
     v = 4 / pi**2 * (angles[1] - angles[0]) ** 2
@@ -83,7 +83,7 @@ def _ciou(pair: _Pair) -> Tensor:
     return pair.iou - (pair.centre_term + v * weight)
 
 
-def _sca(pair: _Pair) -> Tensor:
+def _sca(pair: BoxPair) -> Tensor:
     """Side overlap and corner alignment (Zheng et al., SCALoss, AAAI 2022) as its authors coded it: 1 for equal boxes,
     not clamped below. `alpha` weighs the corner distance."""
     eps = pair.eps
@@ -97,7 +97,18 @@ def _length(dx: Tensor, dy: Tensor, eps: float) -> Tensor:
     return torch.sqrt((dx + eps) ** 2 + (dy + eps) ** 2)
 
 
-KINDS: dict[str, Callable[[_Pair], Tensor]] = {"iou": _iou, "giou": _giou, "diou": _diou, "ciou": _ciou, "sca": _sca}
+KINDS: dict[str, Callable[[BoxPair], Tensor]] = {"iou": _iou, "giou": _giou, "diou": _diou, "ciou": _ciou, "sca": _sca}
+
+
+def register_kind(name: str) -> Callable[[Callable[[BoxPair], Tensor]], Callable[[BoxPair], Tensor]]:
+    """Decorator: make a function of a `BoxPair` -> (...) a kind of that name, for `--box-loss`. Raises `ValueError`
+    for a name that is taken."""
+    def declare(similarity: Callable[[BoxPair], Tensor]) -> Callable[[BoxPair], Tensor]:
+        if KINDS.setdefault(name, similarity) is not similarity:
+            raise ValueError(f"the box loss {name!r} is there already")
+        return similarity
+
+    return declare
 
 
 def box_similarity(a: Tensor, b: Tensor, kind: str = "ciou", eps: float = 1e-7, alpha: float = 1.0) -> Tensor:
@@ -106,15 +117,9 @@ def box_similarity(a: Tensor, b: Tensor, kind: str = "ciou", eps: float = 1e-7, 
     kind: iou in [0, 1]; giou, diou in [-1, 1]; ciou in [-2, 1]; sca in (-5, 1], with `alpha` on its corner term.
     Symmetric in a and b. Computed in float32 where the boxes are half or bfloat16. Raises `UserError` for another kind.
     """
-    check_kind(kind)
+    choose("box loss", kind, KINDS)
     with full_precision(a.device):
-        return KINDS[kind](_Pair(upcast(a), upcast(b), eps, alpha))
-
-
-def check_kind(kind: str) -> None:
-    """Raise `UserError` where there is no such similarity."""
-    if kind not in KINDS:
-        raise UserError(f"box loss {kind!r} is not known; {nearest(kind, list(KINDS)) or 'one of ' + ', '.join(KINDS)}")
+        return KINDS[kind](BoxPair(upcast(a), upcast(b), eps, alpha))
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:

@@ -4,18 +4,22 @@ Legend: B images, L levels, na anchors per cell, h, w cells of a level, nc class
 (t_x, t_y, t_w, t_h, objectness, classes), N = sum of na*h*w over levels.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from math import log
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.boxes.decoding import decode_anchor
-from models.heads.base import Head, choose, merge_gains
+from models.boxes.similarity import KINDS
+from models.heads.base import Head, RecipeOption, merge_gains
 from models.layers.conv import with_bias
-from models.losses import Share, anchor_head_loss
-from models.registry import register
+from models.losses import GAIN_RULES, Share, anchor_head_loss, scale_gains
+from models.losses.anchor_head import ASSIGNERS
+from models.registry import choose, register
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import PackedTargets, Raw
 
@@ -47,26 +51,45 @@ def anchor_pairs(anchors: Sequence[Sequence] | int, strides: Sequence[int]) -> l
     return pairs if (area[-1] - area[0]) * (strides[-1] - strides[0]) >= 0 else pairs[::-1]
 
 
-@register("Detect", "AnchorDetect", many=True)
+def anchor_grid(state: Mapping[str, Tensor]) -> Tensor | None:
+    """Anchors (levels, per cell, 2) in units of the stride, where a state dict of YOLO's code bases holds them."""
+    return next((v for k, v in state.items() if k.rpartition(".")[2] == "anchors" and v.dim() == 3
+                 and 0 < v.numel() <= 1000), None)
+
+
+def anchors_per_cell(table: Sequence[Sequence]) -> int:
+    """Anchors of each cell in a model file's table, flat or of pairs."""
+    return sum(len(x) if isinstance(x, list) else 1 for x in table[0]) // 2
+
+
+@register("Detect", "AnchorDetect", multi_input=True)
 class AnchorDetect(Head):
     """One 1x1 convolution per level. Anchors are in pixels.
 
     box_loss: similarity of boxes (`models.losses.box_similarity`). assign: "anchor" (ratio matching of YOLOv5) or "ota"
     (YOLOv7). gains: weights of box, obj, cls. label_smoothing: of the class targets. focal_gamma: of the class and
     objectness terms. anchor_t: by how much a side of an anchor may differ from a box's. cls_pw, obj_pw: weights of
-    positive targets. balance: weight of each level's objectness, the loss's own where not given.
+    positive targets. balance: weight of each level's objectness, the loss's own where not given. gain_rule: how the
+    gains of a recipe are scaled (`models.losses.gains`).
     """
 
-    gains_default = {"box": 0.05, "obj": 1.0, "cls": 0.5}
+    gains = {"box": 0.05, "obj": 1.0, "cls": 0.5}
     assign_default = "anchor"
-    recipe = "yolov5"  # in cfg/train
+    recipe = "yolov5"
+    recipe_options = {"label_smoothing": RecipeOption("label_smoothing", 0.0, (0.0, 1.0)),
+                      "fl_gamma": RecipeOption("focal_gamma", 0.0, search=(0.0, 2.0)),
+                      "anchor_t": RecipeOption("anchor_t", 4.0, (1.001, 1e3), (2.0, 8.0)),
+                      "cls_pw": RecipeOption("cls_pw", 1.0, search=(0.5, 2.0)),
+                      "obj_pw": RecipeOption("obj_pw", 1.0, search=(0.5, 2.0))}
+    signature = r"\.m\.\d\.weight$"
     prior_slack = 0.99999  # class prior 0.6 / (nc - slack)
     heads = 1  # how many read each level
 
     def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence] | int, *, strides: list[int],
                  box_loss: str = "ciou", assign: str | None = None, gains: dict[str, float] | None = None,
                  label_smoothing: float = 0.0, focal_gamma: float = 0.0, anchor_t: float = 4.0, cls_pw: float = 1.0,
-                 obj_pw: float = 1.0, balance: Sequence[float] | None = None) -> None:
+                 obj_pw: float = 1.0, balance: Sequence[float] | None = None,
+                 gain_rule: str = "yolov5") -> None:
         super().__init__()
         lead = len(channels) // self.heads
         if list(strides) != list(strides[:lead]) * self.heads:
@@ -75,9 +98,10 @@ class AnchorDetect(Head):
         if balance is not None and len(balance) != lead:
             raise ValueError(f"balance {list(balance)} has not one weight for each of {lead} levels")
         self.balance = balance
-        self.box_loss = choose("box_loss", box_loss, ("iou", "giou", "diou", "ciou", "sca"))
-        self.assign = choose("assign", assign or self.assign_default, ("anchor", "ota"))
-        self.gains = merge_gains(self.gains_default, gains)
+        self.box_loss = choose("box_loss", box_loss, KINDS)
+        self.assign = choose("assign", assign or self.assign_default, ASSIGNERS)
+        self.gains = merge_gains(self.gains, gains)
+        self.gain_rule = choose("gain_rule", gain_rule, GAIN_RULES)
         self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
         self.anchor_t, self.cls_pw, self.obj_pw = anchor_t, cls_pw, obj_pw
         # Geometry belongs to the config, from which it is rebuilt; it is not learned, so it is no part of the state.
@@ -120,6 +144,19 @@ class AnchorDetect(Head):
                                 focal_gamma=self.focal_gamma, anchor_t=self.anchor_t, cls_pw=self.cls_pw,
                                 obj_pw=self.obj_pw, aux_maps=raw.maps.get("aux"), share=share)
 
+    def scale_gains(self, gains: Mapping[str, float], image_size: int) -> dict[str, float]:
+        """By `gain_rule`, for its levels and classes."""
+        return scale_gains(gains, len(self.strides), self.num_classes, image_size, self.gain_rule)
+
+    @classmethod
+    def count_classes(cls, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:
+        """From the rows of the last convolutions: anchors per cell, of the file or else of the config, times 5 + nc."""
+        grid, table = anchor_grid(state), config.get("anchors")
+        per_cell = grid.shape[1] if grid is not None else anchors_per_cell(table) if isinstance(table, list) else None
+        rows = next((len(v) for k, v in reversed(state.items())
+                     if re.search(AnchorDetect.signature, k) and v.dim() == 4), 0)
+        return rows // per_cell - 5 if per_cell and rows % per_cell == 0 and rows // per_cell > 5 else None
+
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, nc), float32; N runs level, anchor, row, column.
 
@@ -143,13 +180,14 @@ class Implicit(nn.Module):
         nn.init.normal_(self.implicit, mean, 0.02)
 
 
-@register("IDetect", "ImplicitDetect", many=True)
+@register("IDetect", "ImplicitDetect", multi_input=True)
 class ImplicitDetect(AnchorDetect):
     """Anchor head of YOLOR and YOLOv7: im * conv(ia + x) with learned per-channel ia and im."""
 
-    gains_default = {"box": 0.05, "obj": 0.7, "cls": 0.3}
+    gains = {"box": 0.05, "obj": 0.7, "cls": 0.3}
     assign_default = "ota"
     recipe = "yolov7"
+    signature = r"\.ia\.\d\.implicit$"
     prior_slack = 0.99
 
     def _add_parts(self, channels: list[int]) -> None:
@@ -176,7 +214,7 @@ class ImplicitDetect(AnchorDetect):
             self.ia, self.im = nn.ModuleList(), nn.ModuleList()
 
 
-@register("IAuxDetect", "AuxDetect", many=True)
+@register("IAuxDetect", "AuxDetect", multi_input=True)
 class AuxDetect(ImplicitDetect):
     """The head of YOLOv7's P6 models: beside each lead level an auxiliary one, which reads a map of its own, learns at
     a quarter of the weight from what the lead predicts, and is gone once fused.
@@ -185,6 +223,7 @@ class AuxDetect(ImplicitDetect):
     """
 
     recipe = "yolov7-p6"
+    signature = r"\.m2\.\d\.weight$"
     heads = 2
 
     def _add_parts(self, channels: list[int]) -> None:

@@ -1,22 +1,47 @@
-"""The base class of heads, on which each declares how it is used, and the reading of a head's options."""
+"""The base class of heads, on which each declares how it is trained and used."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
+from utils.errors import UserError
 from utils.select import EVALUATION, SelectConfig, Selector
 from utils.structures import PackedTargets, Raw
 
 
-class Head(nn.Module):
-    """The last row of a model. A subclass sets `num_classes` and `strides` and writes forward, loss and decode.
+@dataclass(frozen=True)
+class RecipeOption:
+    """A number of a recipe that is an argument of a head.
 
-    selection: how detections are chosen from what `decode` gives, a name in `utils.select.SELECTORS` or a function such
-    as a static method; thresholds: of that, in an evaluation.
+    argument: its name in the constructor; neutral: the value that changes nothing, which a recipe may hold for any
+    head; bounds: least and greatest value; search: bounds of `--evolve`, None where it is not searched.
+    """
+
+    argument: str
+    neutral: float = 0.0
+    bounds: tuple[float, float] = (0.0, 1e9)
+    search: tuple[float, float] | None = None
+
+
+class Head(nn.Module):
+    """The last row of a model. A subclass sets `num_classes` and `strides`, writes forward, loss and decode, and
+    declares what differs from the defaults here.
+
+    selection: how detections are chosen from what `decode` gives, a name in `utils.select.SELECTORS` or a static method
+    (boxes, scores, config) -> detections; thresholds: of that, in an evaluation. gains: the terms of the loss and their
+    default weights, in an instance those in use. recipe: name of a file in `cfg/train`, or of one beside the head's
+    file, with .yaml; None: the defaults of `engine.training.recipe.Recipe`. recipe_options: further keys of a recipe.
+    signature: a regular expression found in the names of a state dict that holds such a head.
     """
 
     selection: str | Selector = "nms"
     thresholds: SelectConfig = EVALUATION
+    gains: Mapping[str, float] = {}
+    recipe: str | None = None
+    recipe_options: Mapping[str, RecipeOption] = {}
+    signature: str | None = None
     num_classes: int
     strides: list[int]  # pixels per cell of each level
     out_channels = 0  # no row reads a head
@@ -34,17 +59,24 @@ class Head(nn.Module):
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, num_classes) in [0, 1], both float32."""
         raise NotImplementedError
 
+    def scale_gains(self, gains: Mapping[str, float], image_size: int) -> dict[str, float]:
+        """Gains of a recipe -> gains to train with on images whose longer side has `image_size` pixels."""
+        return dict(gains)
 
-def choose(option: str, value: str, known: Sequence[str]) -> str:
-    """`value` where it is one of `known`; otherwise ValueError."""
-    if value not in known:
-        raise ValueError(f"{option} {value!r} is not one of {', '.join(known)}")
-    return value
+    @classmethod
+    def count_classes(cls, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:
+        """How many classes the head in a state dict has; None where that does not show. config: of its model."""
+        return None
+
+    @classmethod
+    def state_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Arguments of the head that show in the tensors of a state dict alone."""
+        return {}
 
 
-def merge_gains(defaults: dict[str, float], given: dict[str, float] | None) -> dict[str, float]:
-    """Loss weights with the given ones replaced. Raises ValueError for a term that the head does not have."""
+def merge_gains(defaults: Mapping[str, float], given: Mapping[str, float] | None) -> dict[str, float]:
+    """Loss weights with the given ones replaced. Raises `UserError` for a term that the head does not have."""
     unknown = sorted(set(given or {}) - set(defaults))
     if unknown:
-        raise ValueError(f"gains {', '.join(unknown)} are not among {', '.join(defaults)}")
+        raise UserError(f"gains {', '.join(unknown)} are not among {', '.join(defaults)}", code="unknown-name")
     return {**defaults, **(given or {})}

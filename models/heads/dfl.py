@@ -3,20 +3,21 @@
 Legend: B images, h, w cells of a level, nc classes, bins DFL bins per side, N = sum of h*w over levels.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
-from models.heads.base import Head, choose, merge_gains
+from models.boxes.similarity import KINDS
+from models.heads.base import Head, merge_gains
 from models.layers.conv import Conv, DWConv
 from models.losses import Share, dfl_head_loss
-from models.registry import register
+from models.registry import choose, register
 from utils.structures import PackedTargets, Raw
-
-GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 
 
 class Expectation(nn.Module):
@@ -30,7 +31,7 @@ class Expectation(nn.Module):
 
 
 # Registered behind the anchor head, which YOLOv3/v5/v7 files also call Detect, with anchors as second argument.
-@register("Detect", "DFLDetect", many=True)
+@register("Detect", "DFLDetect", multi_input=True)
 class DFLDetect(Head):
     """YOLOv8 head; learns by task-aligned assignment (TOOD, Feng et al. 2021) and DFL (Li et al. 2020).
 
@@ -39,15 +40,17 @@ class DFLDetect(Head):
     a 1x1 in place of each, as Ultralytics 8.3.0 to 8.3.15 built YOLOv8.
     """
 
-    recipe = "yolov8"  # in cfg/train
+    gains = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
+    recipe = "yolov8"
+    signature = r"\.cv3\.\d\.2\.weight$"  # the last convolutions of the class branch
 
     def __init__(self, channels: list[int], nc: int = 80, bins: int = 16, *, strides: list[int], box_loss: str = "ciou",
                  assign: str = "tal", gains: dict[str, float] | None = None, class_branch: str = "conv") -> None:
         super().__init__()
         self.num_classes, self.bins, self.strides = nc, bins, list(strides)
-        self.box_loss = choose("box_loss", box_loss, ("iou", "giou", "diou", "ciou", "sca"))
+        self.box_loss = choose("box_loss", box_loss, KINDS)
         self.assign = choose("assign", assign, ("tal",))
-        self.gains = merge_gains(GAINS, gains)
+        self.gains = merge_gains(self.gains, gains)
         box, cls = max(16, channels[0] // 4, 4 * bins), max(channels[0], min(nc, 100))
         self.cv2 = nn.ModuleList(self._branch(c, box, 4 * bins) for c in channels)
         class_branch = choose("class_branch", class_branch, ("conv", "depthwise"))
@@ -81,6 +84,17 @@ class DFLDetect(Head):
         """Weighted terms box, cls, dfl, times the batch size; with `share` a part of the loss of all processes."""
         return dfl_head_loss(raw.maps["box"], raw.maps["cls"], self.strides, targets, raw.image_size, bins=self.bins,
                              box_loss=self.box_loss, gains=self.gains, share=share)
+
+    @classmethod
+    def count_classes(cls, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:
+        """From the rows of the class branch."""
+        return next((len(v) for k, v in reversed(state.items()) if re.search(DFLDetect.signature, k)), None)
+
+    @classmethod
+    def state_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """`class_branch`, which no model file says."""
+        first = next((v for k, v in state.items() if k.endswith(".cv3.0.0.0.conv.weight")), None)
+        return {} if first is None or first.shape[1:2] != (1,) else {"class_branch": "depthwise"}
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, nc), float32; N runs level, row, column."""

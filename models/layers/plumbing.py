@@ -18,7 +18,7 @@ def _same_stride(strides: list[int]) -> None:
         raise ValueError(f"inputs have strides {' and '.join(f'{s:g}' for s in strides)}")
 
 
-@register("Concat", many=True)
+@register("Concat", multi_input=True)
 class Concat(nn.Module):
     """Maps of one resolution joined over an axis, over channels by default."""
 
@@ -32,7 +32,7 @@ class Concat(nn.Module):
         return torch.cat(inputs, self.dimension)
 
 
-@register("Shortcut", "Sum", many=True)
+@register("Shortcut", "Sum", multi_input=True)
 class Shortcut(nn.Module):
     """Element-wise sum. The argument that YOLO files write here has no meaning there either."""
 

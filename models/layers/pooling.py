@@ -152,7 +152,7 @@ class DownC(nn.Module):
         return torch.cat((self.cv2(self.cv1(x)), self.cv3(self.mp(x))), 1)
 
 
-@register("Transition", width="c", many=True)
+@register("Transition", width="c", multi_input=True)
 class Transition(nn.Module):
     """How YOLOv7 halves a map: a strided 3x3 behind a 1x1, beside pooling and a 1x1, each `c` wide; a second input, at
     the new resolution, is appended.

@@ -58,7 +58,7 @@ class Foldcut(nn.Module):
         return first + second
 
 
-@register("Chuncat", many=True)
+@register("Chuncat", multi_input=True)
 class Chuncat(nn.Module):
     """The first halves of all maps, then their second halves, joined over channels."""
 

@@ -4,7 +4,7 @@ Legend: B images, M boxes of the fullest image, na anchors per cell, P positives
 classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +17,12 @@ from models.assign.slots import ignored_cells
 from models.boxes.similarity import box_similarity, full_precision, upcast
 from models.losses.checks import check_maps
 from models.losses.normalisers import Share, normalisers
-from utils.errors import UserError, nearest
+from models.registry import choose
 from utils.structures import PackedTargets
 
-ASSIGNMENTS = ("anchor", "ota")
+# (maps, matches, anchors, strides, targets, top=) -> the positives of each level, from the candidates `matches`
+ASSIGNERS: dict[str, Callable[..., list[Positives]]] = {
+    "anchor": lambda maps, matches, *_, **__: all_matches(matches), "ota": assign_ota}
 AUX_WEIGHT = 0.25  # of every term of an auxiliary head
 TOP_SINGLE, TOP_AUX = 10, 20  # candidates that OTA's dynamic k counts, without and with auxiliary heads
 
@@ -76,8 +78,7 @@ def anchor_head_loss(maps: Sequence[Tensor], anchors: Tensor, strides: Sequence[
     disagree.
     """
     check_maps([m.shape[:4] for m in maps], strides, image_size, box_loss)
-    if assign not in ASSIGNMENTS:
-        raise UserError(f"assign {assign!r} is not known; {nearest(assign, list(ASSIGNMENTS)) or 'anchor or ota'}")
+    choose("assign", assign, ASSIGNERS)
     rules = _Rules(box_loss, (1 - label_smoothing / 2, label_smoothing / 2), focal_gamma, cls_pw, obj_pw)
     with full_precision(maps[0].device):
         top = TOP_AUX if aux_maps else TOP_SINGLE
@@ -89,8 +90,7 @@ def anchor_head_loss(maps: Sequence[Tensor], anchors: Tensor, strides: Sequence[
         positives = []  # of each level of each head
         for _, reach, _ in heads:
             matches = match_anchors(targets, anchors, strides, shapes, ratio=anchor_t, reach=reach)
-            positives += (all_matches(matches) if assign == "anchor"
-                          else assign_ota(maps, matches, anchors, strides, targets, top=top))
+            positives += ASSIGNERS[assign](maps, matches, anchors, strides, targets, top=top)
         counts, images = normalisers(torch.stack([p.keep.sum() for p in positives]).to(zero.dtype), len(maps[0]), share)
         sums, learners = [zero] * 3, zip(positives, counts, strict=True)
         for head, _, weight in heads:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from models.boxes.similarity import check_kind
+from models.boxes.similarity import KINDS
+from models.registry import choose
 
 
 def check_maps(shapes: Sequence[Sequence[int]], strides: Sequence[int], image_size: tuple[int, int], kind: str) -> None:
     """shapes: those of maps that end in (h, w), one per level. Raises `ValueError` where a map is not the image divided
     by its stride, `UserError` where there is no similarity of that kind."""
-    check_kind(kind)
+    choose("box loss", kind, KINDS)
     if len(shapes) != len(strides):
         raise ValueError(f"{len(shapes)} maps for {len(strides)} strides")
     for (*_, height, width), stride in zip(shapes, strides, strict=True):

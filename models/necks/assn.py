@@ -14,7 +14,7 @@ from models.necks.resample import enlarge
 from models.registry import register
 
 
-@register("ASSN", many=True)
+@register("ASSN", multi_input=True, neck="assn")
 class ASSN(nn.Module):
     """Levels, finest first -> a new finest level of its width (twice that where `merge` is "concat").
 

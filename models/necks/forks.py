@@ -88,7 +88,7 @@ class _LevelGate(nn.Module):
         self.out_channels = sum(widths)
 
 
-@register("CBAM", many=True)
+@register("CBAM", multi_input=True)
 class CBAM(_LevelGate):
     """Gate of ASSN's YOLOv7 fork: all maps joined, each raw, times a spatial mask read from the first after its
     channel gate. The written `gate_channels` has no meaning there either: the first map says the width.
@@ -117,7 +117,7 @@ class SpatialMask(nn.Module):
         return self.bn1(self.cv1(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1))).sigmoid()
 
 
-@register("CBAMP3", many=True)
+@register("CBAMP3", multi_input=True)
 class CBAMP3(_LevelGate):
     """Gate of ASSN's YOLOv8 fork: as `CBAM`, but the first map enters the concatenation weighed by its channel gate.
 
@@ -138,7 +138,7 @@ class CBAMP3(_LevelGate):
         return torch.cat((p3, *levels[1:]), 1) * self.spatial_attention(p3)
 
 
-@register("ConvP3", many=True)
+@register("ConvP3", multi_input=True)
 class ConvP3(Conv):
     """Convolution unit of ASSN's YOLOv8 fork, whose width follows the finest level's: [row, ratio, k, s] gives `ratio`
     times the channels of the row numbered `row`. Row and ratio may change places; with two inputs the second, which is

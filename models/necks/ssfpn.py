@@ -56,7 +56,7 @@ class ScaleConv(NormedConv3d):
         return self.act(self.batch3d(stack + self.conv3d.bias[:, None, None, None])).mean(2)
 
 
-@register("SSFPN", many=True)
+@register("SSFPN", multi_input=True, neck="ssfpn")
 class SSFPN(nn.Module):
     """Levels, finest first -> the scale-sequence map beside the finest level, or their sum where `merge` is "add".
 
@@ -88,7 +88,7 @@ class SSFPN(nn.Module):
         return torch.cat((sequence, pyramid[0]), 1) if self.concat else sequence + pyramid[0]
 
 
-@register("FlatSSFPN", many=True)
+@register("FlatSSFPN", multi_input=True)
 class FlatSSFPN(nn.Module):
     """The unofficial ssFPN for YOLOv5 (BearCooike/ssFPN-pytorch): levels enlarged and joined over channels, one 3-D
     convolution of kernel (1, 3, 3) padded on all three axes, batch norm, LeakyReLU(0.01), mean over the three planes.

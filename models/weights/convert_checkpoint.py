@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from models.builder import build_graph
-from models.catalogue import known_models, resolve
+from models.catalogue import head_type, known_models, resolve
 from models.details import apply_details
 from models.detector import Detector
-from models.registry import lookup
+from models.heads import Head
+from models.heads.anchor import anchor_grid, anchors_per_cell
+from models.registry import LayerType, lookup, subclasses_of
 from models.weights.darknet import is_darknet, translate
 from models.weights.details import find_details
 from models.weights.originals import Original, read_original
@@ -25,7 +27,6 @@ from utils.errors import UserError, printable
 
 Config = dict[str, Any]
 
-_HEAD = r"\.(cv3\.\d\.2|m\.\d)\.weight\b"  # the last convolutions of a YOLOv8 head, of an anchor head
 _NECKS = {"ssfpn": ("conv3d.", "batch3d."), "assn": ("ChannelGate.", "channel_attention.", "SpatialGate.")}
 
 
@@ -88,7 +89,8 @@ def _configs(original: Original, cfg: str | Path | Config | None) -> Iterator[Co
         classes = count_classes(original.state, config)
         names = original.names if original.names and len(original.names) == classes else None
         config = resolve(config, classes, names)
-    config["options"] = {**config["options"], **_head_options(original.state)}
+    head = find_head(original.state)
+    config["options"] = {**config["options"], **(head.cls.state_options(original.state) if head else {})}
     if original.imgsz:
         config["trained"] = {"imgsz": [original.imgsz]}
     _set_anchors(config, original)
@@ -96,12 +98,6 @@ def _configs(original: Original, cfg: str | Path | Config | None) -> Iterator[Co
     unscaled = _unscaled(config)
     if unscaled:
         yield unscaled
-
-
-def _head_options(state: dict[str, Tensor]) -> dict[str, str]:
-    """Options of the head that show in its tensors alone: no model file tells them."""
-    first = next((value for key, value in state.items() if key.endswith(".cv3.0.0.0.conv.weight")), None)
-    return {} if first is None or first.shape[1:2] != (1,) else {"class_branch": "depthwise"}
 
 
 def _unknown(original: Original) -> UserError:
@@ -134,7 +130,7 @@ def _described(original: Original) -> Config:
 
 def _set_anchors(config: Config, original: Original) -> None:
     """The file's anchors in place of the config's: the buffer in grid units, unless it is the table itself, rounded."""
-    grid = _anchor_grid(original.state)
+    grid = anchor_grid(original.state)
     if grid is None:
         return
     strides = original.strides
@@ -150,15 +146,11 @@ def _set_anchors(config: Config, original: Original) -> None:
         config["anchors"] = pixels.tolist()
 
 
-def _anchor_grid(state: dict[str, Tensor]) -> Tensor | None:
-    """Anchors (levels, per cell, 2) in units of the stride, where the file holds them."""
-    return next((v for k, v in state.items() if k.rpartition(".")[2] == "anchors" and v.dim() == 3
-                 and 0 < v.numel() <= 1000), None)
-
-
 def _unscaled(config: Config) -> Config | None:
     """The config as Ultralytics before 8.4 built it, where a width that equals the head's own was not scaled."""
-    no = _per_anchor(config) * (config["nc"] + 5) if isinstance(config.get("anchors"), list) else config["nc"]
+    no, table = config["nc"], config.get("anchors")
+    if isinstance(table, list):
+        no = anchors_per_cell(table) * (no + 5)
     gain, most = config["width_multiple"], config["max_channels"] or 1 << 20
     written = next((w for w in range(1, most + 1) if ceil(w * gain / 8) * 8 == no), None) if no % 8 == 0 else None
     if written is None:
@@ -172,50 +164,40 @@ def _unscaled(config: Config) -> Config | None:
     return config if changed else None
 
 
-def _per_anchor(config: Config) -> int:
-    """Anchors per cell."""
-    return sum(len(x) if isinstance(x, list) else 1 for x in config["anchors"][0]) // 2
+def find_head(state: dict[str, Tensor]) -> LayerType | None:
+    """The head whose `signature` is found in a state dict; of a head and one derived from it the latter."""
+    found = [kind for cls, kind in subclasses_of(Head).items()
+             if cls.signature and any(re.search(cls.signature, key) for key in state)]
+    return max(found, key=lambda kind: len(kind.cls.__mro__), default=None)
 
 
 def count_classes(state: dict[str, Tensor], config: Config) -> int | None:
-    """How many classes the head of a state dict tells; None where it has no head that we know."""
-    grid, anchors = _anchor_grid(state), config.get("anchors")
-    per = grid.shape[1] if grid is not None else _per_anchor(config) if isinstance(anchors, list) else None
-    for key, value in reversed(state.items()):
-        if re.search(r"\.cv3\.\d\.2\.weight$", key):  # the class branch of YOLOv8
-            return len(value)
-        if re.search(r"\.m\.\d\.weight$", key) and value.dim() == 4 and per:
-            rows = len(value)
-            return rows // per - 5 if rows % per == 0 and rows // per > 5 else None
-    return None
+    """How many classes the head of a state dict has; None where that does not show, or it has no head that we know."""
+    head = find_head(state)
+    return head.cls.count_classes(state, config) if head else None
 
 
 def match_zoo(state: dict[str, Tensor]) -> Config | None:
     """The model of ours whose tensors have the shapes of `state` in its order, if there is one."""
-    wanted = _signature(state)
-    text = " ".join(state)
-    if not re.search(_HEAD, text):
+    head = find_head(state)
+    if head is None:
         return None
+    wanted, text = _signature(state), " ".join(state)
     neck = next((name for name, words in _NECKS.items() if any(word in text for word in words)), None)
-    if ".dfl.conv." in text:
-        heads = {"Detect", "DFLDetect"}
-    else:
-        heads = {"IAuxDetect"} if ".m2." in text else {"IDetect"} if ".ia." in text else {"Detect", "IDetect",
-                                                                                       "IAuxDetect"}
     for name in known_models():
         try:
             config = resolve(name, neck=neck)
         except UserError:  # a base on which this neck cannot go
             continue
-        kind = config["head"][-1][2]
-        if kind not in heads or (kind == "Detect" and bool(config.get("anchors")) == (".dfl.conv." in text)):
+        kind = head_type(config)
+        if not issubclass(kind.cls, head.cls):
             continue
-        if ".ia." not in text and kind != "Detect":
-            config = _deployed(config)
-        classes = count_classes(state, config)
+        if kind.cls is not head.cls:
+            config = _deployed(config, head.name)
+        classes = head.cls.count_classes(state, config)
         if classes is None:
             continue
-        config = resolve(config, classes, options=_head_options(state))
+        config = resolve(config, classes, options=head.cls.state_options(state))
         try:
             with torch.device("meta"):
                 graph = build_graph(config)
@@ -232,14 +214,14 @@ def _signature(state: dict[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
             if not key.endswith((*GEOMETRY, COUNTER))]
 
 
-def _deployed(config: Config) -> Config:
-    """The same model with a plain head, as YOLOv7 and YOLOR release it: no implicit constants, no auxiliary heads."""
+def _deployed(config: Config, head: str) -> Config:
+    """The same model with a simpler head, as YOLOv7 and YOLOR release it: no implicit constants, no auxiliary heads."""
     config = copy.deepcopy(config)
-    head = config["head"][-1]
-    if head[2] == "IAuxDetect":
-        lead, aux = head[0][:len(head[0]) // 2], set(head[0][len(head[0]) // 2:])
+    row = config["head"][-1]
+    if row[2] == "IAuxDetect":
+        lead, aux = row[0][:len(row[0]) // 2], set(row[0][len(row[0]) // 2:])
         config["head"] = [row for row in config["head"] if not (len(row) > 4 and row[4] in aux)]
-        head = config["head"][-1]
-        head[0] = lead
-    head[2] = "Detect"
+        row = config["head"][-1]
+        row[0] = lead
+    row[2] = head
     return config

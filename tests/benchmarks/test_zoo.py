@@ -4,13 +4,13 @@ import pytest
 
 from benchmarks.zoo import PAGE, fill, measure
 from models import known_models
-from models.catalogue import NECKS
+from models.registry import known_necks
 from utils.errors import UserError
 
 
 def test_the_page_lists_every_name_with_every_neck():
     page = PAGE.read_text(encoding="utf-8")
-    names = [name + suffix for name in known_models() for suffix in ("", *(f"-{neck}" for neck in NECKS))]
+    names = [name + suffix for name in known_models() for suffix in ("", *(f"-{neck}" for neck in known_necks()))]
     assert not [name for name in names if f"\n| `{name}` |" not in page]
 
 

@@ -8,13 +8,15 @@ import torch
 
 from engine.inference.export import ExportOptions, export
 from models import build_model, known_models, load_model
-from models.catalogue import NECKS, resolve
+from models.catalogue import resolve
+from models.registry import known_necks
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 from utils.select import SelectConfig
 from utils.structures import Raw, Targets
 
 CLASSES = 3
+NECKS = list(known_necks())
 SIZE = (64, 128)  # of the images, px: the least that models of stride 64 take, and not square
 
 

@@ -146,5 +146,5 @@ def test_anchor_head_loss(golden, lists, name, case):
 def test_scale_gains(golden):
     meta, _ = golden("schedule")
     for row in meta["facts"]["hyp_scaling"]:
-        gains = scale_gains({"box": 0.05, "cls": 0.3, "obj": 0.7}, row["nl"], row["nc"], row["imgsz"], "v7")
+        gains = scale_gains({"box": 0.05, "cls": 0.3, "obj": 0.7}, row["nl"], row["nc"], row["imgsz"])
         assert gains == pytest.approx({k: row[k] for k in ("box", "cls", "obj")}, rel=1e-9)

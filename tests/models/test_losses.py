@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.boxes.similarity import KINDS
+from models.heads.dfl import DFLDetect
 from models.losses import anchor_head_loss, box_similarity, scale_gains
 from tests.models.loss_cases import (
     HEADS,
@@ -75,8 +76,6 @@ def test_wrong_words_are_told_with_the_nearest_right_one():
     with pytest.raises(UserError, match="did you mean 'anchor'"):
         anchor_head_loss(anchor_maps(2, 3, SIZE), V7_ANCHORS, STRIDES, targets, (SIZE, SIZE), gains=V7_GAINS,
                          assign="anchors")
-    with pytest.raises(UserError, match="'yolov9'"):
-        scale_gains(V7_GAINS, 3, 80, 640, "yolov9")
     with pytest.raises(ValueError, match="stride 8"):
         _loss("anchor", _maps("anchor"), targets, size=320)
 
@@ -244,14 +243,9 @@ def test_boxes_that_share_an_anchor_set_its_objectness_by_the_best():
     assert objectness(equal, shifted) < objectness(shifted)
 
 
-def test_gains_of_every_family():
+def test_gains_by_every_rule():
     gains = {"box": 1.0, "obj": 1.0, "cls": 1.0}
-    assert scale_gains(gains, 4, 40, (640, 1280), "yolov5") == {"box": 0.75, "obj": 3.0, "cls": 0.375}
-    assert scale_gains(gains, 4, 80, 1280, "yolor") == {"box": 0.75, "obj": pytest.approx(1.05), "cls": 0.75}
-    assert scale_gains(V8_GAINS, 4, 3, 1280, "yolov8") == V8_GAINS
-
-
-def test_a_gain_that_the_family_lacks_is_told():
-    with pytest.raises(UserError, match="gains dfl are not among box, cls, obj"):
-        scale_gains({"box": 0.05, "dfl": 1.5}, 3, 80, 640, "yolov5")
-    assert scale_gains({"box": 7.5, "dfl": 1.5}, 3, 80, 640, "yolov8")["dfl"] == 1.5
+    assert scale_gains(gains, 4, 40, 1280, "yolov5") == {"box": 0.75, "obj": 3.0, "cls": 0.375}
+    assert scale_gains(gains, 4, 80, 1280, "yolov4") == {"box": 0.75, "obj": pytest.approx(1.05), "cls": 0.75}
+    head = DFLDetect([16] * 4, 3, strides=[8, 16, 32, 64])
+    assert head.scale_gains(V8_GAINS, 1280) == V8_GAINS

@@ -4,12 +4,22 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from models import build_model, registry
+import train
+from data.augment.plan import AugmentConfig
+from engine.training.recipe import load_recipe
+from engine.training.settings import make_parser
+from engine.training.setup import start_model
+from models import build_model, load_model, registry
+from models.boxes import similarity
+from models.catalogue import resolve
 from models.plugins import add_plugin_flag, load_plugin, load_plugins
 from models.reference import layer_table, updated
+from tests.scripts.trainings import parsed
+from tests.tiny import tiny_data
 from utils.errors import UserError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "model_files.md"
@@ -42,13 +52,98 @@ class Halve(nn.Module):
         return self.conv(x)
 '''
 
+HEAD = '''\
+"""An anchor-free head: at each cell class logits and the distances to four sides (after FCOS, Tian et al. 2019)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.boxes.decoding import anchor_points, distances_to_boxes
+from models.boxes.similarity import box_similarity
+from models.heads import Head, RecipeOption, merge_gains
+from models.registry import register
+
+
+@register("PointDetect", multi_input=True)
+class PointDetect(Head):
+    """A point learns the smallest object that holds it."""
+
+    gains = {"reg": 2.0, "score": 1.0}
+    recipe = "points.yaml"  # beside this file
+    recipe_options = {"border": RecipeOption("border", neutral=0.0, bounds=(0.0, 8.0))}
+
+    def __init__(self, channels, nc=80, *, strides, gains=None, border=0.0):
+        super().__init__()
+        self.num_classes, self.strides, self.border = nc, list(strides), border
+        self.gains = merge_gains(self.gains, gains)
+        self.out = nn.ModuleList(nn.Conv2d(c, 4 + nc, 1) for c in channels)
+
+    def forward(self, pyramid):
+        return {"points": tuple(conv(x) for conv, x in zip(self.out, pyramid))}  # (B, 4+nc, h, w) per level
+
+    def _predicted(self, raw):
+        maps = raw.maps["points"]
+        points, steps = anchor_points([m.shape[2:] for m in maps], self.strides, maps[0].device)
+        values = torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2).float()  # (B, N, 4+nc)
+        return distances_to_boxes(F.softplus(values[..., :4]) * steps, points), values[..., 4:], points
+
+    def loss(self, raw, targets):
+        boxes, logits, points = self._predicted(raw)
+        truth = F.pad(targets.boxes, (0, 0, 0, 1))[:, None]  # (B, 1, M+1, 4); the last row is no object
+        low, high = truth[..., :2] + self.border, truth[..., 2:] - self.border
+        inside = ((points[:, None] > low) & (points[:, None] < high)).all(-1) & F.pad(targets.valid, (0, 1))[:, None]
+        own = (truth[..., 2:] - truth[..., :2]).prod(-1).where(inside, torch.inf).argmin(-1)  # (B, N)
+        found = inside.any(-1)
+        similarity = box_similarity(boxes, truth[:, 0].gather(1, own[..., None].expand(-1, -1, 4)), "giou")
+        label = F.one_hot(F.pad(targets.labels, (0, 1)).gather(1, own), self.num_classes) * found[..., None]
+        terms = {"reg": ((1 - similarity) * found).sum(),
+                 "score": F.binary_cross_entropy_with_logits(logits, label.float(), reduction="sum")}
+        return {name: term * self.gains[name] * len(boxes) / found.sum().clamp(min=1) for name, term in terms.items()}
+
+    def decode(self, raw):
+        boxes, logits, _ = self._predicted(raw)
+        return boxes, logits.sigmoid()
+'''
+RECIPE = "optimizer: AdamW\nlr0: 0.002\nwarmup_epochs: 0\nreg: 4.0\nborder: 0.5\nmosaic: 0.0\n"
+NECK = '''\
+from torch import nn
+
+from models.registry import register
+
+
+@register("Mine", multi_input=True, neck="mine")
+class Mine(nn.Module):
+    """The finest level, smoothed."""
+
+    def __init__(self, widths, kernel=3, *, strides):
+        super().__init__()
+        self.conv = nn.Conv2d(widths[0], widths[0], kernel, padding=kernel // 2)
+        self.out_channels = widths[0]
+
+    def forward(self, pyramid):
+        return pyramid[0] + self.conv(pyramid[0])
+'''
+LOSS = '''\
+from models.boxes.similarity import register_kind
+
+
+@register_kind("centre")
+def centre(pair):
+    """IoU less the squared distance of the centres."""
+    return pair.iou - pair.centre_term
+'''
+
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """What a test registers, and the modules that it loads, go with it."""
     monkeypatch.setattr(registry, "_LAYERS", {name: list(kinds) for name, kinds in registry._LAYERS.items()})
+    kinds = dict(similarity.KINDS)
     before = set(sys.modules)
     yield
+    similarity.KINDS.clear()
+    similarity.KINDS.update(kinds)
     for name in set(sys.modules) - before:
         if name.startswith("plugin_"):
             del sys.modules[name]
@@ -88,6 +183,63 @@ def test_example_of_the_documentation_works(tmp_path):
     example = text.partition("```python\n")[2].partition("```")[0]
     assert load_plugin(write(tmp_path / "my_layers.py", example)) == ["Halve"]
     assert build_model(model_file("Halve")).strides == [4]
+
+
+@pytest.fixture
+def points(tmp_path):
+    """A head of the user's own with its recipe beside it, and a model file that puts it on YOLOv8."""
+    write(tmp_path / "points.yaml", RECIPE)
+    write(tmp_path / "mine.yaml", "base: yolov8n\nreplace: {detect: [PointDetect, [nc]]}\n")
+    return write(tmp_path / "points.py", HEAD)
+
+
+def test_a_head_brings_its_recipe_gains_and_options(points):
+    assert load_plugin(points) == ["PointDetect"]
+    cfg = str(points.with_name("mine.yaml"))
+    args = make_parser("").parse_args(["--cfg", cfg, "--data", "x.yaml", "--imgsz", "64"])
+    words = list(AugmentConfig.__dataclass_fields__)
+    model, recipe = start_model(args, ["a", "b"], words, lambda imgsz: np.ones((1, 2)))
+    assert model.head.gains == {"reg": 4.0, "score": 1.0} and model.head.border == 0.5
+    assert (recipe.optimizer, recipe.lr0, recipe.head) == ("AdamW", 0.002, {"border": 0.5})
+    write(points.with_name("other.yaml"), "border: 9.0\n")
+    with pytest.raises(UserError, match="border: 9 should be 0 to 8") as error:
+        load_recipe(points.with_name("other.yaml"), [])
+    assert error.value.code == "bad-value"
+
+
+def test_a_head_of_the_users_own_trains_and_is_read_back(points, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(points.parent / "cache"))
+    tiny_data(points.parent, train=4, val=2)
+    run = train.main(parsed(points.parent, "run", "--plugin", points, "--cfg", points.with_name("mine.yaml")))
+    model = load_model(run / "weights" / "best.pt")
+    boxes, scores = model.decode(model(torch.rand(1, 3, 64, 64)))
+    assert type(model.head).__name__ == "PointDetect" and len(model.select(boxes, scores)) == 1
+    assert "train/reg" in (run / "results.csv").read_text()
+
+
+def test_a_neck_has_a_name_on_the_command_line(tmp_path):
+    with pytest.raises(UserError, match="yolov8n-mine"):
+        resolve("yolov8n-mine")
+    assert load_plugin(write(tmp_path / "mine.py", NECK)) == ["Mine"]
+    for config in (resolve("yolov8n-mine"), resolve("yolov8n", neck="mine"), resolve("yolov8n", neck="Mine")):
+        assert any(type(layer).__name__ == "Mine" for layer in build_model(config).model)
+    with pytest.raises(UserError, match="did you mean 'mine'") as error:
+        build_model("yolov8n", neck="minee")
+    assert error.value.code == "unknown-name"
+
+
+def test_a_box_loss_is_a_choice_as_ours_are(tmp_path):
+    path = write(tmp_path / "centre.py", LOSS)
+    assert load_plugin(path) == load_plugin(path) == ["centre"]
+    assert build_model("yolov8n", box_loss="centre").head.box_loss == "centre"
+    pair = torch.rand(2, 5, 4).cumsum(-1)
+    assert torch.equal(similarity.box_similarity(*pair, "centre"), similarity.box_similarity(*pair, "diou"))
+    with pytest.raises(UserError, match="did you mean 'centre'") as error:
+        build_model("yolov8n", box_loss="center")
+    assert error.value.code == "unknown-name"
+    with pytest.raises(UserError, match="'ciou' is there already"):
+        load_plugin(write(tmp_path / "again.py", LOSS.replace('"centre"', '"ciou"')))
 
 
 def test_files_of_one_name_in_two_folders(tmp_path):

@@ -9,6 +9,8 @@ from data.augment.plan import AugmentConfig
 from engine.training import evolve as tuning
 from engine.training.evolve import evolve, search_space, stop_if_hopeless
 from engine.training.recipe import load_recipe
+from models.heads.anchor import AnchorDetect
+from models.heads.dfl import DFLDetect
 from utils.errors import UserError
 
 WORDS = list(AugmentConfig.__dataclass_fields__)
@@ -28,7 +30,7 @@ def no_plots(request, monkeypatch):
 
 @pytest.fixture
 def recipe():
-    return load_recipe("yolov5", WORDS)
+    return load_recipe("yolov5", WORDS).for_head(AnchorDetect)
 
 
 def bowl(recipe, trial):
@@ -41,10 +43,10 @@ def rows(folder):
 
 
 def test_the_space_holds_the_recipe_and_leaves_out_what_has_no_effect():
-    space = search_space(load_recipe("yolov5", WORDS))
+    space = search_space(load_recipe("yolov5", WORDS).for_head(AnchorDetect))
     assert {"lr0", "obj", "anchor_t", "mosaic"} <= set(space) and "dfl" not in space
     assert space["box"] == pytest.approx((0.02, 0.2))
-    free = search_space(load_recipe("yolov8", WORDS))  # optimizer auto, no anchors
+    free = search_space(load_recipe("yolov8", WORDS).for_head(DFLDetect))  # optimizer auto, no anchors
     assert "dfl" in free and not {"lr0", "momentum", "warmup_bias_lr", "anchor_t", "obj_pw"} & set(free)
     for name in ("yolov5", "yolov5-voc", "yolov7-p6", "yolov8"):
         recipe = load_recipe(name, WORDS)

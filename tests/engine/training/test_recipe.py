@@ -8,7 +8,7 @@ import yaml
 
 from data.augment.plan import AugmentConfig
 from engine.optim.optimizer import build_optimizer
-from engine.training.recipe import load_recipe
+from engine.training.recipe import Recipe, known_options, load_recipe
 from engine.training.settings import make_parser
 from models import build_model
 from models.catalogue import resolve
@@ -34,7 +34,8 @@ EVOLVED = {"lr0": "lr0", "lrf": "lrf", "momentum": "momentum", "wd": "weight_dec
 def everything(name):
     """All values of a recipe, those of the augmentation's defaults too."""
     recipe = load_recipe(name, WORDS)
-    return {**{word: getattr(AugmentConfig(), word) for word in WORDS}, **recipe.values()}
+    return {**{word: getattr(AugmentConfig(), word) for word in WORDS},
+            **{word: option.neutral for word, option in known_options().items()}, **recipe.values()}
 
 
 def split(cell, count):
@@ -104,7 +105,7 @@ def test_a_file_may_name_a_base_beside_it_or_among_ours(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("base: loop.yaml", "its own base"), ("base: yolov77", "no such train config; did you mean"),
-    ("base: 7", "base: expected"), ("anchor_t: 1.0", "above 1"), ("obj_pw: -1", "not be negative"),
+    ("base: 7", "base: expected"), ("anchor_t: 1.0", "anchor_t: 1 should be"), ("obj_pw: -1", "obj_pw: -1 should be 0"),
     ("momentum: 2147483648", "momentum: 2.14748e+09 should be 0 or more and below 1"), ("momentum: 1", "below 1"),
     ("warmup_momentum: 1.0e+308", "below 1"), ("lr0: -.inf", "lr0: expected a finite number"), ("lr0: -1", "0 to 1000"),
     ("lrf: 1.0e+308", "lrf: 1e+308 should be 0 to 1000"), ("box: .nan", "box: expected a finite number"),
@@ -118,11 +119,33 @@ def test_wrong_bases_and_numbers_are_told(tmp_path, text, message):
 
 def test_what_anchor_heads_alone_have_reaches_them(tmp_path):
     (tmp_path / "a.yaml").write_text("base: yolov5-voc\nfl_gamma: 1.5\nlabel_smoothing: 0.1\n")
-    options = load_recipe(tmp_path / "a.yaml", WORDS).head_options()
+    head = build_model("yolov5n", 2).head
+    options = load_recipe(tmp_path / "a.yaml", WORDS).head_arguments(head)
     assert options == {"anchor_t": 3.3744, "cls_pw": 0.5, "obj_pw": 0.67198, "focal_gamma": 1.5, "label_smoothing": 0.1}
     head = build_model("yolov5n", 2, **options).head
     assert {word: getattr(head, word) for word in options} == options
-    assert load_recipe("yolov7", WORDS).head_options() == {}
+    assert load_recipe("yolov7", WORDS).head_arguments(head) == {}
+
+
+def test_a_recipe_is_checked_against_the_head(tmp_path):
+    heads = build_model("yolov5n", 2).head, build_model("yolov8n", 2).head
+    (tmp_path / "a.yaml").write_text("base: yolov5\ncls_pw: 0.5\n")
+    assert load_recipe(tmp_path / "a.yaml", WORDS).for_head(heads[0]).head == {
+        "label_smoothing": 0.0, "fl_gamma": 0.0, "anchor_t": 4.0, "cls_pw": 0.5, "obj_pw": 1.0}
+    assert load_recipe("yolov8", WORDS).for_head(heads[1]).head == {}  # its label_smoothing changes nothing
+    (tmp_path / "b.yaml").write_text("base: yolov8\ncls_pw: 0.5\n")
+    for recipe, head, key in ((tmp_path / "b.yaml", heads[1], "cls_pw"), ("yolov5", heads[1], "obj"),
+                              ("yolov8", heads[0], "dfl")):
+        with pytest.raises(UserError, match=key) as error:
+            load_recipe(recipe, WORDS).for_head(head)
+        assert error.value.code == "unknown-key"
+
+
+def test_recipes_in_checkpoints_of_before():
+    stored = {**vars(load_recipe("yolov7", WORDS)), "anchor_t": 3.0}
+    del stored["head"]
+    recipe = Recipe.from_checkpoint(stored)
+    assert recipe.head == {"anchor_t": 3.0} and recipe.gains["obj"] == 0.7
 
 
 def test_values_make_a_file_that_reads_back_as_the_same_recipe(tmp_path):
