@@ -1,9 +1,9 @@
-"""Export a trained detector as ONNX or TorchScript, each file proved against PyTorch before it takes its place.
+"""Export a trained detector as ONNX or TorchScript; each file is compared with PyTorch before it replaces another.
 
     python export.py --weights runs/train/exp/weights/best.pt --include onnx torchscript --dynamic
 
 The files lie beside the weights. They take `images` (B, 3, H, W) float32 RGB in [0, 1] and give `boxes` (B, N, 4) xyxy
-input pixels and `scores` (B, N, classes); detect.py and val.py accept them as --weights and do the NMS.
+input pixels and `scores` (B, N, classes); detect.py and val.py accept them as --weights and select detections (NMS).
 """
 
 import argparse
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from data.shapes.generate import Scene, render
-from engine.inference.config import EXPORT_UNSUPPORTED, ExportConfig
-from engine.inference.export import FORMATS, OPSET, ExportOptions, export
+from engine.inference.config import EXPORT_UNSUPPORTED, FORMATS, ExportConfig
+from engine.inference.export import export
 from models import load_model
 from models.plugins import load_plugins
 from utils.cli import input_size
@@ -29,29 +29,28 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> list[Path]:
-    """Export every format asked for; returns the files. Raises `UserError`, with no file replaced by a worse one."""
+    """Export every format of `--include`; returns the files. Raises `UserError`; a file that fails replaces none."""
     config = ExportConfig.from_args(args).check()
     load_plugins(config.plugin)
     weights = Path(config.weights)
     model = load_model(weights, device=select_device(config.device))
     wanted = config.imgsz or model.config.get("trained", {}).get("imgsz", [640])[-1:]
-    options = ExportOptions(input_size(wanted, max(model.strides)), config.batch_size, config.dynamic, config.half,
-                            config.opset or OPSET, config.simplify)
-    scenes = np.stack([render(0, "val", number, options.size, Scene())[0] for number in range(2)])  # (2, H, W, 3) BGR
+    config = config.replace(imgsz=input_size(wanted, max(model.strides)))
+    scenes = np.stack([render(0, "val", number, config.size, Scene())[0] for number in range(2)])  # (2, H, W, 3) BGR
     pictures = torch.from_numpy(scenes[..., ::-1].transpose(0, 3, 1, 2).copy())  # (2, 3, H, W) RGB
     done = []
     for name in dict.fromkeys(config.include):
         start = time.perf_counter()
         path = weights.with_suffix(FORMATS[name])
-        comparisons = export(model, path, options, pictures)
+        comparisons = export(model, path, config, pictures)
         print(f"{name}: {path} ({path.stat().st_size / 2**20:.1f} MiB, {time.perf_counter() - start:.1f} s), "
               "checked against PyTorch:")
         print("\n".join(f"  {comparison}" for comparison in comparisons))
         done.append(path)
-    free = f"{options.batch} x 3 x {options.size[0]} x {options.size[1]}"
-    if options.dynamic:
-        free = f"any batch, height and width in multiples of {max(model.strides)}"
-    print(f"input: {free}; try: python detect.py --weights {shlex.quote(str(done[-1]))} --source "
+    shape = f"{config.batch_size} x 3 x {config.size[0]} x {config.size[1]}"
+    if config.dynamic:
+        shape = f"any batch, height and width in multiples of {max(model.strides)}"
+    print(f"input: {shape}; try: python detect.py --weights {shlex.quote(str(done[-1]))} --source "
           "<picture, folder or video>")
     return done
 

@@ -8,27 +8,27 @@ from difflib import SequenceMatcher
 
 from utils.errors import UserError
 
-# Names of one class in the lists of Pascal VOC and Darknet, and in COCO's.
+# Names of Pascal VOC and Darknet, and COCO's for the same classes.
 SYNONYMS = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv",
             "televisionmonitor": "tv"}
 NAMELESS = re.compile(r"(class|cls|c|category|cat|object|obj|item|label)?[\s_-]*\d*", re.IGNORECASE)
-ALIKE = 0.85  # of two spellings at the same place
+ALIKE = 0.85  # least similarity of two spellings of one class
 LISTED = 20  # names that a message shows
 
 
 def match_classes(model: Sequence[str], data: Sequence[str], who: str, what: str) -> tuple[list[int] | None, str]:
-    """The dataset's label of each label of the model, None where they are the same; and a sentence where it was not
-    clear from equal lists, '' where it was.
+    """The dataset's label of each label of the model, None if they are the same; and a note for the user, '' if the
+    lists are equal.
 
-    The same names in another order are matched by name. Other spellings at the same places (case, spaces, plural) are
-    taken by place, and so are names that say nothing (`class0`). Raises `UserError` for anything else; who, what: the
-    model and the dataset in its words.
+    The same names in another order are matched by name. Different spellings at the same positions (case, spaces,
+    plural) are matched by position, and so are placeholders (`class0`). Raises `UserError` for anything else. who,
+    what: model and dataset in messages.
     """
     if list(model) == list(data):
         return None, ""
     if len(model) != len(data):
         raise UserError(f"{who} knows {len(model)} classes ({_list(model)}), {what} has {len(data)} ({_list(data)}); "
-                        f"give the --data it was trained on, and --single-cls where it was trained so")
+                        f"give the --data it was trained on, and --single-cls where it was trained so", "other-classes")
     keys = [spelling(name) for name in model], [spelling(name) for name in data]
     for ours, theirs in ((model, data), keys):
         if len(set(ours)) == len(ours) and sorted(ours) == sorted(theirs) and list(ours) != list(theirs):
@@ -44,11 +44,11 @@ def match_classes(model: Sequence[str], data: Sequence[str], who: str, what: str
             return None, (f"warning: the class names of {side} say nothing ({_list(names)}); classes are matched by "
                           f"position")
     raise UserError(f"{who} knows other classes than {what}: {_list(model)} and {_list(data)}; give the --data it was "
-                    f"trained on, or correct `names`")
+                    f"trained on, or correct `names`", "other-classes")
 
 
 def plural(name: str) -> str:
-    """A class name for a count other than one: `persons`, `crosses`, `batteries`; `scissors` is one already."""
+    """The English plural of a class name: `persons`, `crosses`, `batteries`; `scissors` is unchanged."""
     if name.endswith(("ss", "us", "x", "ch", "sh")):
         return f"{name}es"
     if name.endswith("y") and name[-2:-1] not in ("", *"aeiou"):
@@ -63,7 +63,7 @@ def count_classes(labels: Iterable[int], names: Sequence[str]) -> str:
 
 
 def spelling(name: str) -> str:
-    """A name without case, spaces and signs, in the singular."""
+    """A name in lower case and singular, without spaces and punctuation."""
     key = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold()) or name
     if key.endswith("ies") and len(key) > 4:
         key = key[:-3] + "y"
@@ -75,7 +75,7 @@ def spelling(name: str) -> str:
 
 
 def _alike(a: str, b: str, keys: tuple[Sequence[str], Sequence[str]]) -> bool:
-    """Whether two spellings at the same place are of one class: the same, or nearly and neither is another's."""
+    """Whether two spellings at the same position mean one class: equal, or similar and not the name of another."""
     if a == b:
         return True
     digits = [re.sub(r"\D", "", key) for key in (a, b)]

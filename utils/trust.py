@@ -1,12 +1,13 @@
-"""Which TorchScript files `export.py` wrote for this user: their digests are noted in the user's own cache folder,
-where no file that comes from elsewhere can put one."""
+"""Which TorchScript files `export.py` wrote for this user: their digests are stored in the user's cache folder, which a
+downloaded file cannot write to."""
 
 import hashlib
 import os
 from pathlib import Path
 
 
-def _note(path: Path) -> Path:
+def _digest_file(path: Path) -> Path:
+    """The empty file that stands for the digest of `path`."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
             hashlib.sha256(file.read()).hexdigest()  # Python 3.10
@@ -15,19 +16,19 @@ def _note(path: Path) -> Path:
 
 
 def remember(path: Path) -> bool:
-    """Note a file as written here. False where the cache folder cannot be written to."""
+    """Store the digest of a file. False if the cache folder is not writable."""
     try:
-        note = _note(path)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.touch()
-    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        entry = _digest_file(path)
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        entry.touch()
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
         return False
     return True
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file, byte by byte, is one that was noted."""
+    """Whether the digest of a file was stored."""
     try:
-        return _note(path).is_file()
+        return _digest_file(path).is_file()
     except (OSError, RuntimeError):
         return False

@@ -3,12 +3,13 @@
 import argparse
 from dataclasses import dataclass
 
-from engine.inference.export import FORMATS, OPSET
 from utils.cli import Rule, check_flags, fraction, not_empty, number, positive
 from utils.errors import UserError
 from utils.options import Options, device_option, max_pixels_option, option, plugin_option, size_option
 from utils.reporting.run_log import NAME_RULE
 
+FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript"}
+OPSET = 17  # has every operator that is needed, and onnxruntime reads it since 1.12
 OTHER_RUNTIMES = "use --include onnx, which that runtime's own converter reads"
 NO_SELECTION = "files give boxes and scores; detect.py and val.py choose, with --conf-thres --iou-thres --max-det"
 DROP = "drop the flag"
@@ -101,6 +102,12 @@ class ExportConfig(Options):
     simplify: bool = option(False, "ONNX: fold and tidy the graph with onnxslim")
     device: str = device_option("cpu")
     plugin: tuple[str, ...] = plugin_option()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        sides = self.imgsz or (640,)
+        return sides[0], sides[-1]
 
     def check(self) -> "ExportConfig":
         """Itself. Raises `UserError` that names every flag that makes no sense, alone or beside the others."""

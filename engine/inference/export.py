@@ -1,9 +1,9 @@
-"""A trained model as an ONNX or TorchScript file that is proved against PyTorch before it takes its place.
+"""Export of a model to an ONNX or TorchScript file, which is compared with PyTorch before it replaces an older one.
 
 Legend: B images in a batch, H, W pixels of the input frame, N candidate boxes of one image, C classes.
 Interface of every file: `images` (B, 3, H, W) float32 RGB in [0, 1] -> `boxes` (B, N, 4) float32 xyxy input pixels,
-`scores` (B, N, C) float32; also with `half`, where only what lies between is fp16. Both are the model's decoded answer;
-choosing among the boxes (NMS) is left to the reader. `engine.inference.runtime.Card` travels inside.
+`scores` (B, N, C) float32; with `half` too, where only the computation between is fp16. Boxes are decoded; selection
+(NMS) is left to the reader. `engine.inference.metadata.ExportMetadata` is stored inside.
 """
 
 import copy
@@ -19,38 +19,26 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from engine.inference.runtime import CARD_KEY, Card, Runtime, TorchRuntime, first_line, load_runtime
+from engine.inference.config import OPSET, ExportConfig
+from engine.inference.metadata import METADATA_KEY, ExportMetadata
+from engine.inference.runtime import Runtime, TorchRuntime, first_line, load_runtime
 from utils.errors import UserError
 from utils.files import replacing
 from utils.select import SELECTORS, SelectConfig
 from utils.structures import Detections
 from utils.trust import remember
 
-FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript"}
-OPSET = 17  # has every operator that is needed, and onnxruntime reads it since 1.12
-# How far a file may be from PyTorch, by (half, kind of input): boxes in input pixels, scores, share of detections that
-# may differ (rounded up, since NMS is a chain of decisions and a matter of the last digit may fall the other way).
-# Noise is unlike all that was learned and amplifies rounding: pictures decide, noise only guards against nonsense.
+# Tolerance of a file against PyTorch, by (half, kind of input): boxes in input pixels, scores, fraction of detections
+# that may differ (rounded up: a difference in the last digit can reverse a decision of NMS and those that follow).
+# Noise is far from the training data and amplifies rounding: pictures decide, noise only guards against gross errors.
 TOLERANCE = {(False, "pictures"): (0.1, 1e-3, 0.02), (False, "random"): (1.0, 1e-2, 1.0),
              (True, "pictures"): (4.0, 0.05, 0.1), (True, "random"): (1e4, 1.0, 1.0)}
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """size: (height, width) px; batch: images per call; dynamic: leave both free; half: fp16 inside; opset: of ONNX."""
-
-    size: tuple[int, int] = (640, 640)
-    batch: int = 1
-    dynamic: bool = False
-    half: bool = False
-    opset: int = OPSET
-    simplify: bool = False
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """One input through both: greatest absolute differences of boxes (px; candidates for detection) and of all
-    scores; detections, and how many differ."""
+    """Differences on one input: the greatest of boxes (px; candidates above the confidence only) and of scores, the
+    number of detections and how many of them differ."""
 
     kind: str
     shape: tuple[int, int, int]
@@ -65,40 +53,40 @@ class Comparison:
                 f"{self.found - self.differ} of {self.found} detections the same")
 
 
-def export(model: nn.Module, path: Path, options: ExportOptions, pictures: Tensor) -> list[Comparison]:
-    """Write `model` to `path` (.onnx or .torchscript) in the form that `options` ask for.
+def export(model: nn.Module, path: Path, config: ExportConfig, pictures: Tensor) -> list[Comparison]:
+    """Write `model` to `path` (.onnx or .torchscript).
 
     model: a Detector on the device to export on; it is not changed. pictures: (K, 3, h, w) uint8 RGB, real content for
-    the check. The file is written beside `path` and moved there once every comparison is within `TOLERANCE`; otherwise
-    `UserError`, and whatever lay at `path` is untouched.
+    the comparison. The file is written beside `path` and moved there if every comparison is within `TOLERANCE`;
+    otherwise raises `UserError` and leaves `path` untouched.
     """
     device = next(model.parameters()).device
-    _refuse_senseless(path, options, device)
+    _check_config(path, config, device)
     if model.head.selection not in tuple(SELECTORS):
         raise UserError(f"{path}: {type(model.head).__name__} selects detections by a function of its own, which no "
-                        f"file can hold; a head to export names one of {', '.join(SELECTORS)}",
-                        code="unknown-selection")
+                        f"file can hold; a head to export names one of {', '.join(SELECTORS)}", "unknown-selection")
     fused = copy.deepcopy(model).eval().fuse().float()
     checked_on = torch.device("cpu") if path.suffix == ".onnx" else device  # ONNX is bound to no device
     reference = TorchRuntime(path, copy.deepcopy(fused), checked_on, half=False)
-    traced = _Exported(fused.half() if options.half else fused, options.half).eval()
-    card = Card(tuple(model.names), tuple(model.strides), None if options.dynamic else options.size,
-                None if options.dynamic else options.batch, options.half,
-                device=device.type if path.suffix == ".torchscript" else "", trained=model.config.get("trained", {}),
-                select=model.head.selection, thresholds=model.thresholds)
+    traced = _Exported(fused.half() if config.half else fused, config.half).eval()
+    metadata = ExportMetadata(
+        tuple(model.names), tuple(model.strides), None if config.dynamic else config.size,
+        None if config.dynamic else config.batch_size, config.half,
+        device=device.type if path.suffix == ".torchscript" else "", trained=model.config.get("trained", {}),
+        select=model.head.selection, thresholds=model.thresholds)
     write = _write_onnx if path.suffix == ".onnx" else _write_torchscript
     try:
         with replacing(path) as temporary:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # tracing warns of constants; the comparisons below are what decides
-                write(traced, temporary, card, options)
+                warnings.simplefilter("ignore")  # tracing warns of constants; the comparisons below decide
+                write(traced, temporary, metadata, config)
             written = load_runtime(temporary, checked_on, trust=True)
             written.path = path  # for its error messages
-            comparisons = list(_compare(reference, written, options, pictures))
-            _judge(comparisons, path, options)
+            comparisons = list(_compare(reference, written, config, pictures))
+            check_tolerance(comparisons, path, config)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}), and whatever lay there is untouched; copy the "
-                        "weights to another folder") from None
+                        "weights to another folder", "unwritable-file") from None
     if path.suffix == ".torchscript" and not remember(path):
         print(f"warning: {path}: its digest could not be noted in the user's cache folder; detect.py and val.py will "
               "ask for --trust", file=sys.stderr)
@@ -106,7 +94,7 @@ def export(model: nn.Module, path: Path, options: ExportOptions, pictures: Tenso
 
 
 class _Exported(nn.Module):
-    """The whole way from float images to decoded boxes and scores, as one module to trace."""
+    """From float images to decoded boxes and scores, as one module to trace."""
 
     def __init__(self, model: nn.Module, half: bool) -> None:
         super().__init__()
@@ -116,66 +104,68 @@ class _Exported(nn.Module):
         return self.model.decode(self.model(images.to(self.dtype)))
 
 
-def _refuse_senseless(path: Path, options: ExportOptions, device: torch.device) -> None:
-    if path.suffix == ".torchscript" and options.half and device.type == "cpu":
+def _check_config(path: Path, config: ExportConfig, device: torch.device) -> None:
+    if path.suffix == ".torchscript" and config.half and device.type == "cpu":
         raise UserError("--half with torchscript needs a GPU: fp16 operators are some hundred times slower on a CPU; "
-                        "use --device 0, or --include onnx")
-    for package in ["onnx", "onnxruntime"] * (path.suffix == ".onnx") + ["onnxslim"] * options.simplify:
+                        "use --device 0, or --include onnx", "needs-gpu")
+    for package in ["onnx", "onnxruntime"] * (path.suffix == ".onnx") + ["onnxslim"] * config.simplify:
         try:
             __import__(package)
         except ImportError:
-            raise UserError(f"{path.name}: needs {package}, which is not installed; pip install {package}") from None
+            raise UserError(f"{path.name}: needs {package}, which is not installed; pip install {package}",
+                            "missing-package") from None
 
 
-def _example(options: ExportOptions, device: torch.device) -> Tensor:
-    return torch.rand(options.batch, 3, *options.size, device=device)
+def _example(config: ExportConfig, device: torch.device) -> Tensor:
+    return torch.rand(config.batch_size, 3, *config.size, device=device)
 
 
-def _write_torchscript(traced: nn.Module, path: Path, card: Card, options: ExportOptions) -> None:
+def _write_torchscript(traced: nn.Module, path: Path, metadata: ExportMetadata, config: ExportConfig) -> None:
     device = next(traced.parameters()).device
     with torch.inference_mode():
-        script = torch.jit.trace(traced, _example(options, device), check_trace=False)
-    # Through memory: torch's own writer aborts the process on a full disk.
-    path.write_bytes(script.save_to_buffer(_extra_files={f"{CARD_KEY}.json": card.to_json()}))
+        script = torch.jit.trace(traced, _example(config, device), check_trace=False)
+    # Through memory, since torch's own writer aborts the process on a full disk.
+    path.write_bytes(script.save_to_buffer(_extra_files={f"{METADATA_KEY}.json": metadata.to_json()}))
 
 
-def _write_onnx(traced: nn.Module, path: Path, card: Card, options: ExportOptions) -> None:
+def _write_onnx(traced: nn.Module, path: Path, metadata: ExportMetadata, config: ExportConfig) -> None:
     import onnx
 
     axes = {"images": {0: "batch", 2: "height", 3: "width"},
             "boxes": {0: "batch", 1: "candidates"}, "scores": {0: "batch", 1: "candidates"}}
-    device = next(traced.parameters()).device
+    device, opset = next(traced.parameters()).device, config.opset or OPSET
     written = io.BytesIO()
     try:
         # dynamo=False: the exporter that needs no package beside onnx, and that torch 2.6 and 2.15 both have.
-        torch.onnx.export(traced, (_example(options, device),), written, input_names=["images"],
-                          output_names=["boxes", "scores"], opset_version=options.opset,
-                          dynamic_axes=axes if options.dynamic else None, dynamo=False)
+        torch.onnx.export(traced, (_example(config, device),), written, input_names=["images"],
+                          output_names=["boxes", "scores"], opset_version=opset,
+                          dynamic_axes=axes if config.dynamic else None, dynamo=False)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"--opset {options.opset}: this model cannot be written so: {first_line(error)}") from error
+        raise UserError(f"--opset {opset}: this model cannot be exported with it: {first_line(error)}",
+                        "unsupported-opset") from error
     graph = onnx.load_model_from_string(written.getvalue())
-    if options.simplify:
+    if config.simplify:
         import onnxslim
 
         graph = onnxslim.slim(graph)
-    for output, last in zip(graph.graph.output, (4, len(card.names)), strict=True):  # which tracing leaves unnamed
+    for output, last in zip(graph.graph.output, (4, len(metadata.names)), strict=True):  # tracing leaves this size open
         output.type.tensor_type.shape.dim[2].dim_value = last
-    stride = max(card.strides)
+    stride = max(metadata.strides)
     graph.doc_string = (f"images: RGB in [0, 1], height and width multiples of {stride}; boxes: x1, y1, x2, y2 in "
                         "pixels of images; scores: one per class, NMS is left to the reader")
-    words = {CARD_KEY: card.to_json(), "stride": str(stride), "names": repr(dict(enumerate(card.names)))}
-    for key, value in words.items():
+    entries = {METADATA_KEY: metadata.to_json(), "stride": str(stride), "names": repr(dict(enumerate(metadata.names)))}
+    for key, value in entries.items():
         graph.metadata_props.add(key=key, value=value)
     path.write_bytes(graph.SerializeToString())
 
 
-def _compare(reference: Runtime, exported: Runtime, options: ExportOptions, pictures: Tensor) -> Iterator[Comparison]:
-    """Random and real input at the size and batch asked for; where those are free, at another size and batch too."""
-    height, width = options.size
-    shapes = [(options.batch, height, width)]
-    if options.dynamic:
+def _compare(reference: Runtime, exported: Runtime, config: ExportConfig, pictures: Tensor) -> Iterator[Comparison]:
+    """Compare on random and real input at the size and batch of `config`; if these are free, at another one too."""
+    height, width = config.size
+    shapes = [(config.batch_size, height, width)]
+    if config.dynamic:
         stride = max(reference.strides)
-        shapes.append((options.batch + 1, height + stride, max(width - stride, stride)))
+        shapes.append((config.batch_size + 1, height + stride, max(width - stride, stride)))
     generator = torch.Generator().manual_seed(0)
     for batch, h, w in shapes:
         noise = torch.rand(batch, 3, h, w, generator=generator)
@@ -190,46 +180,47 @@ def _compare_one(kind: str, images: Tensor, reference: Runtime, exported: Runtim
     try:
         other_boxes, other_scores = exported.predict(images)
     except UserError as error:
-        raise UserError(f"not written, the exported model does not run: {error}") from None
+        raise UserError(f"not written, the exported model does not run: {error}", error.code) from None
     if boxes.shape != other_boxes.shape or scores.shape != other_scores.shape:
         raise UserError(f"{exported.path}: not written, for images {list(images.shape)} it gives boxes "
-                        f"{tuple(other_boxes.shape)}, PyTorch {tuple(boxes.shape)}")
-    # Scores that are equal but for rounding, as in a model that has hardly learned, must have one order in both.
+                        f"{tuple(other_boxes.shape)}, PyTorch {tuple(boxes.shape)}", "export-differs")
+    # Scores that differ by rounding alone, as in a barely trained model, must have the same order in both.
     coarse, other_coarse = (s.round(decimals=2 if exported.half else 4) for s in (scores, other_scores))
-    conf = _telling_confidence(coarse)
+    conf = _separating_confidence(coarse)
     found = reference.select(boxes, coarse, SelectConfig(conf))
     other = exported.select(other_boxes, other_coarse, SelectConfig(conf))
     total = max(sum(map(len, found)), sum(map(len, other)))
     same = sum(_same(a, b) for a, b in zip(found, other, strict=True))
-    told = coarse.amax(-1) > conf  # (B, N); where a box that no one will see lies does not matter
-    apart = (boxes - other_boxes).abs().amax(-1)
-    apart = apart[told] if told.any() else apart
-    return Comparison(kind, (len(images), *images.shape[2:]), apart.max().item(),
+    candidates = coarse.amax(-1) > conf  # (B, N); boxes of lower scores do not matter
+    difference = (boxes - other_boxes).abs().amax(-1)
+    difference = difference[candidates] if candidates.any() else difference
+    return Comparison(kind, (len(images), *images.shape[2:]), difference.max().item(),
                       (scores - other_scores).abs().max().item(), total, total - same)
 
 
-def _telling_confidence(scores: Tensor) -> float:
-    """The usual 0.25, or lower where that finds nothing: the middle of the widest gap among the 100 best scores."""
+def _separating_confidence(scores: Tensor) -> float:
+    """0.25, or if no score is above it the middle of the widest gap in the lower half of the 100 best scores."""
     best = scores.amax(-1).flatten().sort(descending=True).values[:100]
     if best[0] > 0.25 or len(best) < 2:
         return 0.25
     gaps = best[:-1] - best[1:]
     at = gaps[len(gaps) // 2:].argmax().item() + len(gaps) // 2
-    return max((best[at] + best[at + 1]).item() / 2 - 2e-5, 0.0)  # below equal ones, which a rounding made
+    return max((best[at] + best[at + 1]).item() / 2 - 2e-5, 0.0)  # below scores that rounding made equal
 
 
 def _same(a: Detections, b: Detections) -> int:
-    """How many detections of `a` have one of the same class at the same place in `b`."""
+    """How many detections of `a` have one of the same class with an IoU above 0.9 in `b`."""
     if not len(a) or not len(b):
         return 0
     match = (box_iou(a.boxes, b.boxes) > 0.9) & (a.labels[:, None] == b.labels)
     return int(match.any(1).sum())
 
 
-def _judge(comparisons: list[Comparison], path: Path, options: ExportOptions) -> None:
+def check_tolerance(comparisons: list[Comparison], path: Path, config: ExportConfig) -> None:
+    """Raises `UserError` if a comparison is not within `TOLERANCE`."""
     for found in comparisons:
-        boxes, scores, share = TOLERANCE[options.half, found.kind]
-        few = found.differ <= math.ceil(share * found.found)
-        if not (found.boxes <= boxes and found.scores <= scores and few):  # NaN fails too
+        boxes, scores, fraction = TOLERANCE[config.half, found.kind]
+        few_differ = found.differ <= math.ceil(fraction * found.found)
+        if not (found.boxes <= boxes and found.scores <= scores and few_differ):  # NaN fails too
             raise UserError(f"{path}: not written, the exported model differs from PyTorch: {found} (allowed: "
-                            f"{boxes} px, {scores}, {share:.0%} of the detections)")
+                            f"{boxes} px, {scores}, {fraction:.0%} of the detections)", "export-differs")

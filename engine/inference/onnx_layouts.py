@@ -1,8 +1,8 @@
-"""ONNX files of Ultralytics, YOLOv5 and YOLOv7: which of their forms a file has, and its answer as boxes and scores.
+"""ONNX files of Ultralytics, YOLOv5 and YOLOv7: their output layout, and its decoding to boxes and scores.
 
 Legend: B images, N candidate boxes of one image, C classes, cells: of all levels together.
-Two forms are read, told apart by their shapes: (B, 4 + C, N) with N = cells, as YOLOv8 gives cx, cy, w, h in pixels and
-class scores; and (B, N, 5 + C) with N = 3 * cells, as YOLOv5 and YOLOv7 give cx, cy, w, h, objectness, class scores.
+Two layouts are read, distinguished by shape: (B, 4 + C, N) with N = cells, as YOLOv8 writes cx, cy, w, h in pixels and
+class scores; and (B, N, 5 + C) with N = 3 * cells, as YOLOv5 and YOLOv7 write cx, cy, w, h, objectness, class scores.
 """
 
 import ast
@@ -19,7 +19,7 @@ from utils.boxes import cxcywh_to_xyxy
 from utils.config import MAX_CLASSES
 from utils.errors import UserError, printable, shown
 
-LEVELS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # strides that models of these code bases have
+LEVELS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # strides of these code bases' models
 MAX_LITERAL = 1 << 21  # characters of a metadata entry
 READ = ("of other programs' files those of Ultralytics, YOLOv5 and YOLOv7 are read, where one output holds decoded "
         "boxes (B, 4 + classes, N) or (B, N, 5 + classes) and NMS is not inside; or give the .pt that it was made from")
@@ -27,7 +27,7 @@ READ = ("of other programs' files those of Ultralytics, YOLOv5 and YOLOv7 are re
 
 @dataclass(frozen=True)
 class Slot:
-    """An input or output of a file: name, shape (None where it is free) and onnxruntime's word for its type."""
+    """An input or output of a file: name, shape (None where free) and onnxruntime's name of its type."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -36,7 +36,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Layout:
-    """How to use a file. anchors: per cell in the (B, N, 5 + C) form, 0 in the (B, 4 + C, N) form."""
+    """Input and output of a file. anchors: per cell in the (B, N, 5 + C) layout, 0 in the (B, 4 + C, N) layout."""
 
     input: str
     output: str
@@ -60,29 +60,31 @@ class Layout:
             scores = answer[..., 4:5] * answer[..., 5:]
         if scores.numel() and not (scores.amin() >= -0.01 and scores.amax() <= 1.01):
             raise UserError(f"{path}: its scores lie between {scores.amin():.3g} and {scores.amax():.3g}, not in [0, "
-                            "1], so they are not decoded; export it with its boxes decoded")
+                            "1], so they are not decoded; export it with its boxes decoded", "unsupported-layout")
         return cxcywh_to_xyxy(answer[..., :4]), scores.contiguous()
 
 
-def find_layout(inputs: Sequence[Slot], outputs: Sequence[Slot], words: Mapping[str, str], path: Path,
+def find_layout(inputs: Sequence[Slot], outputs: Sequence[Slot], metadata: Mapping[str, str], path: Path,
                 run: Callable[[str, dict[str, np.ndarray]], np.ndarray]) -> Layout:
-    """The form of a file that `export.py` did not write. run: (output, inputs) -> what the file answers, asked once
-    where shapes are free. Raises `UserError` where the form is none of those that are read.
+    """The layout of a file that `export.py` did not write. run: (output, inputs) -> the file's output, called once if
+    shapes are free. Raises `UserError` for any other layout.
     """
     def refuse(why: str) -> UserError:
-        return UserError(f"{path}: was not written by this project's export.py, and {why}; {READ}")
+        return UserError(f"{path}: was not written by this project's export.py, and {why}; {READ}",
+                         "unsupported-layout")
 
     given = inputs[0] if len(inputs) == 1 else None
     if given is None or len(given.shape) != 4 or given.shape[1] not in (3, None) \
             or given.type not in ("tensor(float)", "tensor(float16)"):
         raise refuse(f"takes {_said(inputs)}, not one batch of images (B, 3, H, W)")
-    task = words.get("task", "detect")
+    task = metadata.get("task", "detect")
     if task != "detect":
         raise refuse(f"is a model of the task {printable(task)[:40]!r}")
     output = _output(outputs)
     if isinstance(output, str):
         raise refuse(output)
-    names, imgsz, stride = _names(words, path), _integers(words, "imgsz", path), _integers(words, "stride", path)
+    names = _names(metadata, path)
+    imgsz, stride = (_integers(metadata, key, path) for key in ("imgsz", "stride"))
     size = (given.shape[2], given.shape[3]) if given.shape[2] and given.shape[3] else None
     shape, probe = output.shape, size
     if None in shape[1:] or size is None:
@@ -105,7 +107,7 @@ def _said(slots: Sequence[Slot]) -> str:
 
 
 def _output(outputs: Sequence[Slot]) -> Slot | str:
-    """The output that holds all boxes, or why there is none. YOLOv5 and v7 may give raw maps of levels beside it."""
+    """The output that holds all boxes, or why there is none. YOLOv5 and v7 may output the raw maps of levels too."""
     if any(s.name in ("num_dets", "det_boxes", "det_scores") or (len(s.shape) == 2 and s.shape[1] == 7)
            for s in outputs):
         return f"chooses detections itself (NMS inside; outputs {_said(outputs)})"
@@ -116,7 +118,7 @@ def _output(outputs: Sequence[Slot]) -> Slot | str:
 
 
 def _match(shape: Sequence[int], size: tuple[int, int], stride: int | None) -> tuple[tuple[int, ...], int] | str:
-    """(strides, anchors per cell) of an output's shape, or what is wrong with it."""
+    """(strides, anchors per cell) of an output's shape, or why it is not supported."""
     if len(shape) != 3:
         return f"its output has the shape {shown(tuple(shape))}"
     for levels in LEVELS:
@@ -134,9 +136,9 @@ def _match(shape: Sequence[int], size: tuple[int, int], stride: int | None) -> t
     return f"its output {shown(tuple(shape))} fits the cells of no levels that are known"
 
 
-def _literal(words: Mapping[str, str], key: str) -> Any:
-    """A metadata entry written as Python writes values; None where it is absent. Nothing is evaluated."""
-    text = words.get(key)
+def _literal(metadata: Mapping[str, str], key: str) -> Any:
+    """A metadata entry that is a Python literal; None if absent, `...` if invalid. Nothing is evaluated."""
+    text = metadata.get(key)
     if not text:
         return None
     try:
@@ -145,28 +147,28 @@ def _literal(words: Mapping[str, str], key: str) -> Any:
         return ...
 
 
-def _names(words: Mapping[str, str], path: Path) -> tuple[str, ...] | None:
-    value = _literal(words, "names")
+def _names(metadata: Mapping[str, str], path: Path) -> tuple[str, ...] | None:
+    value = _literal(metadata, "names")
     if isinstance(value, dict):
         value = [value.get(i) for i in range(len(value))] if len(value) <= MAX_CLASSES else ...
     if value is None:
         return None
     if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_CLASSES or not all(
             isinstance(name, str) and len(name) <= 1000 for name in value):
-        raise UserError(f"{path}: its metadata `names` are no class names: {shown(words['names'])[:120]}; export it "
-                        "again")
+        raise UserError(f"{path}: its metadata `names` are no class names: {shown(metadata['names'])[:120]}; export it "
+                        "again", "corrupt-metadata")
     return tuple(map(printable, value))
 
 
-def _integers(words: Mapping[str, str], key: str, path: Path) -> tuple[int, ...]:
-    value = _literal(words, key)
+def _integers(metadata: Mapping[str, str], key: str, path: Path) -> tuple[int, ...]:
+    value = _literal(metadata, key)
     values = () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
     if len(values) > 8 or not all(isinstance(v, int | float) and v == v and 0 < v <= 1 << 16 for v in values):
-        raise UserError(f"{path}: its metadata `{key}` is {shown(words[key])[:120]}, not a number of pixels; export it "
-                        "again")
+        raise UserError(f"{path}: its metadata `{key}` is {shown(metadata[key])[:120]}, not a number of pixels; export "
+                        "it again", "corrupt-metadata")
     return tuple(int(v) for v in values)
 
 
 def as_input(images: Tensor, half: bool) -> np.ndarray:
-    """Images in [0, 1] as the file takes them."""
+    """Images in [0, 1] as a numpy array in the precision that the file takes."""
     return images.to(torch.float16 if half else torch.float32).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Results of detection as files: pictures, videos, label rows, crops, JSON; each whole or not there at all."""
+"""Result files of detect.py: images, videos, label rows, crops, JSON; each is written atomically."""
 
 import json
 import math
@@ -20,25 +20,26 @@ from utils.reporting.draw import WRITABLE_SUFFIXES, draw_detections
 from utils.reporting.run_log import increment_dir
 from utils.structures import Detections
 
-# Names that Windows keeps for devices.
+# File names that Windows reserves for devices.
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
-LARGEST_SIDE = 8190  # that MPEG-4 can hold
+LARGEST_SIDE = 8190  # pixels, of MPEG-4
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write an HWC BGR uint8 image in the format that the suffix names, or as PNG where that cannot hold it.
+    """Write an HWC BGR uint8 image in the format of the suffix, or as PNG if it is too large for that format.
 
-    A JPEG ends at 65,500 pixels a side, a WebP at 16,383.
+    Sides of a JPEG have at most 65,500 pixels, of a WebP 16,383.
     """
     for suffix in (path.suffix, ".png"):
         try:
             done, encoded = cv2.imencode(suffix, image)
-        except cv2.error:  # some formats say so in this way
+        except cv2.error:  # raised for some formats, for others `done` is False
             continue
         if done:
             write_bytes(path.with_suffix(suffix), encoded.tobytes())
             return
-    raise UserError(f"{path}: OpenCV could not encode a picture of shape {image.shape} as {path.suffix}")
+    raise UserError(f"{path}: OpenCV could not encode a picture of shape {image.shape} as {path.suffix}",
+                    "unwritable-file")
 
 
 def label_rows(labels: Sequence[int], boxes: Sequence[Sequence[float]], scores: Sequence[float] | None = None) -> str:
@@ -54,8 +55,8 @@ def label_rows(labels: Sequence[int], boxes: Sequence[Sequence[float]], scores: 
 def json_rows(found: Detections, names: Sequence[str], path: str, frame: int | None = None) -> list[dict[str, Any]]:
     """Rows like COCO results: file_name, image_id, category_id, category, bbox (left, top, width, height px), score.
 
-    image_id is the number that the file name is, as in COCO, or else the name without suffix; category_id counts the
-    model's classes from 0. Rows of a video also name the frame, counted from 0.
+    image_id: the file name without suffix, as a number if it is one, as in COCO; category_id: the model's class, from
+    0. Rows of a video have `frame` too, from 0.
     """
     stem = Path(path).stem
     head = {"file_name": path, "image_id": int(stem) if stem.isdecimal() else stem}
@@ -72,9 +73,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def class_folders(names: Sequence[str]) -> list[str]:
-    """A folder name for each class that every file system takes, and that no other class has.
+    """A folder name for each class: unique, and valid on every file system.
 
-    A class name is no path: what is no letter, digit, space, dot or dash becomes an underscore.
+    Characters other than letters, digits, space, dot and dash become underscores.
     """
     folders: list[str] = []
     taken: set[str] = set()
@@ -88,7 +89,7 @@ def class_folders(names: Sequence[str]) -> list[str]:
 
 
 def shorten(name: str, limit: int = 180) -> str:
-    """A file name of at most `limit` bytes: file systems take 255, and numbers and suffixes are added to it."""
+    """A file name of at most `limit` bytes; file systems allow 255, of which numbers and suffixes need some."""
     content = name.encode("utf-8", "surrogateescape")
     return name if len(content) <= limit else content[:limit].decode("utf-8", "ignore").strip(" .")
 
@@ -96,8 +97,7 @@ def shorten(name: str, limit: int = 180) -> str:
 def write_crops(folder: Path, stem: str, image: np.ndarray, found: Detections, folders: Sequence[str]) -> int:
     """Each detection cut out of the BGR image as `<folder>/<class>/<stem>_<n>.jpg`, n as in the label rows.
 
-    folders: of the classes, see `class_folders`. Returns how many were written: a box thinner than a pixel is still
-    given one.
+    folders: of the classes, see `class_folders`. Returns the number of crops; a box thinner than a pixel gets one.
     """
     height, width = image.shape[:2]
     for n, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels.tolist(), strict=True)):
@@ -108,12 +108,12 @@ def write_crops(folder: Path, stem: str, image: np.ndarray, found: Detections, f
 
 
 class UniqueStems:
-    """File stems for results: two inputs of the same name (`a/1.jpg`, `b/1.jpg`, `a/1.png`) never share one."""
+    """File stems for results, unique also for inputs of the same name (`a/1.jpg`, `b/1.jpg`, `a/1.png`)."""
 
     def __init__(self) -> None:
         self.given: dict[str, str] = {}
         self.taken: set[str] = set()
-        self.next: Counter[str] = Counter()  # per stem: where the search for a free number goes on
+        self.next: Counter[str] = Counter()  # per stem: the last number tried
 
     def __call__(self, path: str) -> str:
         if path not in self.given:
@@ -127,27 +127,28 @@ class UniqueStems:
 
 
 class VideoFile:
-    """An mp4 being written under a temporary name; `close` gives it its own name, `drop` removes what there is of it.
+    """An mp4 that is written under a temporary name; `close` renames it, `drop` removes it.
 
-    Raises `UserError` where OpenCV cannot write there.
+    Raises `UserError` if OpenCV cannot write it.
     """
 
     def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
         shrink = min(1.0, LARGEST_SIDE / max(height, width))
         self.inner = max(round(width * shrink), 1), max(round(height * shrink), 1)
-        self.size = tuple(side + side % 2 for side in self.inner)  # an odd last column would be cut off
+        self.size = tuple(side + side % 2 for side in self.inner)  # OpenCV drops an odd last column
         self.path, self.frames = path, 0
-        self.part = path.with_name(f"{prefix('video')}part{path.suffix}")  # OpenCV takes no odd letters everywhere
+        self.part = path.with_name(f"{prefix('video')}part{path.suffix}")  # not every OpenCV takes other than ASCII
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
-        fps = round(fps, 2 if fps > 60 else 3) if math.isfinite(fps) and fps > 0 else 30.0  # MPEG-4 has 16 bits for it
+        fps = round(fps, 2 if fps > 60 else 3) if math.isfinite(fps) and fps > 0 else 30.0  # of 16 bits
         self.writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*"mp4v"), fps, self.size)
         if not self.writer.isOpened():
             self.part.unlink(missing_ok=True)
-            raise UserError(f"{path}: this OpenCV cannot write mp4 video here; use --nosave, or check folder and disk")
+            raise UserError(f"{path}: this OpenCV cannot write mp4 video here; use --nosave, or check folder and disk",
+                            "unwritable-file")
 
     def write(self, image: np.ndarray) -> None:
-        """Add one HWC BGR uint8 frame; a stream that changes its size midway is scaled to its first one."""
+        """Add one HWC BGR uint8 frame; frames of another size are scaled to that of the first."""
         if image.shape[1::-1] != self.inner:
             image = cv2.resize(image, self.inner)
         if self.inner != self.size:
@@ -159,7 +160,7 @@ class VideoFile:
     def close(self) -> None:
         self.writer.release()
         if not self.part.is_file() or not self.part.stat().st_size:
-            raise UserError(f"{self.path}: the video could not be finished; is the disk full?")
+            raise UserError(f"{self.path}: the video could not be finished; is the disk full?", "unwritable-file")
         self.part.replace(self.path)
 
     def drop(self) -> None:
@@ -168,9 +169,9 @@ class VideoFile:
 
 
 class Results:
-    """Where findings go. The folder is made with the first image that was read, so that a mistake leaves none behind.
+    """Writes detections. The folder is created with the first image, so that an early error leaves none behind.
 
-    `folder` is None until then, and for good where nothing is to be saved.
+    `folder` is None before that, and if nothing is to be saved.
     """
 
     def __init__(self, config: DetectConfig, names: Sequence[str]) -> None:
@@ -180,7 +181,7 @@ class Results:
         self.rows: list[dict[str, Any]] = []
         self.written: Counter[str] = Counter()
         self.video: VideoFile | None = None
-        self.last: tuple[str, int] = ("", 0)  # path and index of the frame before
+        self.last: tuple[str, int] = ("", 0)  # path and index of the previous frame
 
     def add(self, frame: Frame, found: Detections) -> None:
         """Write the detections of one image, or of one frame of a video, in pixels of that image."""
@@ -231,19 +232,19 @@ class Results:
             self.written["videos"] += 1
 
     def close(self) -> None:
-        """Finish the last video and write the JSON. Raises `UserError` where that fails."""
+        """Finish the last video and write the JSON. Raises `UserError` if that fails."""
         self._finish_video()
         if self.config.save_json and self.folder:
             write_json(self.folder / "predictions.json", self.rows)
             self.written["JSON rows"] = len(self.rows)
 
     def drop_unfinished(self) -> None:
-        """Remove a video that was not finished; after `close` there is none."""
+        """Remove an unfinished video; after `close` there is none."""
         if self.video is not None:
             self.video.drop()
 
     def summary(self) -> str:
-        """Where the results are and how many of each kind."""
+        """The folder and the number of results of each kind."""
         if self.folder is None:
             return "nothing saved (--nosave)"
         return f"{self.folder} ({', '.join(f'{what}: {n}' for what, n in self.written.items())})"

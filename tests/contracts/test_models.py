@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 
-from engine.inference.export import ExportOptions, export
+from engine.inference.config import ExportConfig
+from engine.inference.export import export
 from models import build_model, known_models, load_model
 from models.catalogue import resolve
 from models.registry import known_necks
@@ -190,6 +191,6 @@ def test_onnx(name, neck, tmp_path):
     torch.manual_seed(0)
     model = build_model(narrow(name, neck, depth=0.3)).eval()
     pictures = torch.randint(256, (1, 3, 16, 16), dtype=torch.uint8)
-    for comparison in export(model, tmp_path / "model.onnx", ExportOptions(SIZE), pictures):
+    for comparison in export(model, tmp_path / "model.onnx", ExportConfig(imgsz=SIZE), pictures):
         assert comparison.boxes < 0.01
         assert comparison.scores < 1e-4

@@ -8,6 +8,7 @@ import torch
 
 import engine.inference.export
 import export as script
+from engine.inference.config import FORMATS
 from engine.inference.runtime import load_runtime
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
 from utils.checkpoint import save_checkpoint
@@ -40,8 +41,9 @@ def test_dynamic_files_take_any_size_and_batch(weights, capsys):
 
 def test_onnx_tells_what_one_must_know(weights):
     graph = onnx.load(run("--weights", weights, "--img", 64, "--opset", 16, "--include", "onnx")[0])
-    card = json.loads(next(p.value for p in graph.metadata_props if p.key == "assn"))
-    assert card["names"] == NAMES and card["strides"] == [8, 16, 32] and card["size"] == [64, 64] and card["batch"] == 1
+    metadata = json.loads(next(p.value for p in graph.metadata_props if p.key == "assn"))
+    assert metadata["names"] == NAMES and metadata["strides"] == [8, 16, 32]
+    assert metadata["size"] == [64, 64] and metadata["batch"] == 1
     assert graph.opset_import[0].version == 16
     assert [i.name for i in graph.graph.input] == ["images"]
     assert [o.name for o in graph.graph.output] == ["boxes", "scores"]
@@ -82,7 +84,7 @@ def test_simplified_graph_is_smaller_and_the_same(weights):
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript"])
 def test_a_failed_check_leaves_the_old_file(weights, monkeypatch, name):
-    old = weights.with_suffix(engine.inference.export.FORMATS[name])
+    old = weights.with_suffix(FORMATS[name])
     old.write_bytes(b"the one that works")
 
     class Off(engine.inference.export._Exported):

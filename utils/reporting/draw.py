@@ -1,4 +1,4 @@
-"""Drawing boxes on pictures. Pictures are (H, W, 3) uint8 BGR, boxes xyxy pixels."""
+"""Drawing boxes on images. Images are (H, W, 3) uint8 BGR, boxes xyxy pixels."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def color(index: int) -> tuple[int, int, int]:
 
 def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str], line_thickness: int = 3,
                     hide_labels: bool = False, hide_conf: bool = False) -> np.ndarray:
-    """A copy of `image` with its detections, the surest on top; `detections` lie in the frame of `image`."""
+    """A copy of `image` with its detections, in pixels of `image`, the highest score on top."""
     labels = detections.labels.tolist()
     captions = []
     for label, score in zip(labels, detections.scores.tolist(), strict=True):
@@ -38,9 +38,9 @@ def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[s
 
 def draw_box(picture: np.ndarray, box: Sequence[float], colour: tuple[int, int, int], caption: str = "",
              thickness: int = 3) -> None:
-    """Draw one box into `picture`, its caption on a filled ground that stays inside the picture."""
+    """Draw one box into `picture`, with a caption on a filled background that stays inside the image."""
     height, width = picture.shape[:2]
-    x1, x2 = (round(min(max(v, -10.0), width + 10.0)) for v in box[::2])  # far outside, OpenCV's integers overflow
+    x1, x2 = (round(min(max(v, -10.0), width + 10.0)) for v in box[::2])  # OpenCV's integers overflow far outside
     y1, y2 = (round(min(max(v, -10.0), height + 10.0)) for v in box[1::2])
     cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
     if not caption:
@@ -57,6 +57,6 @@ def draw_box(picture: np.ndarray, box: Sequence[float], colour: tuple[int, int, 
 
 
 def class_name(names: Sequence[str], label: int) -> str:
-    """The name of a class as it stands in a caption: on one line, control characters written out."""
+    """The name of a class for a caption: on one line, control characters written out."""
     name = " ".join(str(names[label]).split()) if label < len(names) else ""
     return printable(name) or f"class {label}"

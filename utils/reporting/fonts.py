@@ -1,7 +1,7 @@
-"""Letters of every script on pictures: which font file has them, and what to write where none does.
+"""Text of every script on images: which font file has its letters, and a transliteration if none has.
 
-OpenCV 5 draws Latin, Greek, Cyrillic, Chinese, Japanese and Korean itself. For what it lacks, and for OpenCV 4, a font
-file is looked for: matplotlib's own first, then those of the system.
+OpenCV 5 draws Latin, Greek, Cyrillic, Chinese, Japanese and Korean itself. For other letters, and with OpenCV 4, a font
+file is searched: matplotlib's own first, then those of the system.
 """
 
 import unicodedata
@@ -13,14 +13,14 @@ import numpy as np
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 UNICODE = hasattr(cv2, "FontFace")  # OpenCV 5: the Hershey names stand for real fonts
-PIXELS = 30  # height of a font file's letters per OpenCV's scale of 1, so that both look alike
+PIXELS = 30  # font size of a font file that matches OpenCV's scale of 1
 UNFIT = ("Emoji", "Last Resort")  # coloured bitmaps; boxes that name a script
 PREFERRED = ("CJK", "Noto Sans", "Noto", "Han", "Sans")  # of several system fonts that have the letters
 
 
 @cache
 def opencv_draws(letter: str) -> bool:
-    """Whether OpenCV's own font has a letter: for others it draws a question mark."""
+    """Whether OpenCV's own font has a letter; it draws a question mark for others."""
     if letter.isascii() or not UNICODE:
         return letter.isascii()
     pictures = np.zeros((2, 48, 96), np.uint8)
@@ -31,8 +31,8 @@ def opencv_draws(letter: str) -> bool:
 
 @cache
 def font_file(letters: str) -> str | None:
-    """A font file that has every one of these letters, None where there is none on this machine."""
-    from matplotlib.font_manager import findfont, fontManager, get_font  # half a second, for such names only
+    """A font file that has all of these letters; None if this machine has none."""
+    from matplotlib.font_manager import findfont, fontManager, get_font  # takes half a second
 
     def has_all(path: str) -> bool:
         try:
@@ -51,12 +51,12 @@ def font_file(letters: str) -> str | None:
 
 
 def odd_letters(text: str) -> str:
-    """The letters of a text that not every font has, each once."""
+    """The non-ASCII letters of a text, unique and sorted."""
     return "".join(sorted({c for c in text if not c.isascii() and c.isprintable()}))
 
 
 def spelled(text: str, known: Callable[[str], bool]) -> str:
-    """`text` with each letter that is not `known` in Latin ones: its Unicode name, or its number where it is a sign."""
+    """`text` with each letter that is not `known` replaced by its Unicode name, or its number if it is an ideograph."""
     return "".join(c if known(c) else _latin(c) for c in text) or "?"
 
 

@@ -1,7 +1,7 @@
-"""Texts of matplotlib figures in letters that its own font lacks.
+"""Texts of matplotlib figures with letters that its own font lacks.
 
-A font file of the system is used where one has them; otherwise OpenCV, whose built-in font has Chinese and Korean too,
-draws them over the finished picture.
+A font file of the system is used if one has them; otherwise OpenCV, whose built-in font has Chinese and Korean too,
+draws them over the finished figure.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ WIDE = "m"  # about as wide as a Chinese letter
 
 
 def readable(name: str) -> str:
-    """A name in letters that `save_figure` can show, spelled in Latin ones where nothing here has them."""
+    """A name that `save_figure` can draw: transliterated to Latin letters if no font has its own."""
     letters = odd_letters(name)
     shows = font_file(letters) is not None or all(map(opencv_draws, letters))
     return name if shows else spelled(name, opencv_draws)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as an image file, with every letter of its texts."""
+    """Write a figure as an image file, with texts in any script."""
     by_hand = []
     for text in figure.findobj(Text):
         letters = odd_letters(text.get_text())
@@ -42,7 +42,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     if not by_hand:
         figure.savefig(path)
         return
-    for text, words in by_hand:  # room is kept for it in the layout
+    for text, words in by_hand:  # a placeholder of the same width
         scale = _scale(text, figure)
         share = text_size(words, scale, 1)[0][0] / (text_size(WIDE * 10, scale, 1)[0][0] / 10)
         text.set_text(WIDE * max(round(share), 1))
@@ -61,7 +61,7 @@ def _scale(text: Text, figure: Figure) -> float:
 
 
 def _draw(picture: np.ndarray, text: Text, words: str, figure: Figure) -> None:
-    """Write into the place that the layout gave a text, upright or turned by a quarter."""
+    """Draw a text at its position in the layout, upright or rotated by 90 degrees."""
     if not text.get_visible():
         return
     box = text.get_window_extent()

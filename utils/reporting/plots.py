@@ -44,7 +44,7 @@ def plot_results(csv_path: Path | str, path: Path | str) -> None:
     """results.csv -> one panel per loss (train and val together) and per metric, and one for the learning rates."""
     rows = read_csv(csv_path)
     if not rows:
-        raise UserError(f"{csv_path}: has no rows to draw; train for at least one epoch")
+        raise UserError(f"{csv_path}: has no rows to draw; train for at least one epoch", "empty-file")
     columns = [name for name in rows[0] if name not in ("epoch", "time", "skipped_steps")]
     panels: dict[str, list[str]] = {}  # title -> columns
     for name in columns:

@@ -1,4 +1,4 @@
-"""What a run leaves behind and says: its folder, its CSV, TensorBoard, the progress line."""
+"""Logs of a run: its folder, results.csv, TensorBoard, the progress line."""
 
 import csv
 import io
@@ -16,10 +16,10 @@ from utils.structures import PackedTargets
 
 
 def increment_dir(project: Path | str, name: str = "exp", exist_ok: bool = False) -> Path:
-    """Make and return `project/name`, or the first free of name2, name3, ...; `exist_ok` takes `project/name` itself.
+    """Create `project/name`, or the first free of name2, name3, ...; with `exist_ok` `project/name` itself.
 
-    Two runs that start together get two folders. Raises `UserError` where the folder cannot be made, or would
-    lie outside of `project`.
+    Two runs that start together get two folders. Raises `UserError` if the folder cannot be created, or would lie
+    outside `project`.
     """
     check_name(name)
     number = 1
@@ -30,10 +30,12 @@ def increment_dir(project: Path | str, name: str = "exp", exist_ok: bool = False
             return path
         except FileExistsError:
             if exist_ok or not Path(project).is_dir():
-                raise UserError(f"{path}: a file stands where a folder should be; choose another --project") from None
+                raise UserError(f"{path}: a file stands where a folder should be; choose another --project",
+                                "unwritable-folder") from None
             number += 1
         except OSError as error:
-            raise UserError(f"{path}: cannot make this folder: {error.strerror}; choose another --project") from None
+            raise UserError(f"{path}: cannot make this folder: {error.strerror}; choose another --project",
+                            "unwritable-folder") from None
 
 
 def leaves_project(name: str) -> bool:
@@ -54,8 +56,8 @@ def check_name(name: str) -> None:
 class CsvLog:
     """A CSV of one row per epoch, with a column `epoch`.
 
-    Each append replaces the whole file at once, so a killed run leaves whole rows. On resume, `from_epoch` is the last
-    epoch that is done: rows up to it stay, later ones go. Columns that a row lacks are empty in it.
+    Each append replaces the file atomically, so a killed run leaves complete rows. On resume, `from_epoch` is the last
+    completed epoch: later rows are dropped. Columns that a row lacks are empty.
     """
 
     def __init__(self, path: Path | str, from_epoch: int = 0) -> None:
@@ -65,7 +67,7 @@ class CsvLog:
             self.rows = [row for row in read_csv(self.path) if float(row["epoch"]) <= from_epoch]
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add an epoch: floats are written with six significant digits, None as an empty cell."""
+        """Add a row: floats are written with six significant digits, None as an empty cell."""
         self.rows.append({name: _cell(value) for name, value in row.items()})
         header = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
@@ -82,43 +84,43 @@ def _cell(value: Any) -> str:
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
-    """The rows of a results CSV, padding stripped. Raises `UserError` where it cannot be read or a row has no epoch."""
+    """The rows of a results CSV, padding stripped. Raises `UserError` if it cannot be read or a row has no epoch."""
     path = Path(path)
     try:
         found = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as CSV: {error}") from None
+        raise UserError(f"{path}: cannot be read as CSV: {error}", "unreadable-file") from None
     rows = [{name.strip(): (cell or "").strip() for name, cell in row.items() if name is not None} for row in found]
     for line, row in enumerate(rows, 2):
         if not row.get("epoch", "").replace(".", "", 1).isdigit():
-            raise UserError(f"{path}: line {line} has no epoch number; delete that line")
+            raise UserError(f"{path}: line {line} has no epoch number; delete that line", "bad-row")
     return rows
 
 
 class Board:
-    """TensorBoard where it is installed; without it every call does nothing, and the user is told once.
+    """A TensorBoard log; without the package every call does nothing, after one warning.
 
-    `from_epoch` is the last epoch that is done: what an earlier run in this folder wrote of later ones is hidden.
+    `from_epoch` is the last completed epoch: events of later ones, from an earlier run in this folder, are hidden.
     """
 
     def __init__(self, folder: Path | str, from_epoch: int = 0) -> None:
         self._writer = None
         try:
-            from torch.utils.tensorboard import SummaryWriter  # half a second that only training needs
+            from torch.utils.tensorboard import SummaryWriter  # takes half a second
         except ImportError:
             print("TensorBoard is not installed, so no event files: pip install tensorboard", file=sys.stderr)
             return
         self._writer = SummaryWriter(str(folder), purge_step=from_epoch + 1)
 
     def add(self, row: Mapping[str, Any], epoch: int) -> None:
-        """Write the numbers of an epoch; `epoch` itself and what is no number stay out."""
+        """Write the numbers of an epoch; `epoch` itself and anything else is ignored."""
         if self._writer is not None:
             for name, value in row.items():
                 if name != "epoch" and isinstance(value, int | float):
                     self._writer.add_scalar(name, value, epoch)
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Flush to disk."""
         if self._writer is not None:
             self._writer.close()
 
@@ -133,18 +135,18 @@ class LossMeter:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "LossMeter":
-        """A meter that goes on from what `state` held."""
+        """A meter that continues from a `state`."""
         meter = cls()
         meter.images, meter._sums = state["images"], dict(state["sums"])
         meter._began -= state["seconds"]
         return meter
 
     def state(self) -> dict[str, Any]:
-        """What it has counted so far, as plain data."""
+        """Its counts as plain data."""
         return {"images": self.images, "sums": dict(self._sums), "seconds": time.perf_counter() - self._began}
 
     def add(self, names: Sequence[str], sums: Sequence[float], images: int) -> None:
-        """Take the losses of some steps, summed over `images` images."""
+        """Add the losses of some steps, summed over `images` images."""
         for name, value in zip(names, sums, strict=True):
             self._sums[name] = self._sums.get(name, 0.0) + value
         self.images += images
@@ -158,7 +160,7 @@ class LossMeter:
 
 
 def progress_line(epoch: int, epochs: int, memory: float, meter: LossMeter, targets: PackedTargets, size: int) -> str:
-    """What stands before the bar: `1/100  3.2G  box 1.234  cls 2.345  labels 51  640 px  31.4 img/s`.
+    """The text before the progress bar: `1/100  3.2G  box 1.234  cls 2.345  labels 51  640 px  31.4 img/s`.
 
     epoch: 0-based; memory in GiB; targets of the latest batch, on the CPU; size: width of the input in pixels.
     """

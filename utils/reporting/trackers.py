@@ -1,9 +1,8 @@
-"""Experiment trackers, each only when asked for: `--logger wandb mlflow clearml`.
+"""Experiment trackers, on request: `--logger wandb mlflow clearml`.
 
-TensorBoard and CSV are always written (`utils.reporting.run_log`). A tracker's package is imported here
-and nowhere else; what it would send home on its own account is switched off.
-Where it keeps its data is its own affair: WANDB_MODE=offline,
-MLFLOW_TRACKING_URI, CLEARML_OFFLINE_MODE and their kin work as they always do.
+TensorBoard and CSV are always written (`utils.reporting.run_log`). A tracker's package is imported only here, with its
+telemetry switched off. Its own environment variables (WANDB_MODE=offline, MLFLOW_TRACKING_URI, CLEARML_OFFLINE_MODE)
+work as usual.
 """
 
 import importlib
@@ -19,24 +18,24 @@ from utils.errors import UserError, nearest
 from utils.files import write_bytes
 from utils.reporting.draw import WRITABLE_SUFFIXES
 
-PATIENCE = 3  # failures in a row after which a tracker is left alone, since each may wait for a network that is gone
+MAX_FAILURES = 3  # in a row, after which a tracker is disabled, since each call may wait for a lost network
 
 
 class Logger(Protocol):
-    """What a training says to a tracker."""
+    """The interface of a tracker."""
 
     def add(self, row: Mapping[str, Any], epoch: int) -> None:
-        """The numbers of an epoch; what is no number stays out."""
+        """Log the numbers of an epoch; anything else is ignored."""
 
     def artifact(self, path: Path) -> None:
-        """A file of the results: weights, a picture."""
+        """Upload a result file: weights or an image."""
 
     def close(self) -> None:
-        """The run has ended; write what is still on its way."""
+        """Flush and end the run."""
 
 
 class Wandb:
-    """Weights & Biases. The project is WANDB_PROJECT or else the name of the folder above the results."""
+    """Weights & Biases. Project: WANDB_PROJECT, or else the name of the parent of the results folder."""
 
     def __init__(self, folder: Path, config: dict[str, Any], name: str, run: str | None) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -63,14 +62,14 @@ class Wandb:
 
 
 class MLflow:
-    """MLflow. The experiment is MLFLOW_EXPERIMENT_NAME or else the name of the folder above the results."""
+    """MLflow. Experiment: MLFLOW_EXPERIMENT_NAME, or else the name of the parent of the results folder."""
 
     def __init__(self, folder: Path, config: dict[str, Any], name: str, run: str | None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self.package = _package("mlflow")
         self.package.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or folder.resolve().parent.name or "assn")
         self.id = self.package.start_run(run_id=run, run_name=name).info.run_id
-        if not run:  # a parameter cannot be written twice
+        if not run:  # parameters cannot be written twice
             self.package.log_params({key: str(value)[:500] for key, value in config.items()})
 
     def add(self, row: Mapping[str, Any], epoch: int) -> None:
@@ -84,7 +83,7 @@ class MLflow:
 
 
 class ClearML:
-    """ClearML. The project is CLEARML_PROJECT or else the name of the folder above the results."""
+    """ClearML. Project: CLEARML_PROJECT, or else the name of the parent of the results folder."""
 
     def __init__(self, folder: Path, config: dict[str, Any], name: str, run: str | None) -> None:
         task = _package("clearml").Task
@@ -117,7 +116,7 @@ LOGIN = {"wandb": "wandb login, or set WANDB_MODE=offline", "mlflow": "check MLF
 
 
 class Guarded:
-    """A tracker that may fail without harm: the first failure is told, after three in a row it is left alone."""
+    """A tracker whose errors do not stop the training: the first is printed, after three in a row it is disabled."""
 
     def __init__(self, word: str, tracker: Logger) -> None:
         self.word, self.tracker = word, tracker
@@ -133,17 +132,17 @@ class Guarded:
         self._try(self.tracker.close)
 
     def _try(self, action: Callable[[], None]) -> None:
-        if self.failures >= PATIENCE:
+        if self.failures >= MAX_FAILURES:
             return
         try:
             action()
-        except Exception as error:  # whatever a tracker throws, the training is worth more
+        except Exception as error:  # whatever a tracker raises
             self.failures += 1
             cause = (str(error).splitlines() or [type(error).__name__])[0]
             if not self.warned:
                 print(f"--logger {self.word}: {cause}; the training goes on", file=sys.stderr)
-            if self.failures == PATIENCE:
-                print(f"--logger {self.word}: failed {PATIENCE} times in a row; nothing more is sent to it",
+            if self.failures == MAX_FAILURES:
+                print(f"--logger {self.word}: failed {MAX_FAILURES} times in a row; nothing more is sent to it",
                       file=sys.stderr)
             self.warned = True
         else:
@@ -152,24 +151,25 @@ class Guarded:
 
 def make_loggers(words: Sequence[str], folder: Path | str, config: Mapping[str, Any], name: str, *,
                  resume: bool = False) -> list[Logger]:
-    """The trackers that `--logger` names, started; with `resume` each goes on with the run that it began in `folder`.
+    """Start the trackers of `--logger`; with `resume` each continues the run that it began in `folder`.
 
-    config: settings to show beside the curves. In a distributed run only the main process makes them. Raises
-    `UserError` for an unknown tracker, one that is not installed, and one that does not start.
+    config: settings to log. In a distributed run only the main process calls this. Raises `UserError` for a tracker
+    that is unknown, not installed, or does not start.
     """
     folder = Path(folder)
     known = _remembered(folder) if resume else {}
     made: dict[str, Guarded] = {}
     for word in dict.fromkeys(words):
         if word not in TRACKERS:
-            raise UserError(f"--logger {word}: {nearest(word, list(TRACKERS)) or 'known: ' + ', '.join(TRACKERS)}")
+            hint = nearest(word, list(TRACKERS)) or f"known: {', '.join(TRACKERS)}"
+            raise UserError(f"--logger {word}: {hint}", "unknown-logger")
         try:
             tracker = TRACKERS[word](folder, dict(config), name, known.get(word))
         except UserError:
             raise
         except Exception as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"--logger {word}: it does not start: {cause}; {LOGIN[word]}") from None
+            raise UserError(f"--logger {word}: it does not start: {cause}; {LOGIN[word]}", "failed-logger") from None
         known[word] = tracker.id
         made[word] = Guarded(word, tracker)
     if made:
@@ -178,13 +178,13 @@ def make_loggers(words: Sequence[str], folder: Path | str, config: Mapping[str, 
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """What of a row is a number, but for the epoch, which is the axis."""
+    """The numbers of a row, without the epoch."""
     return {key: float(value) for key, value in row.items()
             if key != "epoch" and isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def _remembered(folder: Path) -> dict[str, str]:
-    """The runs that an earlier part of this training began, by tracker."""
+    """Run ids of this training before it was interrupted, by tracker."""
     try:
         found = json.loads((folder / "loggers.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -196,4 +196,5 @@ def _package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UserError(f"--logger {name}: its package is not installed: pip install {name}") from None
+        raise UserError(f"--logger {name}: its package is not installed: pip install {name}",
+                        "missing-package") from None

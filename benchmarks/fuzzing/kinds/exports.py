@@ -14,7 +14,8 @@ from benchmarks.fuzzing.kinds.checkpoints import packed
 from benchmarks.fuzzing.kinds.commands import run_inside
 from benchmarks.fuzzing.kinds.tiny import DETECT, use, write_image
 from benchmarks.fuzzing.mutate import as_json, junk, pick, spoil_bytes, spoil_tree
-from engine.inference.runtime import CARD_KEY, load_runtime
+from engine.inference.metadata import METADATA_KEY
+from engine.inference.runtime import load_runtime
 from utils.errors import printable
 
 CARD = {
@@ -82,7 +83,7 @@ class Onnx(Kind):
                 spoiled = printable(str(junk(rng))[:3000])
                 model.metadata_props.add(key=key, value=value if rng.random() < 0.7 else spoiled)
         elif rng.random() < 0.95:
-            model.metadata_props.add(key=CARD_KEY, value=spoiled_card(rng))
+            model.metadata_props.add(key=METADATA_KEY, value=spoiled_metadata(rng))
 
     def attempt(self, folder: Path) -> None:
         if read_facts(folder)["detect"]:
@@ -91,7 +92,7 @@ class Onnx(Kind):
             use(load_runtime("model.onnx", "cpu"))
 
 
-def spoiled_card(rng: np.random.Generator) -> str:
+def spoiled_metadata(rng: np.random.Generator) -> str:
     """The JSON that describes an exported file; every third is as it should be."""
     chance = rng.random()
     if chance < 0.3:
@@ -142,7 +143,8 @@ class TorchScript(Kind):
         module = torch.jit.load(str(file))
         out = io.BytesIO()
         torch.jit.save(
-            module, out, _extra_files={f"{CARD_KEY}.json": spoiled_card(rng).replace('"device": ""', '"device": "cpu"')}
+            module, out, _extra_files={
+                f"{METADATA_KEY}.json": spoiled_metadata(rng).replace('"device": ""', '"device": "cpu"')}
         )
         data = out.getvalue()
         chance = rng.random()

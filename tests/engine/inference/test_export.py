@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from engine.inference.export import ExportOptions, export
+from engine.inference.config import ExportConfig
+from engine.inference.export import export
 from models import build_model
 from utils.config import find_config, read_yaml
 
@@ -21,7 +22,7 @@ def test_sizes_stay_free(tmp_path, base, neck, suffix):
     model = thin(base, neck)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     pictures = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
-    comparisons = export(model, tmp_path / f"m{suffix}", ExportOptions((64, 96), dynamic=True), pictures)
+    comparisons = export(model, tmp_path / f"m{suffix}", ExportConfig(imgsz=(64, 96), dynamic=True), pictures)
     assert [c.shape for c in comparisons] == [(1, 64, 96)] * 2 + [(2, 96, 64)] * 2
     assert all(c.boxes < 0.01 and c.scores < 1e-4 for c in comparisons)
     after = model.state_dict()

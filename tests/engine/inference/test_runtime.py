@@ -10,11 +10,13 @@ import onnx
 import pytest
 import torch
 
-from engine.inference.export import ExportOptions, export
+from engine.inference.config import ExportConfig
+from engine.inference.export import export
 from engine.inference.runtime import load_runtime
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
 from utils.errors import UserError
 
+NO_PICTURES = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
 SUFFIXES = [".pt", ".onnx", ".torchscript"]
 
 
@@ -24,7 +26,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runtime")
     pictures = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8)
     for suffix in SUFFIXES[1:]:
-        export(tiny_model(), folder / f"best{suffix}", ExportOptions((64, 96), batch=2), pictures)
+        export(tiny_model(), folder / f"best{suffix}", ExportConfig(imgsz=(64, 96), batch_size=2), pictures)
     tiny_checkpoint(folder / "best.pt")
     return {suffix: folder / f"best{suffix}" for suffix in SUFFIXES}
 
@@ -110,8 +112,8 @@ def test_a_program_from_elsewhere_needs_trust(files, tmp_path, monkeypatch):
         load_runtime(files[".torchscript"], "cpu")
 
 
-def with_card(source, target, change):
-    """A copy of an .onnx file whose card, as a dict or as text, was changed."""
+def with_metadata(source, target, change):
+    """A copy of an .onnx file whose metadata, as a dict or as text, was changed."""
     graph = onnx.load(str(source))
     entry = next(prop for prop in graph.metadata_props if prop.key == "assn")
     changed = change(json.loads(entry.value))
@@ -128,20 +130,20 @@ def with_card(source, target, change):
     (lambda c: {**c, "size": [1e9, -1]}, "size"), (lambda c: {**c, "batch": 0}, "batch"),
     (lambda c: {**c, "half": "no"}, "half"), (lambda c: {**c, "thresholds": {"conf": 2}}, "thresholds"),
     (lambda c: {k: v for k, v in c.items() if k != "names"}, "names")])
-def test_a_card_that_lies_is_one_sentence(files, tmp_path, change, told):
-    with pytest.raises(UserError, match=rf"bad\.onnx: its card.* damaged.*{told if told != 'damaged' else ''}"):
-        load_runtime(with_card(files[".onnx"], tmp_path / "bad.onnx", change), "cpu")
+def test_metadata_that_lies_is_one_sentence(files, tmp_path, change, told):
+    with pytest.raises(UserError, match=rf"bad\.onnx: its metadata.* damaged.*{told if told != 'damaged' else ''}"):
+        load_runtime(with_metadata(files[".onnx"], tmp_path / "bad.onnx", change), "cpu")
 
 
 def test_a_selection_that_is_not_known_is_named(files, tmp_path):
-    path = with_card(files[".onnx"], tmp_path / "other.onnx", lambda c: {**c, "select": "topk"})
+    path = with_metadata(files[".onnx"], tmp_path / "other.onnx", lambda c: {**c, "select": "topk"})
     with pytest.raises(UserError, match=r"other\.onnx.*topk") as error:
         load_runtime(path, "cpu")
     assert error.value.code == "unknown-selection"
 
 
 def test_a_file_of_before_has_no_thresholds(files, tmp_path):
-    path = with_card(files[".onnx"], tmp_path / "old.onnx", lambda c: {k: c[k] for k in c if k != "thresholds"})
+    path = with_metadata(files[".onnx"], tmp_path / "old.onnx", lambda c: {k: c[k] for k in c if k != "thresholds"})
     assert load_runtime(path, "cpu").thresholds == load_runtime(files[".pt"], "cpu").thresholds
 
 
@@ -150,11 +152,11 @@ def test_a_head_with_a_selection_of_its_own_is_not_exported(tmp_path):
     model.head.selection = lambda boxes, scores, config: []
     assert model.select(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3)) == []
     with pytest.raises(UserError, match="DFLDetect") as error:
-        export(model, tmp_path / "best.onnx", ExportOptions((64, 64)), torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        export(model, tmp_path / "best.onnx", ExportConfig(imgsz=(64, 64)), NO_PICTURES)
     assert error.value.code == "unknown-selection"
 
 
-def test_a_card_that_is_no_text_is_one_sentence(files, tmp_path):
+def test_metadata_that_is_no_text_is_one_sentence(files, tmp_path):
     broken = tmp_path / "bad.onnx"
     data = files[".onnx"].read_bytes()
     assert data.count(b'"strides"') == 1
@@ -163,12 +165,12 @@ def test_a_card_that_is_no_text_is_one_sentence(files, tmp_path):
         load_runtime(broken, "cpu")
 
 
-def test_what_a_card_says_beside_the_need_does_no_harm(files, tmp_path):
-    path = with_card(files[".onnx"], tmp_path / "odd.onnx", lambda c: {
+def test_what_metadata_says_beside_the_need_does_no_harm(files, tmp_path):
+    path = with_metadata(files[".onnx"], tmp_path / "odd.onnx", lambda c: {
         **c, "names": ["a\x1b[2J", "b", "c"], "trained": {"imgsz": "wide"}, "more": 1})
     runtime = load_runtime(path, "cpu")
     assert runtime.names == ["a\\x1b[2J", "b", "c"] and runtime.trained == {}
-    path = with_card(files[".onnx"], tmp_path / "less.onnx", lambda c: {**c, "names": ["a", "b"]})
+    path = with_metadata(files[".onnx"], tmp_path / "less.onnx", lambda c: {**c, "names": ["a", "b"]})
     with pytest.raises(UserError, match=r"less\.onnx: answers .* not boxes \(B, N, 4\) and scores \(B, N, 2\)"):
         load_runtime(path, "cpu").predict(torch.zeros(2, 3, 64, 96))
 
@@ -187,7 +189,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, suffix):
     path.write_text("before")
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\), and whatever lay there"):
-        export(tiny_model(), path, ExportOptions((64, 64)), torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        export(tiny_model(), path, ExportConfig(imgsz=(64, 64)), NO_PICTURES)
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from yaml import safe_load as load_yaml
 
-from engine.inference.export import ExportOptions, export
+from engine.inference.config import ExportConfig
+from engine.inference.export import export
 from models import build_model, load_model
 from models.weights import import_original, import_state_dict, read_original, transfer
 from tests.golden_rule import filled_state_dict, rule_input
@@ -189,7 +190,7 @@ def test_the_class_branch_of_ultralytics_8_3_0(tmp_path):
         for a, b in zip(expected, again.fuse().decode(again(images)), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
     pictures = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
-    assert all(c.scores < 1e-4 for c in export(loaded, tmp_path / "o.onnx", ExportOptions((64, 64)), pictures))
+    assert all(c.scores < 1e-4 for c in export(loaded, tmp_path / "o.onnx", ExportConfig(imgsz=(64, 64)), pictures))
     assert build_model(loaded.config, 5).head.cv3[0][0][0].conv.groups == 64  # fine-tuning keeps the form
 
 

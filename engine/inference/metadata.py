@@ -1,0 +1,105 @@
+"""What an exported file says about itself, stored inside it as JSON."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.config import MAX_CLASSES
+from utils.errors import UserError, printable, shown
+from utils.select import EVALUATION, SELECTORS, SelectConfig
+
+METADATA_FORMAT = "assn-export/1"
+METADATA_KEY = "assn"  # the entry of ONNX metadata_props, and the stem of TorchScript's extra file
+MAX_METADATA = 1 << 24  # characters
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """What must be known to run an exported file.
+
+    names: class names; strides: pixels per cell of each level; size: (height, width) if the file takes no other, else
+    None; batch: images per call if fixed, else None; half: weights and most arithmetic in fp16; device: the device type
+    that a TorchScript file was traced on and is bound to ("" if not bound); trained: `data` and `imgsz` of the
+    training, where known; select: how detections are selected, one of `SELECTORS`; thresholds: the model's own.
+    """
+
+    names: tuple[str, ...]
+    strides: tuple[int, ...]
+    size: tuple[int, int] | None
+    batch: int | None
+    half: bool
+    device: str = ""
+    trained: dict[str, Any] = field(default_factory=dict)
+    select: str = "nms"
+    thresholds: SelectConfig = EVALUATION
+    format: str = METADATA_FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> "ExportMetadata":
+        """Read and validate. Raises `UserError` for files that this project, or this version of it, did not write."""
+        if not text:
+            raise UserError(f"{path}: was not written by this project's export.py (it has no metadata); export it "
+                            "again", "foreign-file")
+        try:
+            content = json.loads(text) if len(text) < MAX_METADATA else None
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: its metadata is damaged; export it again", "corrupt-metadata")
+        if content.get("format") != METADATA_FORMAT:
+            raise UserError(f"{path}: its metadata has the format {shown(content.get('format'), 60)}, this version "
+                            f"reads {METADATA_FORMAT}; export it again", "unsupported-metadata")
+        if content.get("select") not in tuple(SELECTORS):
+            raise UserError(f"{path}: its selection {shown(content.get('select'), 60)} is not known, known: "
+                            f"{', '.join(SELECTORS)}; export it again", "unknown-selection")
+        wrong = next((key for key in _CHECKS if key not in content or not _CHECKS[key](content[key])), None)
+        if wrong:
+            raise UserError(f"{path}: its metadata is damaged: {wrong} {shown(content.get(wrong))[:80]}; export it "
+                            "again", "corrupt-metadata")
+        size = content["size"] and tuple(content["size"])
+        known = {key: content[key] for key in (*_CHECKS, "trained", "select") if key in content}
+        return cls(**{**known, "names": tuple(map(printable, content["names"])), "strides": tuple(content["strides"]),
+                      "size": size, "device": str(content.get("device", ""))[:20],
+                      "thresholds": _thresholds(content.get("thresholds"), path)})
+
+
+def is_whole(value: Any, least: int = 1, most: int = 1 << 16) -> bool:
+    """Whether a value is an int within the bounds."""
+    return type(value) is int and least <= value <= most
+
+
+def is_list_of(value: Any, check: Callable[[Any], bool], most: int) -> bool:
+    """Whether a value is a list of 1 to `most` items that all pass `check`."""
+    return isinstance(value, list) and 0 < len(value) <= most and all(map(check, value))
+
+
+def _is_fraction(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _thresholds(stored: Any, path: Path) -> SelectConfig:
+    """The thresholds of the metadata; files without them select by NMS with the default ones."""
+    if stored is None:
+        return EVALUATION
+    checks = {"conf": _is_fraction, "iou": _is_fraction, "max_det": is_whole, "agnostic": _is_bool,
+              "multi_label": _is_bool}
+    if not isinstance(stored, dict) or not all(check(stored.get(key)) for key, check in checks.items()):
+        raise UserError(f"{path}: its metadata is damaged: thresholds {shown(stored)[:80]}; export it again",
+                        "corrupt-metadata")
+    return SelectConfig(**{key: stored[key] for key in checks})
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "names": lambda v: is_list_of(v, lambda name: isinstance(name, str) and len(name) <= 1000, MAX_CLASSES),
+    "strides": lambda v: is_list_of(v, is_whole, 16),
+    "size": lambda v: v is None or is_list_of(v, is_whole, 2) and len(v) == 2,
+    "batch": lambda v: v is None or is_whole(v), "half": _is_bool}
