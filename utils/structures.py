@@ -1,16 +1,21 @@
-"""The words of the house: what flows from a file to a metric, each type checked when it is built.
+"""The types that flow from a file to a metric, each checked when it is built: `ValueError` where one is not as it says.
+
+Shapes, lengths and dtypes are always checked, values of CPU tensors alone: those of a GPU would make the host wait.
 
 Legend: B images in a batch, N boxes of one image, M the most boxes of any image in a batch, H, W pixels of the frame.
-Boxes are float32 xyxy pixels everywhere.
+Boxes are float32 xyxy pixels everywhere; those of targets have x1 <= x2 and y1 <= y2.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from utils.boxes import clip_boxes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,9 @@ class Letterbox:
 
 @dataclass
 class Targets:
-    """What is to be found in one image.
+    """The objects of one image.
 
-    boxes (N, 4) float32 xyxy pixels of the input frame; labels (N,) int64 in [0, nc); ignore (N,) bool, True for
+    boxes (N, 4) float32 xyxy pixels of the input frame; labels (N,) int64, 0 or more; ignore (N,) bool, True for
     crowd regions, which are neither object nor background.
     """
 
@@ -59,6 +64,8 @@ class Targets:
         _check(self.boxes, (n, 4), torch.float32, "Targets.boxes")
         _check(self.labels, (n,), torch.int64, "Targets.labels")
         _check(self.ignore, (n,), torch.bool, "Targets.ignore")
+        _check_labels(self.labels, "Targets.labels")
+        _check_corners(self.boxes, "Targets.boxes")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,8 +79,8 @@ class Targets:
 class PackedTargets:
     """The targets of a batch as padded arrays, the form that assigners read.
 
-    boxes (B, M, 4), labels (B, M), ignore (B, M) crowd regions, valid (B, M) True where a row holds an object to learn
-    (neither padding nor crowd). Padding rows are zero. M may be 0.
+    boxes (B, M, 4) float32, labels (B, M) int64, ignore (B, M) bool for crowd regions, valid (B, M) bool, True where a
+    row holds an object to learn (neither padding nor crowd). Padding rows are zero. M may be 0.
     """
 
     boxes: Tensor
@@ -81,25 +88,41 @@ class PackedTargets:
     ignore: Tensor
     valid: Tensor
 
+    def __post_init__(self) -> None:
+        shape = tuple(self.labels.shape)
+        if len(shape) != 2:
+            raise ValueError(f"PackedTargets.labels: expected (B, M), got {shape}")
+        _check(self.boxes, (*shape, 4), torch.float32, "PackedTargets.boxes")
+        _check(self.labels, shape, torch.int64, "PackedTargets.labels")
+        _check(self.ignore, shape, torch.bool, "PackedTargets.ignore")
+        _check(self.valid, shape, torch.bool, "PackedTargets.valid")
+        _check_labels(self.labels, "PackedTargets.labels")
+        _check_corners(self.boxes, "PackedTargets.boxes")
+        if self.valid.device.type == "cpu" and bool((self.valid & self.ignore).any()):
+            raise ValueError("PackedTargets: a crowd region (ignore) is marked as an object to learn (valid)")
+
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """In the order in which a `PackedTargets` is made of them."""
         return self.boxes, self.labels, self.ignore, self.valid
 
     def __getitem__(self, images: slice | list[int]) -> "PackedTargets":
         """The targets of some images."""
-        return PackedTargets(*(t[images] for t in self.tensors()))
+        return self._like(t[images] for t in self.tensors())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedTargets":
-        return PackedTargets(*(t.to(device, non_blocking=non_blocking) for t in self.tensors()))
+        return self._like(t.to(device, non_blocking=non_blocking) for t in self.tensors())
 
     def pin_memory(self) -> "PackedTargets":
-        return PackedTargets(*(t.pin_memory() for t in self.tensors()))
+        return self._like(t.pin_memory() for t in self.tensors())
 
     def unpack(self) -> list[Targets]:
         """The same as a list of `Targets`, crowds kept, padding dropped."""
         keep = self.valid | self.ignore
-        return [Targets(b[k], n[k], i[k]) for b, n, i, k in
-                zip(self.boxes, self.labels, self.ignore, keep, strict=True)]
+        rows = zip(self.boxes, self.labels, self.ignore, keep, strict=True)
+        return [_checked_before(Targets, boxes[k], labels[k], ignore[k]) for boxes, labels, ignore, k in rows]
+
+    def _like(self, tensors: Iterable[Tensor]) -> "PackedTargets":
+        return _checked_before(PackedTargets, *tensors)
 
 
 def pack_targets(targets: "Sequence[Targets] | PackedTargets") -> PackedTargets:
@@ -116,13 +139,25 @@ def pack_targets(targets: "Sequence[Targets] | PackedTargets") -> PackedTargets:
 
 @dataclass
 class Batch:
-    """What a loader yields: images (B, 3, H, W) RGB, uint8 or float in [0, 1], in channels-last order; targets; ids and
-    letterboxes."""
+    """What a loader yields: images (B, 3, H, W) RGB, uint8 or float in [0, 1], in channels-last order; targets; of each
+    image its id and how it lies in the frame."""
 
     images: Tensor
     targets: PackedTargets
     image_ids: list[int]
     letterboxes: list[Letterbox]
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.images.shape)
+        if len(shape) != 4 or shape[1] != 3 or (self.images.dtype != torch.uint8
+                                                and not self.images.is_floating_point()):
+            raise ValueError(f"Batch.images: expected (B, 3, H, W) uint8 or float, got {shape} {self.images.dtype}")
+        counts = len(self.targets.labels), len(self.image_ids), len(self.letterboxes)
+        if counts != (shape[0],) * 3:
+            raise ValueError(f"Batch: {shape[0]} images, but targets, ids and letterboxes of {counts}")
+        wrong = [box.input for box in self.letterboxes if tuple(box.input) != shape[2:]]
+        if wrong:
+            raise ValueError(f"Batch.letterboxes: frames of {wrong[0]}, images of {shape[2:]}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -150,7 +185,7 @@ class Raw:
 
 @dataclass
 class Detections:
-    """What was found in one image: boxes (N, 4) xyxy pixels, scores (N,) descending, labels (N,) int64."""
+    """The detections in one image: boxes (N, 4) xyxy pixels, scores (N,) descending, labels (N,) int64, 0 or more."""
 
     boxes: Tensor
     scores: Tensor
@@ -158,15 +193,19 @@ class Detections:
 
     def __post_init__(self) -> None:
         n = len(self.scores)
+        _check(self.scores, (n,), None, "Detections.scores")
         _check(self.boxes, (n, 4), None, "Detections.boxes")
         _check(self.labels, (n,), torch.int64, "Detections.labels")
+        _check_labels(self.labels, "Detections.labels")
+        if self.scores.device.type == "cpu" and bool((self.scores[1:] > self.scores[:-1]).any()):
+            raise ValueError("Detections.scores: expected the highest first")
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def to_original(self, letterbox: Letterbox) -> "Detections":
         """Carry the boxes from the input frame to the original one, cut at its border."""
-        return Detections(letterbox.inverse(self.boxes, clip=True), self.scores, self.labels)
+        return _checked_before(Detections, letterbox.inverse(self.boxes, clip=True), self.scores, self.labels)
 
     def cpu(self) -> "Detections":
         return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
@@ -176,3 +215,22 @@ def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None, wh
     if tuple(tensor.shape) != shape or (dtype is not None and tensor.dtype != dtype):
         wanted = f"{shape} {dtype or ''}".strip()
         raise ValueError(f"{what}: expected {wanted}, got {tuple(tensor.shape)} {tensor.dtype}")
+
+
+def _checked_before(kind: type[T], *values: object) -> T:
+    """One of these dataclasses, of values that come from a checked one and keep what was checked."""
+    made = object.__new__(kind)
+    made.__dict__.update(zip((f.name for f in fields(kind)), values, strict=True))
+    return made
+
+
+def _check_labels(labels: Tensor, what: str) -> None:
+    if labels.device.type == "cpu" and labels.numel() and int(labels.min()) < 0:
+        raise ValueError(f"{what}: expected 0 or more, got {int(labels.min())}")
+
+
+def _check_corners(boxes: Tensor, what: str) -> None:
+    """NaN passes: it has no order, and the loss that it makes is reported with its image."""
+    if boxes.device.type == "cpu" and bool((boxes[..., 2:] < boxes[..., :2]).any()):
+        first = boxes[(boxes[..., 2:] < boxes[..., :2]).any(-1)][0].tolist()
+        raise ValueError(f"{what}: expected x1 <= x2 and y1 <= y2, got {first}")

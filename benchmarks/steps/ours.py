@@ -25,7 +25,7 @@ from engine.training.signals import StopRequest
 from engine.training.state import Training
 from utils.device import seed_everything
 from utils.distributed.group import Group
-from utils.structures import Batch
+from utils.structures import Batch, Letterbox
 
 
 class Resident:
@@ -95,7 +95,9 @@ def make_loader(config: dict[str, Any], args: argparse.Namespace, augment: dict[
     """Batches from where the configuration says: `resident`, `workers`, or `gpu`, all images on the device."""
     if config["source"] == "resident":
         images, targets = load_batch(Path(config["batch_file"]), config["imgsz"])
-        batch = Batch(images.to(device, memory_format=layout), targets.to(device), list(range(len(images))), [])
+        frame = tuple(images.shape[2:])
+        batch = Batch(images.to(device, memory_format=layout), targets.to(device), list(range(len(images))),
+                      [Letterbox(frame, frame, (1.0, 1.0), (0, 0))] * len(images))
         return Resident(batch, config["batches"])
     loader, _ = open_loaders(args, AugmentConfig(**augment), *open_splits(args, Group()), None, stride, Group(), device)
     return loader

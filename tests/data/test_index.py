@@ -107,7 +107,7 @@ def test_no_usable_image_names_the_folder(tmp_path):
     with refused("no-images", "`train:`", f"{tmp_path}/empty"):
         load(makers.config(tmp_path, train="empty", names=["cat"]))
     makers.truncate(tmp_path / "images" / "train" / "a.jpg")
-    with refused("strict-finding", r"a\.jpg"):
+    with refused("no-images", r"a\.jpg"):
         load(makers.yolo(tmp_path, {}))
 
 
