@@ -28,8 +28,8 @@ def truth(boxes: dict[int, list[list[float]]], categories=(1,), crowd=()) -> dic
 
 
 def found(rows: list[list[float]]) -> Detections:
-    """Rows x, y, w, h, score, label."""
-    table = torch.tensor(rows).reshape(-1, 6)
+    """Rows x, y, w, h, score, label, in any order; of equal scores the first row stays first."""
+    table = torch.tensor(sorted(rows, key=lambda row: -row[4])).reshape(-1, 6)
     return Detections(torch.cat((table[:, :2], table[:, :2] + table[:, 2:4]), 1), table[:, 4], table[:, 5].long())
 
 
@@ -60,7 +60,7 @@ def perturbed(ground_truth: dict, categories: list[int], seed: int) -> dict[int,
                 rows.append([x + shift[0], y + shift[1], w + abs(shift[2]), h + abs(shift[3]), random.random(), label])
         rows += [[*random.random(2) * 400, *random.random(2) * 200, random.random() * 0.6,
                   random.integers(len(categories))] for _ in range(30)]
-        answer[image["id"]] = found(sorted(rows, key=lambda r: -r[4]))
+        answer[image["id"]] = found(rows)
     return answer
 
 
