@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.builder import build_graph
 from models.catalogue import resolve
 from models.details import apply_details
-from models.losses import Share
+from models.losses import AllReduce
 from utils.errors import UserError
 from utils.select import SelectConfig, find_selector
 from utils.structures import Detections, PackedTargets, Raw, Targets, pack_targets
@@ -73,15 +73,15 @@ class Detector(nn.Module):
         return Raw(self.model(images), (height, width))
 
     def loss(self, raw: Raw, targets: Sequence[Targets] | PackedTargets,
-             share: Share | None = None) -> dict[str, Tensor]:
+             all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
         """Weighted terms, each a scalar already times the batch size; their sum is what to minimise.
 
-        share: adds a tensor up over processes (`utils.distributed`). The terms are then this process's part
-        of the loss of the batch that all of them hold together: summed over processes they are that loss.
+        all_reduce: sums a tensor over processes (`utils.distributed`). The terms are then this process's part of the
+        loss of the batch that all of them hold together: summed over processes they are that loss.
         """
         device = next(iter(raw.maps.values()))[0].device
-        # a head of a plugin need not know of several processes while there is one
-        return self.head.loss(raw, pack_targets(targets).to(device), **({"share": share} if share else {}))
+        shared = {"all_reduce": all_reduce} if all_reduce else {}  # a plugin's head may know of one process alone
+        return self.head.loss(raw, pack_targets(targets).to(device), **shared)
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, C) in [0, 1], both float32."""

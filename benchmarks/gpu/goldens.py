@@ -10,11 +10,19 @@ from torch import Tensor
 
 from benchmarks.gpu.context import Context
 from models import build_model
-from models.losses import TalOptions, anchor_head_loss, box_similarity, dfl_head_loss
+from models.losses import (
+    AnchorLossConfig,
+    DFLLossConfig,
+    TalOptions,
+    anchor_head_loss,
+    box_similarity,
+    dfl_head_loss,
+)
 from models.weights import import_state_dict
 from tests.golden_rule import filled_state_dict, rule_input
 from tests.models.loss_cases import anchor_maps, dfl_maps, targets_from_rows
 from utils.boxes import cxcywh_to_xyxy
+from utils.structures import Raw
 
 MODELS = {"yolov8n": "yolov8n", "yolov8n-assn": "yolov8n-assn", "yolov7": "yolov7", "yolov7-assn": "yolov7-assn",
           "yolov7-ss": "yolov7-ssfpn", "yolov5s": "yolov5s", "yolov3-tiny": "yolov3-tiny", "yolov7-w6": "yolov7-w6",
@@ -148,14 +156,16 @@ def _losses(name: str, meta: dict, classes: int, targets, device: torch.device) 
     if "v8" in name:
         box, cls = ([m.to(device).requires_grad_() for m in maps] for maps in dfl_maps(2, classes, size[0]))
         tal = TalOptions(min_side=16.0 if name.endswith("8.4.190") else 0.0)
-        losses = dfl_head_loss(box, cls, strides, targets, size, gains=meta["hyp"], tal=tal)
+        raw = Raw({"box": tuple(box), "cls": tuple(cls)}, size)
+        losses = dfl_head_loss(raw, strides, targets, DFLLossConfig(meta["hyp"], tal=tal))
         return list(zip(box, cls, strict=True)), losses
     anchors = torch.tensor(meta["anchors_px"], dtype=torch.float32, device=device).view(len(strides), -1, 2)
     lead, aux = ([m.to(device).requires_grad_() for m in anchor_maps(2, classes, size[0], strides, first=first)]
                  for first in (0, len(strides)))
     aux = aux if meta["n_maps"] > len(strides) else []
-    losses = anchor_head_loss(lead, anchors, strides, targets, size, gains=meta["hyp"], aux_maps=aux or None,
-                              assign="ota" if "ota" in name else "anchor", box_loss="sca" if "sca" in name else "ciou")
+    raw = Raw({"lead": tuple(lead), **({"aux": tuple(aux)} if aux else {})}, size)
+    config = AnchorLossConfig(meta["hyp"], "ota" if "ota" in name else "anchor", "sca" if "sca" in name else "ciou")
+    losses = anchor_head_loss(raw, anchors, strides, targets, config)
     return [*lead, *aux], losses
 
 

@@ -48,17 +48,17 @@ def learn(run: Training, images: Tensor, targets: PackedTargets, due: bool,
 
 
 def learn_in_parts(run: Training, images: Tensor, targets: PackedTargets, due: bool) -> tuple[list[str], Tensor]:
-    share, size, total = None if run.group.is_single else run.group.sum, -(-len(images) // run.split), 0
+    all_reduce, size, total = None if run.group.is_single else run.group.sum, -(-len(images) // run.split), 0
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
     if len(parts) > 1:
         amounts = _amounts(run, images, targets, parts)
-        share = lambda _: amounts  # noqa: E731  each part is a part of the loss of the whole batch
+        all_reduce = lambda _: amounts  # noqa: E731  each part is a part of the loss of the whole batch
     for part in parts:
         exchange = due and part.stop >= len(images)
         with contextlib.nullcontext() if exchange else run.group.no_sync(run.forward):
             with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
                 raw = run.forward(images[part])
-            losses = run.model.loss(raw, targets[part], share=share)  # in float32, summed over the images
+            losses = run.model.loss(raw, targets[part], all_reduce=all_reduce)  # in float32, summed over the images
             # gradients are averaged over processes, the loss is a sum over all of their images
             run.scaler.scale(sum(losses.values()) * run.group.world).backward()
         total = total + torch.stack(list(losses.values())).detach()
@@ -74,7 +74,7 @@ def _amounts(run: Training, images: Tensor, targets: PackedTargets, parts: list[
         for part in parts:
             with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
                 raw = run.forward(images[part])
-            run.model.loss(raw, targets[part], share=lambda vector: told.append(vector) or vector)
+            run.model.loss(raw, targets[part], all_reduce=lambda vector: told.append(vector) or vector)
     guard.put_back()
     return torch.stack(told).sum(0)
 

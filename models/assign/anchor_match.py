@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.assign.slots import true_rows
+from models.assign.slots import padded_nonzero
 from utils.structures import PackedTargets
 
 # The containing cell, then its left, upper, right and lower neighbour.
@@ -43,21 +43,24 @@ def match_anchors(targets: PackedTargets, anchors: Tensor, strides: Sequence[int
     """
     low, high = targets.boxes[..., :2], targets.boxes[..., 2:]
     centre, sides = (low + high) / 2, high - low  # (B, M, 2)
-    return [_match_level(centre, sides, targets.valid, level, stride, shape, ratio, reach)
-            for level, stride, shape in zip(anchors.to(centre), strides, shapes, strict=True)]
+    levels = []
+    for level, stride, shape in zip(anchors.to(centre), strides, shapes, strict=True):
+        shape_ratio = sides[:, :, None] / level  # (B, M, na, 2)
+        fits = torch.maximum(shape_ratio, 1 / shape_ratio).amax(-1) < ratio  # (B, M, na); 1/0 = inf does not fit
+        levels.append(_match_level(centre, fits, targets.valid, stride, shape, reach))
+    return levels
 
 
-def _match_level(centre: Tensor, sides: Tensor, valid: Tensor, anchors: Tensor, stride: int, shape: tuple[int, int],
-                 ratio: float, reach: float) -> LevelMatches:
+def _match_level(centre: Tensor, fits: Tensor, valid: Tensor, stride: int, shape: tuple[int, int],
+                 reach: float) -> LevelMatches:
+    """centre (B, M, 2) pixels; fits (B, M, na): which anchors have a box's shape; valid (B, M)."""
     height, width = shape
-    shape_ratio = sides[:, :, None] / anchors  # (B, M, na, 2)
-    fits = torch.maximum(shape_ratio, 1 / shape_ratio).amax(-1) < ratio  # (B, M, na); 1/0 = inf does not fit
     x, y = (centre / stride).unbind(-1)  # (B, M) in cells
     near = [(side % 1 < reach) & (side > 1) for side in (x, y, width - x, height - y)]
     near = torch.stack((torch.ones_like(valid), *near), -1)  # (B, M, O)
     column = torch.stack([(x + dx * reach).floor() for dx, _ in NEIGHBOURS], -1).long().clamp(0, width - 1)
     row = torch.stack([(y + dy * reach).floor() for _, dy in NEIGHBOURS], -1).long().clamp(0, height - 1)
-    anchor = torch.arange(len(anchors), device=centre.device)[:, None]  # (na, 1)
+    anchor = torch.arange(fits.shape[2], device=centre.device)[:, None]  # (na, 1)
     place = (anchor * height + row[:, :, None]) * width + column[:, :, None]  # (B, M, na, O)
     keep = fits[..., None] & near[:, :, None] & valid[..., None, None]
     return LevelMatches(keep, place)
@@ -68,7 +71,7 @@ def all_matches(matches: Sequence[LevelMatches]) -> list[Positives]:
     levels = []
     for keep, place in matches:
         per_box = keep.shape[2] * keep.shape[3]
-        rows = true_rows(keep.flatten(1), keep.shape[1] * per_box)
+        rows = padded_nonzero(keep.flatten(1), keep.shape[1] * per_box)
         levels.append(Positives(rows.image, place.flatten(1)[rows.image, rows.place],
                                 rows.place.div(per_box, rounding_mode="floor"), rows.keep))
     return levels

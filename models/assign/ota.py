@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.assign.anchor_match import LevelMatches, Positives, cell_corner, decode_relative, take
-from models.assign.slots import box_chunks, resolve_claims, true_rows, true_table
+from models.assign.slots import box_chunks, padded_nonzero, padded_table, resolve_claims
 from models.boxes.similarity import box_similarity, upcast
 from utils.structures import PackedTargets
 
@@ -51,7 +51,7 @@ def _pool(match: LevelMatches, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     batch, places = shape[0], shape[1] * shape[2] * shape[3]
     target = torch.where(match.keep, match.place, places).flatten(1)
     named = torch.zeros(batch, places + 1, dtype=torch.bool, device=target.device).scatter_(1, target, True)
-    return true_table(named[:, :places], bound=target.shape[1])
+    return padded_table(named[:, :places], bound=target.shape[1])
 
 
 def _transport(predicted: Tensor, logits: Tensor, keep: Tensor, targets: PackedTargets, top: int) -> Tensor:
@@ -93,6 +93,6 @@ def _class_costs(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _chosen(place: Tensor, owner: Tensor, bound: int) -> Positives:
-    rows = true_rows(owner >= 0, bound)
+    rows = padded_nonzero(owner >= 0, bound)
     box = owner[rows.image, rows.place].clamp(min=0)
     return Positives(rows.image, place[rows.image, rows.place], box, rows.keep)

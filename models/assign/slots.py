@@ -24,27 +24,27 @@ class Rows(NamedTuple):
     keep: Tensor
 
 
-def counts_are_free(device: torch.device) -> bool:
+def sync_free(device: torch.device) -> bool:
     """Whether reading a value of a tensor stops nothing."""
     return device.type == "cpu"
 
 
-def true_rows(mask: Tensor, bound: int) -> Rows:
+def padded_nonzero(mask: Tensor, bound: int) -> Rows:
     """Where (B, S) `mask` is True, image by image in order. bound: the most True places any image can have."""
-    if counts_are_free(mask.device):
+    if sync_free(mask.device):
         image, place = mask.nonzero(as_tuple=True)
         return Rows(image, place, torch.ones_like(image, dtype=torch.bool))
-    place, keep = true_table(mask, bound)
+    place, keep = padded_table(mask, bound)
     image = torch.arange(len(mask), device=mask.device)[:, None].expand_as(place)
     return Rows(image.flatten(), place.flatten(), keep.flatten())
 
 
-def true_table(mask: Tensor, bound: int) -> tuple[Tensor, Tensor]:
-    """As `true_rows`, but padded to the same count in every image: places (B, K) and keep (B, K)."""
+def padded_table(mask: Tensor, bound: int) -> tuple[Tensor, Tensor]:
+    """As `padded_nonzero`, but padded to the same count in every image: places (B, K) and keep (B, K)."""
     batch, size = mask.shape
     places = torch.arange(size, device=mask.device).expand(batch, size)
     width = min(bound, size)
-    if counts_are_free(mask.device):
+    if sync_free(mask.device):
         width = int(mask.sum(1).max()) if batch else 0
     elif width == size:
         return places, mask
@@ -56,7 +56,7 @@ def true_table(mask: Tensor, bound: int) -> tuple[Tensor, Tensor]:
 
 def box_chunks(boxes: int, places: int, device: torch.device) -> Iterator[slice]:
     """Slices of `boxes` such that a (B, chunk, N) temporary stays in bounds. places: B * N of one box."""
-    budget = PAIRS_CPU if counts_are_free(device) else PAIRS_CUDA
+    budget = PAIRS_CPU if sync_free(device) else PAIRS_CUDA
     step = max(1, budget // max(places, 1))
     for start in range(0, boxes, step):
         yield slice(start, start + step)

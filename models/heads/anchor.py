@@ -14,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.boxes.decoding import decode_anchor
-from models.boxes.similarity import KINDS
 from models.heads.base import Head, RecipeOption, merge_gains
 from models.layers.conv import with_bias
-from models.losses import GAIN_RULES, Share, anchor_head_loss, scale_gains
-from models.losses.anchor_head import ASSIGNERS
+from models.losses import GAIN_RULES, AllReduce, AnchorLossConfig, anchor_head_loss, scale_gains
 from models.registry import choose, register
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import PackedTargets, Raw
@@ -66,11 +64,8 @@ def anchors_per_cell(table: Sequence[Sequence]) -> int:
 class AnchorDetect(Head):
     """One 1x1 convolution per level. Anchors are in pixels.
 
-    box_loss: similarity of boxes (`models.losses.box_similarity`). assign: "anchor" (ratio matching of YOLOv5) or "ota"
-    (YOLOv7). gains: weights of box, obj, cls. label_smoothing: of the class targets. focal_gamma: of the class and
-    objectness terms. anchor_t: by how much a side of an anchor may differ from a box's. cls_pw, obj_pw: weights of
-    positive targets. balance: weight of each level's objectness, the loss's own where not given. gain_rule: how the
-    gains of a recipe are scaled (`models.losses.gains`).
+    gain_rule: how the gains of a recipe are scaled (`models.losses.gains`); the arguments before it are those of
+    `models.losses.AnchorLossConfig`.
     """
 
     gains = {"box": 0.05, "obj": 1.0, "cls": 0.5}
@@ -97,13 +92,10 @@ class AnchorDetect(Head):
         self.num_classes, self.strides = nc, list(strides[:lead])
         if balance is not None and len(balance) != lead:
             raise ValueError(f"balance {list(balance)} has not one weight for each of {lead} levels")
-        self.balance = balance
-        self.box_loss = choose("box_loss", box_loss, KINDS)
-        self.assign = choose("assign", assign or self.assign_default, ASSIGNERS)
         self.gains = merge_gains(self.gains, gains)
         self.gain_rule = choose("gain_rule", gain_rule, GAIN_RULES)
-        self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
-        self.anchor_t, self.cls_pw, self.obj_pw = anchor_t, cls_pw, obj_pw
+        self.loss_config = AnchorLossConfig(self.gains, assign or self.assign_default, box_loss, balance,
+                                            label_smoothing, focal_gamma, anchor_t, cls_pw, obj_pw)
         # Geometry belongs to the config, from which it is rebuilt; it is not learned, so it is no part of the state.
         self.register_buffer("anchors", torch.tensor(anchor_pairs(anchors, self.strides)), persistent=False)
         self.m = self._convolutions(channels[:lead])
@@ -136,13 +128,9 @@ class AnchorDetect(Head):
         # Sizes written out: through unflatten the ONNX exporter takes h and w for constants, even dynamic ones.
         return x.reshape(x.shape[0], na, no, *x.shape[2:]).permute(0, 1, 3, 4, 2)
 
-    def loss(self, raw: Raw, targets: PackedTargets, share: Share | None = None) -> dict[str, Tensor]:
-        """Weighted terms box, obj, cls, times the batch size; with `share` a part of the loss of all processes."""
-        return anchor_head_loss(raw.maps["lead"], self.anchors, self.strides, targets, raw.image_size,
-                                assign=self.assign, box_loss=self.box_loss, gains=self.gains,
-                                balance=self.balance, label_smoothing=self.label_smoothing,
-                                focal_gamma=self.focal_gamma, anchor_t=self.anchor_t, cls_pw=self.cls_pw,
-                                obj_pw=self.obj_pw, aux_maps=raw.maps.get("aux"), share=share)
+    def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
+        """Weighted terms box, obj, cls, times the batch size; with `all_reduce` a part of the loss of all processes."""
+        return anchor_head_loss(raw, self.anchors, self.strides, targets, self.loss_config, all_reduce)
 
     def scale_gains(self, gains: Mapping[str, float], image_size: int) -> dict[str, float]:
         """By `gain_rule`, for its levels and classes."""

@@ -52,7 +52,7 @@ class Head(nn.Module):
 
     def loss(self, raw: Raw, targets: PackedTargets) -> dict[str, Tensor]:
         """Weighted scalar terms by name, each times the batch size. For training in several processes it also takes
-        `share` (`models.losses.normalisers`)."""
+        `all_reduce` (`models.losses.normalisers`)."""
         raise NotImplementedError
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
-from models.boxes.similarity import KINDS
 from models.heads.base import Head, merge_gains
 from models.layers.conv import Conv, DWConv
-from models.losses import Share, dfl_head_loss
+from models.losses import AllReduce, DFLLossConfig, dfl_head_loss
 from models.registry import choose, register
 from utils.structures import PackedTargets, Raw
 
@@ -48,9 +47,9 @@ class DFLDetect(Head):
                  assign: str = "tal", gains: dict[str, float] | None = None, class_branch: str = "conv") -> None:
         super().__init__()
         self.num_classes, self.bins, self.strides = nc, bins, list(strides)
-        self.box_loss = choose("box_loss", box_loss, KINDS)
-        self.assign = choose("assign", assign, ("tal",))
         self.gains = merge_gains(self.gains, gains)
+        choose("assign", assign, ("tal",))
+        self.loss_config = DFLLossConfig(self.gains, bins, box_loss)
         box, cls = max(16, channels[0] // 4, 4 * bins), max(channels[0], min(nc, 100))
         self.cv2 = nn.ModuleList(self._branch(c, box, 4 * bins) for c in channels)
         class_branch = choose("class_branch", class_branch, ("conv", "depthwise"))
@@ -80,10 +79,9 @@ class DFLDetect(Head):
         return {"box": tuple(branch(x) for branch, x in zip(self.cv2, pyramid, strict=True)),
                 "cls": tuple(branch(x) for branch, x in zip(self.cv3, pyramid, strict=True))}
 
-    def loss(self, raw: Raw, targets: PackedTargets, share: Share | None = None) -> dict[str, Tensor]:
-        """Weighted terms box, cls, dfl, times the batch size; with `share` a part of the loss of all processes."""
-        return dfl_head_loss(raw.maps["box"], raw.maps["cls"], self.strides, targets, raw.image_size, bins=self.bins,
-                             box_loss=self.box_loss, gains=self.gains, share=share)
+    def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
+        """Weighted terms box, cls, dfl, times the batch size; with `all_reduce` a part of the loss of all processes."""
+        return dfl_head_loss(raw, self.strides, targets, self.loss_config, all_reduce)
 
     @classmethod
     def count_classes(cls, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:

@@ -4,53 +4,69 @@ Legend: B images, N anchor points of all levels, P positives (padded on a GPU), 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.assign.slots import ignored_cells, true_rows
+from models.assign.slots import ignored_cells, padded_nonzero
 from models.assign.task_aligned import PointAssignment, TalOptions, assign_task_aligned
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
-from models.boxes.similarity import box_similarity, full_precision, upcast
+from models.boxes.similarity import KINDS, box_similarity, full_precision, upcast
 from models.losses.checks import check_maps
-from models.losses.normalisers import Share, normalisers
-from utils.structures import PackedTargets
+from models.losses.normalisers import AllReduce, normalisers
+from models.registry import choose
+from utils.structures import PackedTargets, Raw
 
 
-def dfl_head_loss(box_maps: Sequence[Tensor], cls_maps: Sequence[Tensor], strides: Sequence[int],
-                  targets: PackedTargets, image_size: tuple[int, int], *, gains: Mapping[str, float], bins: int = 16,
-                  box_loss: str = "ciou", tal: TalOptions | None = None,
-                  share: Share | None = None) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class DFLLossConfig:
+    """What is the same for every batch. Raises `UserError` for an unknown box_loss.
+
+    gains: weights of the terms box, cls, dfl; bins: of the distribution of each side; box_loss: a kind of
+    `box_similarity`; tal: of the assignment.
+    """
+
+    gains: Mapping[str, float]
+    bins: int = 16
+    box_loss: str = "ciou"
+    tal: TalOptions = TalOptions()
+
+    def __post_init__(self) -> None:
+        choose("box_loss", self.box_loss, KINDS)
+
+
+def dfl_head_loss(raw: Raw, strides: Sequence[int], targets: PackedTargets, config: DFLLossConfig,
+                  all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
     """Weighted loss terms {"box", "cls", "dfl"} of a batch, each already multiplied by the batch size.
 
-    box_maps: (B, 4*bins, h, w) logits per level; cls_maps: (B, nc, h, w) logits; image_size: (H, W) in pixels; gains:
-    one weight per term; box_loss: a kind of `box_similarity`; share: adds a tensor up over processes, for this batch's
-    part of their common loss (`normalisers`). Computed in float32 (float64 stays). Crowd regions (`targets.ignore`)
-    teach nothing: a point inside one that learns no box has no loss. Raises `UserError` for an unknown box_loss,
-    `ValueError` where maps, strides and image_size disagree.
+    raw: maps "box" of (B, 4*bins, h, w) logits per level, and "cls" of (B, nc, h, w); all_reduce: sums a tensor over
+    processes, for this batch's part of their common loss (`normalisers`). Computed in float32 (float64 stays). Crowd
+    regions (`targets.ignore`) are excluded: a point inside one that learns no box has no loss. Raises `ValueError`
+    where maps, strides and image size disagree.
     """
-    check_maps([m.shape for m in cls_maps], strides, image_size, box_loss)
+    box_maps, cls_maps = raw.maps["box"], raw.maps["cls"]
+    shapes = [(m.shape[2], m.shape[3]) for m in cls_maps]
+    check_maps(shapes, strides, raw.image_size)
     with full_precision(cls_maps[0].device):
-        shapes = [(m.shape[2], m.shape[3]) for m in cls_maps]
         box_levels = [m.flatten(2) for m in box_maps]  # (B, 4*bins, n)
         cls_levels = [upcast(m).flatten(2) for m in cls_maps]  # (B, nc, n)
         points, steps = anchor_points(shapes, strides, cls_maps[0].device, cls_levels[0].dtype)
         with torch.no_grad():
-            distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), bins) for m in box_levels], 1)
+            distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), config.bins) for m in box_levels], 1)
             boxes = distances_to_boxes(distances * steps, points)  # (B, N, 4)
-        assigned = assign_task_aligned(boxes, [m.detach() for m in cls_levels], points, targets, tal)
-        # S of the facts: every term is per unit of target score
-        (total,), images = normalisers(assigned.score.sum()[None], len(cls_maps[0]), share)
-        topk = (tal or TalOptions()).topk
-        logits, weight, box, label_logit, place = _positives(box_levels, cls_levels, assigned, targets, topk)
-        box_term, dfl_term = _box_terms(logits, box, points[place], steps[place], bins, box_loss)
+        assigned = assign_task_aligned(boxes, [m.detach() for m in cls_levels], points, targets, config.tal)
+        # every term is per unit of target score
+        (total,), images = normalisers(assigned.score.sum()[None], len(cls_maps[0]), all_reduce)
+        logits, weight, box, label_logit, place = _positives(box_levels, cls_levels, assigned, targets, config.tal.topk)
+        box_term, dfl_term = _box_terms(logits, box, points[place], steps[place], config)
         weights = _background_weights(assigned, targets, shapes, strides)  # (B, N)
         # BCE(x, t) = softplus(x) - x*t and t is zero but at the positives: no (B, N, nc) target is ever built
         every = torch.cat([F.softplus(m).sum(1) for m in cls_levels], 1)  # (B, N)
         cls_term = (every * weights).sum() - (label_logit * weight).sum()
         terms = {"box": (box_term * weight).sum(), "cls": cls_term, "dfl": (dfl_term * weight).sum()}
-        return {name: term * (gains[name] * images) / total for name, term in terms.items()}
+        return {name: term * (config.gains[name] * images) / total for name, term in terms.items()}
 
 
 def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assigned: PointAssignment,
@@ -61,7 +77,7 @@ def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assig
     bound = targets.boxes.shape[1] * topk
     for box_map, cls_map in zip(box_levels, cls_levels, strict=True):
         level = slice(start, start + cls_map.shape[-1])
-        image, place, keep = true_rows(assigned.box[:, level] >= 0, bound)
+        image, place, keep = padded_nonzero(assigned.box[:, level] >= 0, bound)
         row = assigned.box[:, level][image, place].clamp(min=0)
         weight = assigned.score[:, level][image, place] * keep
         parts.append((box_map[image, :, place], weight, targets.boxes[image, row],
@@ -71,17 +87,18 @@ def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assig
     return upcast(logits), weight, box.to(label_logit.dtype), label_logit, place
 
 
-def _box_terms(logits: Tensor, box: Tensor, points: Tensor, steps: Tensor, bins: int,
-               kind: str) -> tuple[Tensor, Tensor]:
+def _box_terms(logits: Tensor, box: Tensor, points: Tensor, steps: Tensor,
+               config: DFLLossConfig) -> tuple[Tensor, Tensor]:
     """1 - similarity (P,) and DFL (P,), in stride units about each point.
 
     DFL (Li et al., Generalized Focal Loss, 2020, eq. 6): cross entropy against the two bins around the true distance.
     """
+    bins = config.bins
     log_p = logits.unflatten(-1, (4, bins)).log_softmax(-1)  # (P, 4, bins)
     distance = log_p.exp() @ torch.arange(bins, device=logits.device, dtype=logits.dtype)  # (P, 4)
     truth = (box - points.repeat(1, 2)) / steps  # (P, 4) xyxy about the point
     origin = torch.zeros_like(points)
-    box_term = 1 - box_similarity(distances_to_boxes(distance, origin), truth, kind)
+    box_term = 1 - box_similarity(distances_to_boxes(distance, origin), truth, config.box_loss)
     target = torch.cat((-truth[:, :2], truth[:, 2:]), -1).clamp(0, bins - 1 - 0.01)  # (P, 4) l t r b
     low = target.floor()
     index = low.long()[..., None]  # (P, 4, 1)

@@ -2,6 +2,6 @@
 
 from models.weights.convert_checkpoint import import_original
 from models.weights.originals import Original, read_original
-from models.weights.transfer import CarryReport, import_state_dict, transfer
+from models.weights.transfer import TransferReport, import_state_dict, transfer
 
-__all__ = ["CarryReport", "Original", "import_original", "import_state_dict", "read_original", "transfer"]
+__all__ = ["TransferReport", "Original", "import_original", "import_state_dict", "read_original", "transfer"]

@@ -21,7 +21,7 @@ from models.registry import LayerType, lookup, subclasses_of
 from models.weights.darknet import is_darknet, translate
 from models.weights.details import find_details
 from models.weights.originals import Original, read_original
-from models.weights.transfer import COUNTER, GEOMETRY, CarryReport, import_state_dict
+from models.weights.transfer import COUNTER, GEOMETRY, TransferReport, import_state_dict
 from models.weights.unfold import unfold
 from utils.errors import UserError, printable
 
@@ -30,7 +30,7 @@ Config = dict[str, Any]
 _NECKS = {"ssfpn": ("conv3d.", "batch3d."), "assn": ("ChannelGate.", "channel_attention.", "SpatialGate.")}
 
 
-def import_original(path: Path | str, cfg: str | Path | Config | None = None) -> tuple[Detector, CarryReport]:
+def import_original(path: Path | str, cfg: str | Path | Config | None = None) -> tuple[Detector, TransferReport]:
     """The model in a checkpoint of another code base, and what was carried into it.
 
     cfg: the model that the file holds, needed where a bare state dict fits none of ours. Raises `UserError` for a file
@@ -64,7 +64,7 @@ def described_by(path: Path | str) -> Iterator[None]:
                         f"({printable(text)})") from error
 
 
-def _build(original: Original, cfg: str | Path | Config | None) -> tuple[Detector, CarryReport]:
+def _build(original: Original, cfg: str | Path | Config | None) -> tuple[Detector, TransferReport]:
     """The first of the possible models that the weights fit; where none does, why the likeliest does not."""
     problem = None
     for config in _configs(original, cfg):

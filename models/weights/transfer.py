@@ -19,7 +19,7 @@ COUNTER = "num_batches_tracked"
 
 
 @dataclass
-class CarryReport:
+class TransferReport:
     """What was carried, as (their key, our key); what was left of theirs, and which of ours kept their values, each
     with the reason."""
 
@@ -36,13 +36,13 @@ class CarryReport:
         return text
 
 
-def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> CarryReport:
+def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> TransferReport:
     """Carry an original's whole state dict, in its own order, into the model of the same architecture.
 
     Geometry constants (anchors, DFL bins) are left out on both sides. Raises `UserError` naming the first pair that
     does not agree in kind or shape, before anything is written.
     """
-    report = CarryReport()
+    report = TransferReport()
     mine, theirs = model.state_dict(), dict(original)
     for key in [k for k in theirs if k.endswith(GEOMETRY)]:
         report.left[key] = "geometry, which the model file gives"
@@ -65,7 +65,7 @@ def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> CarryR
     return report
 
 
-def transfer(model: Detector, source: Detector) -> CarryReport:
+def transfer(model: Detector, source: Detector) -> TransferReport:
     """Carry into `model` whatever of `source` fits: head to head, and the rest row by row or in order.
 
     For fine-tuning with other classes or another neck. Row by row, rows of the same number and neck to neck, serves two
@@ -114,9 +114,10 @@ def _kind(place: tuple[str, str]) -> str:
     return place[1].rpartition(".")[2]
 
 
-def _compare(theirs: Entries, ours: Entries, pairs: dict[tuple[str, str], tuple[tuple[str, str], str]]) -> CarryReport:
+def _compare(theirs: Entries, ours: Entries,
+             pairs: dict[tuple[str, str], tuple[tuple[str, str], str]]) -> TransferReport:
     """What these pairs would carry, and why the rest would stay."""
-    report = CarryReport()
+    report = TransferReport()
     for place, (key, value) in theirs.items():
         partner, reason = pairs[place]
         if partner not in ours:

@@ -8,8 +8,17 @@ from models.assign.anchor_match import all_matches, match_anchors
 from models.assign.ota import assign_ota
 from models.assign.task_aligned import assign_task_aligned
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
-from models.losses import TalOptions, anchor_head_loss, box_similarity, dfl_head_loss, scale_gains
-from tests.models.loss_cases import anchor_maps, dfl_maps, pad_as_on_cuda, targets_from_rows
+from models.losses import (
+    AnchorLossConfig,
+    DFLLossConfig,
+    TalOptions,
+    anchor_head_loss,
+    box_similarity,
+    dfl_head_loss,
+    scale_gains,
+)
+from tests.models.loss_cases import anchor_maps, anchor_raw, dfl_maps, pad_as_on_cuda, targets_from_rows
+from utils.structures import Raw
 
 CASES = ["A_nc3", "A_nc80", "C_nc3", "E_nc3"]
 ANCHOR_LOSSES = ["loss_yolov5", "loss_sca_yolov3", "loss_yolov7", "loss_yolov7_ota", "loss_yolov7_aux_ota"]
@@ -66,7 +75,8 @@ def test_dfl_head_loss(golden, lists, release, min_side, case):
 
     for m in (*box, *cls):
         m.requires_grad_()
-    losses = dfl_head_loss(box, cls, meta["strides"], targets, (256, 256), gains=meta["hyp"], tal=tal)
+    raw = Raw({"box": tuple(box), "cls": tuple(cls)}, (256, 256))
+    losses = dfl_head_loss(raw, meta["strides"], targets, DFLLossConfig(meta["hyp"], tal=tal))
     assert list(losses) == expected["item_names"]
     np.testing.assert_allclose([v.item() / 2 for v in losses.values()], expected["items"], rtol=1e-4)
     total = sum(losses.values())
@@ -130,8 +140,8 @@ def test_anchor_head_loss(golden, lists, name, case):
     every = [*maps, *(aux or [])]
     for m in every:
         m.requires_grad_()
-    losses = anchor_head_loss(maps, anchors, strides, targets, (256, 256), gains=meta["hyp"], aux_maps=aux,
-                              assign="ota" if "ota" in name else "anchor", box_loss="sca" if "sca" in name else "ciou")
+    config = AnchorLossConfig(meta["hyp"], "ota" if "ota" in name else "anchor", "sca" if "sca" in name else "ciou")
+    losses = anchor_head_loss(anchor_raw(maps, 256, aux), anchors, strides, targets, config)
     assert list(losses) == expected["item_names"][:3]
     np.testing.assert_allclose([v.item() / 2 for v in losses.values()], expected["items"][:3], rtol=1e-4)
     total = sum(losses.values())

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from models.assign import slots
-from models.losses import anchor_head_loss, dfl_head_loss
+from models.losses import AllReduce, AnchorLossConfig, DFLLossConfig, anchor_head_loss, dfl_head_loss
 from utils.boxes import cxcywh_to_xyxy
-from utils.structures import PackedTargets, Targets, pack_targets
+from utils.structures import PackedTargets, Raw, Targets, pack_targets
 
 STRIDES = [8, 16, 32]
 V7_ANCHORS = torch.tensor([[12, 16, 19, 36, 40, 28], [36, 75, 76, 55, 72, 146], [142, 110, 192, 243, 459, 401]],
@@ -68,15 +68,22 @@ def head_maps(head: str, batch: int, classes: int, size: int, dtype: torch.dtype
     return [m.to(dtype).requires_grad_() for m in maps]
 
 
-def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, **options) -> dict[str, Tensor]:
+def anchor_raw(lead: list[Tensor], size: int, aux: list[Tensor] | None = None) -> Raw:
+    """What an anchor head gives for square images, with auxiliary maps where there are some."""
+    return Raw({"lead": tuple(lead), **({"aux": tuple(aux)} if aux else {})}, (size, size))
+
+
+def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, all_reduce: AllReduce | None = None,
+              **options) -> dict[str, Tensor]:
     """The loss of one of `HEADS` on maps by `head_maps` of square images."""
     if head == "dfl":
-        return dfl_head_loss(maps[:3], maps[3:], STRIDES, targets, (size, size), gains=V8_GAINS, **options)
+        raw = Raw({"box": tuple(maps[:3]), "cls": tuple(maps[3:])}, (size, size))
+        return dfl_head_loss(raw, STRIDES, targets, DFLLossConfig(V8_GAINS, **options), all_reduce)
     anchors = V7_ANCHORS.to(maps[0].device)
-    return anchor_head_loss(maps[:3], anchors, STRIDES, targets, (size, size), gains=V7_GAINS, assign=head.split()[0],
-                            aux_maps=maps[3:] or None, **options)
+    config = AnchorLossConfig(V7_GAINS, head.split()[0], **options)
+    return anchor_head_loss(anchor_raw(maps[:3], size, maps[3:]), anchors, STRIDES, targets, config, all_reduce)
 
 
 def pad_as_on_cuda(monkeypatch) -> None:
     """Let the CPU run the padded lists that a GPU gets."""
-    monkeypatch.setattr(slots, "counts_are_free", lambda device: False)
+    monkeypatch.setattr(slots, "sync_free", lambda device: False)

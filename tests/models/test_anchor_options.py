@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.losses.anchor_head import _bce, anchor_head_loss
+from models.losses.anchor_head import AnchorLossConfig, _bce, anchor_head_loss
+from tests.models.loss_cases import anchor_raw
 from utils.structures import Targets, pack_targets
 
 GAINS = {"box": 0.05, "obj": 1.0, "cls": 0.5}
@@ -15,7 +16,7 @@ def losses(side=20.0, **options):
     torch.manual_seed(0)
     maps = [torch.randn(1, 1, 8, 8, 8)]
     targets = pack_targets([Targets(torch.tensor([[20.0, 20.0, 20 + side, 20 + side]]), torch.tensor([1]))])
-    return anchor_head_loss(maps, ANCHORS, [8], targets, (64, 64), gains=GAINS, **options)
+    return anchor_head_loss(anchor_raw(maps, 64), ANCHORS, [8], targets, AnchorLossConfig(GAINS, **options))
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.0, 2.5])

@@ -14,19 +14,20 @@ from models.assign.anchor_match import all_matches, match_anchors
 from models.assign.ota import assign_ota
 from models.assign.task_aligned import TalOptions, assign_task_aligned
 from models.boxes.decoding import anchor_points, decode_anchor
-from models.losses import anchor_head_loss, box_similarity, dfl_head_loss
+from models.losses import AnchorLossConfig, DFLLossConfig, anchor_head_loss, box_similarity, dfl_head_loss
 from tests.models.loss_cases import (
     STRIDES,
     V7_ANCHORS,
     V7_GAINS,
     V8_GAINS,
     anchor_maps,
+    anchor_raw,
     dfl_maps,
     pad_as_on_cuda,
     random_targets,
 )
 from utils.boxes import cxcywh_to_xyxy
-from utils.structures import Targets, pack_targets
+from utils.structures import Raw, Targets, pack_targets
 
 HEIGHT, WIDTH = 128, 192
 SHAPES = [(HEIGHT // s, WIDTH // s) for s in STRIDES]
@@ -239,9 +240,10 @@ def test_five_thousand_boxes_on_one_image_stay_within_memory(head, padded, monke
         monkeypatch.setattr(slots, "PAIRS_CUDA", slots.PAIRS_CPU)
     with _Largest() as largest:
         if head == "dfl":
-            losses = dfl_head_loss(*dfl_maps(1, 3, 640), STRIDES, targets, (640, 640), gains=V8_GAINS)
+            raw = Raw(dict(zip(("box", "cls"), map(tuple, dfl_maps(1, 3, 640)), strict=True)), (640, 640))
+            losses = dfl_head_loss(raw, STRIDES, targets, DFLLossConfig(V8_GAINS))
         else:
-            losses = anchor_head_loss(anchor_maps(1, 3, 640), V7_ANCHORS, STRIDES, targets, (640, 640), gains=V7_GAINS,
-                                      assign=head)
+            raw = anchor_raw(anchor_maps(1, 3, 640), 640)
+            losses = anchor_head_loss(raw, V7_ANCHORS, STRIDES, targets, AnchorLossConfig(V7_GAINS, head))
     assert all(v.isfinite() and v > 0 for v in losses.values())
     assert largest.elements <= 4 * slots.PAIRS_CPU  # the dense (M, N) table would be 40 times larger

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.boxes.similarity import KINDS
 from models.heads.dfl import DFLDetect
-from models.losses import anchor_head_loss, box_similarity, scale_gains
+from models.losses import AnchorLossConfig, anchor_head_loss, box_similarity, scale_gains
 from tests.models.loss_cases import (
     HEADS,
     STRIDES,
@@ -15,6 +15,7 @@ from tests.models.loss_cases import (
     V7_GAINS,
     V8_GAINS,
     anchor_maps,
+    anchor_raw,
     head_loss,
     head_maps,
     pad_as_on_cuda,
@@ -74,8 +75,7 @@ def test_wrong_words_are_told_with_the_nearest_right_one():
     with pytest.raises(UserError, match="'giou'"):
         _loss("dfl", _maps("dfl"), targets, box_loss="giuo")
     with pytest.raises(UserError, match="did you mean 'anchor'"):
-        anchor_head_loss(anchor_maps(2, 3, SIZE), V7_ANCHORS, STRIDES, targets, (SIZE, SIZE), gains=V7_GAINS,
-                         assign="anchors")
+        AnchorLossConfig(V7_GAINS, "anchors")
     with pytest.raises(ValueError, match="stride 8"):
         _loss("anchor", _maps("anchor"), targets, size=320)
 
@@ -207,7 +207,8 @@ def test_gradients_agree_with_finite_differences():
     maps = [m.double().requires_grad_() for m in anchor_maps(1, 2, 32, [16])]
 
     def total(level):
-        losses = anchor_head_loss([level], V7_ANCHORS[1:2], [16], targets, (32, 32), gains=V7_GAINS, box_loss="giou")
+        config = AnchorLossConfig(V7_GAINS, box_loss="giou")
+        losses = anchor_head_loss(anchor_raw([level], 32), V7_ANCHORS[1:2], [16], targets, config)
         return losses["box"] + losses["cls"]  # the objectness target moves with the boxes, without gradient
 
     assert torch.autograd.gradcheck(total, maps)

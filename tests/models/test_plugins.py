@@ -232,7 +232,7 @@ def test_a_neck_has_a_name_on_the_command_line(tmp_path):
 def test_a_box_loss_is_a_choice_as_ours_are(tmp_path):
     path = write(tmp_path / "centre.py", LOSS)
     assert load_plugin(path) == load_plugin(path) == ["centre"]
-    assert build_model("yolov8n", box_loss="centre").head.box_loss == "centre"
+    assert build_model("yolov8n", box_loss="centre").head.loss_config.box_loss == "centre"
     pair = torch.rand(2, 5, 4).cumsum(-1)
     assert torch.equal(similarity.box_similarity(*pair, "centre"), similarity.box_similarity(*pair, "diou"))
     with pytest.raises(UserError, match="did you mean 'centre'") as error:

@@ -1,4 +1,4 @@
-"""Two processes that share their normalisers compute the one loss of the batch that they hold together."""
+"""Two processes that sum their normalisers compute the one loss of the batch that they hold together."""
 
 import pytest
 import torch
@@ -29,9 +29,9 @@ TARGETS = {"many": many, "one side empty": lambda: [*many()[:2], Targets.empty()
            "one small": one_small, "none": lambda: [Targets.empty()] * BATCH}
 
 
-def gradients(head: str, maps: list[Tensor], targets: list[Targets], share=None) -> tuple[list[Tensor], Tensor]:
+def gradients(head: str, maps: list[Tensor], targets: list[Targets], all_reduce=None) -> tuple[list[Tensor], Tensor]:
     leaves = [m.clone().requires_grad_() for m in maps]
-    terms = torch.stack(list(head_loss(head, leaves, pack_targets(targets), SIZE, share=share).values()))
+    terms = torch.stack(list(head_loss(head, leaves, pack_targets(targets), SIZE, all_reduce=all_reduce).values()))
     terms.sum().backward()
     return [m.grad for m in leaves], terms.detach()
 
@@ -48,7 +48,7 @@ def test_parts_add_up_to_the_loss_of_the_whole_batch(head, targets, padded, spli
     told: list[Tensor] = []
     for half in halves:  # what each process would tell the others
         head_loss(head, [m[half] for m in maps], pack_targets(truth[half]), SIZE,
-                  share=lambda vector: told.append(vector) or vector)
+                  all_reduce=lambda vector: told.append(vector) or vector)
     assert len(told) == 2  # one exchange for each
     parts = [gradients(head, [m[half] for m in maps], truth[half], lambda _: sum(told)) for half in halves]
     whole, terms = gradients(head, maps, truth)
@@ -59,6 +59,6 @@ def test_parts_add_up_to_the_loss_of_the_whole_batch(head, targets, padded, spli
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_process_alone_loses_nothing_by_sharing(head):
-    alone, shared = (gradients(head, maps_of(head), many(), share) for share in (None, lambda v: v))
+    alone, shared = (gradients(head, maps_of(head), many(), reduce) for reduce in (None, lambda v: v))
     for a, b in zip(alone[0], shared[0], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-14, atol=0)

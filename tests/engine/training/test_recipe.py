@@ -123,7 +123,7 @@ def test_what_anchor_heads_alone_have_reaches_them(tmp_path):
     options = load_recipe(tmp_path / "a.yaml", WORDS).head_arguments(head)
     assert options == {"anchor_t": 3.3744, "cls_pw": 0.5, "obj_pw": 0.67198, "focal_gamma": 1.5, "label_smoothing": 0.1}
     head = build_model("yolov5n", 2, **options).head
-    assert {word: getattr(head, word) for word in options} == options
+    assert {word: getattr(head.loss_config, word) for word in options} == options
     assert load_recipe("yolov7", WORDS).head_arguments(head) == {}
 
 
