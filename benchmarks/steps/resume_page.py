@@ -33,32 +33,33 @@ def write_page(pieces: Mapping[str, Piece]) -> str:
 
 
 INTRODUCTION = """\
-# Stopping and going on
+# Interrupting and resuming
 
-A training that is interrupted and resumed ends with the very weights of one that was left alone, bit for bit on a CPU.
+A training that is interrupted and resumed ends with the same weights as an uninterrupted one, bit for bit on a CPU.
 
 ```bash
 python train.py --resume runs/train/exp    # the run in this folder
-python train.py --resume                   # the newest run that has not ended
+python train.py --resume                   # the newest unfinished run
 ```
 
-- **Ctrl-C and SIGTERM** (what schedulers send before they kill) finish the step under way, save, say how to go on and
-  end with exit code 130 or 143. The run goes on with the very next batch. A second signal stops at once.
-- **`--save-every-minutes M`** saves within long epochs too; without it, runs that are killed go on after their last
-  whole epoch.
-- A checkpoint is written beside the old one and takes its place only when it is whole and on the disk; the one before
-  stays as `weights/previous.pt` until the run has ended. **A full disk or a kill while saving** leaves one
-  of the two; where `last.pt` is damaged, `--resume` says so and takes `previous.pt`.
-- Device, `--workers`, `--cache` (but not from or to `gpu`, which draws other pixels), `--amp`, `--epochs`,
+- **Ctrl-C and SIGTERM** (which schedulers send before they kill) finish the current step, save, print the command to
+  resume and exit with code 130 or 143. The resumed run continues with the next batch. A second signal stops
+  immediately.
+- **`--save-every-minutes M`** saves within long epochs too; without it, a killed run resumes after its last complete
+  epoch.
+- A checkpoint is written to a temporary file and replaces the old one when it is complete and on the disk; the
+  previous one is kept as `weights/previous.pt` until the run ends. **A full disk or a kill while saving** leaves one
+  of the two; if `last.pt` is damaged, `--resume` reports it and uses `previous.pt`.
+- Device, `--workers`, `--cache` (but not from or to `gpu`, whose pixels differ), `--amp`, `--epochs`,
   `--patience`, `--save-every-minutes`, `--save-period`, `--skip-bad-batches`, `--max-pixels`, `--noplots`,
-  `--logger` and `--compile` may be others when a run goes on: what is given counts, be it the default. Everything
-  else is as the run had it; the first command may be repeated with `--resume`. Bit-exactness holds for the same
+  `--logger` and `--compile` may change when a run resumes: a given value counts, even if it is the default. All other
+  settings are those of the run; the first command may be repeated with `--resume`. Bit-exactness holds for the same
   device and number of threads.
 - **More epochs**: `--resume runs/train/exp --epochs 200` before the run has ended; from there on the learning rate
-  follows the schedule of 200. A run that has ended has no state to go on from; the message tells the command that
-  trains on from its weights.
-- **Data that moved**: `--resume runs/train/exp --data new.yaml`. **Data that changed**, images (names and bytes) or
-  labels, are told and refused; `--allow-data-change` goes on with them, at the beginning of the epoch.
+  follows the schedule of 200 epochs. A finished run has no state to resume from; the message names the command that
+  continues from its weights.
+- **Data that moved**: `--resume runs/train/exp --data new.yaml`. **Data that changed** (names and bytes of images, or
+  labels) are an error; `--allow-data-change` accepts them and restarts the epoch.
 
 ## The matrix
 

@@ -15,6 +15,10 @@ def test_paths_and_links_exist(page):
     text = page.read_text(encoding="utf-8")
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     missing = [link for link in links if link and not (page.parent / link).exists()]
+    for target, anchor in re.findall(r"\]\(([^)\s:]*)#([^)\s]+)\)", text):
+        headings = re.findall(r"^#+ (.*)", (page.parent / target if target else page).read_text(encoding="utf-8"), re.M)
+        if anchor not in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}:
+            missing.append(f"{target}#{anchor}")
     added = re.findall(r"# ((?:data|models)/\S+\.py)\n", text)  # files that an example adds
     elsewhere = {"data/deeppcb"}  # below the folder of `benchmarks.gpu --shared`
     named = re.findall(rf"`((?:{PACKAGES})/[\w./@-]+)`", text) + re.findall(r"pytest ([\w/.]+)", text)

@@ -178,13 +178,6 @@ def test_a_layer_that_does_not_say_what_it_gives_is_told_with_its_row(tmp_path):
         build_model(model_file("Halve"))
 
 
-def test_example_of_the_documentation_works(tmp_path):
-    text = DOCUMENT.read_text(encoding="utf-8")
-    example = text.partition("```python\n")[2].partition("```")[0]
-    assert load_plugin(write(tmp_path / "my_layers.py", example)) == ["Halve"]
-    assert build_model(model_file("Halve")).strides == [4]
-
-
 @pytest.fixture
 def points(tmp_path):
     """A head of the user's own with its recipe beside it, and a model file that puts it on YOLOv8."""
