@@ -1,7 +1,7 @@
 """Train a detector: `python train.py` trains yolov8n-assn on the built-in data; --cfg, --data and --weights change it.
 
-The story: settings -> data -> model -> optimiser -> epochs of (train, validate, save) -> final evaluation of best.pt.
-Results lie in runs/train/exp, exp2, ... On several GPUs: `torchrun --nproc-per-node 4 train.py ...`.
+Settings -> data -> model -> optimiser -> epochs of (train, validate, save) -> final evaluation of best.pt.
+Results are in runs/train/exp, exp2, ... On several GPUs: `torchrun --nproc-per-node 4 train.py ...`.
 """
 
 import argparse
@@ -10,168 +10,122 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data import Index
 from data.augment.plan import AugmentConfig
-from data.loading.loader import Loader
 from data.object_sizes import object_sizes
-from engine.evaluation.evaluate import evaluate, without_losses
-from engine.evaluation.results import write_results
-from engine.optim.optimizer import freeze
+from engine.evaluation.evaluate import evaluate
+from engine.optim.groups import freeze
 from engine.training.autobatch import is_out_of_memory
+from engine.training.checkpoints import find_run, has_ended, restore_run, save_checkpoints
+from engine.training.config import TRAIN_UNSUPPORTED, TrainConfig
 from engine.training.evolve import search
 from engine.training.fingerprint import data_changed, fingerprint
 from engine.training.inputs import fixed_weights, open_loaders, open_splits, open_train, weights_by_result
 from engine.training.multiscale import to_device
-from engine.training.nonfinite import BufferGuard, check_finite, meet_bad_batch, read_losses
+from engine.training.nonfinite import BufferSnapshot, all_finite
 from engine.training.recipe import Recipe
 from engine.training.replay import replay_file
-from engine.training.settings import check_settings, make_parser, save_args, settings_of
+from engine.training.results import epoch_row, finish, log_run_header, skipped_steps_line
+from engine.training.resume import merge_resume_args
 from engine.training.setup import fitting_batch, make_training, recipe_to_evolve, start_model, stored_model
 from engine.training.signals import Stopped, StopRequest
-from engine.training.state import (
-    Training,
-    Unread,
-    end_run,
-    epoch_row,
-    find_run,
-    has_ended,
-    is_tired,
-    judge,
-    left_out_words,
-    restore_run,
-    save_run,
-    weights_of,
-)
-from engine.training.step import learn, step
-from models import build_model
-from models.plugins import add_plugin_flag, load_plugins
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from engine.training.state import Job, Training, UnreadLosses, patience_exhausted, update_best
+from engine.training.step import forward_backward, step
+from models.plugins import load_plugins
 from utils.device import describe, memory_gb, seed_everything
 from utils.distributed.group import Group
 from utils.distributed.launch import join, launched
 from utils.errors import LostWorker, UserError, lost_worker, run_script
 from utils.reporting import plots
-from utils.reporting import run_log as report
-from utils.reporting.trackers import Logger, make_loggers
-from utils.structures import Batch
+from utils.reporting.run_log import Board, CsvLog, LossMeter, check_name, increment_dir, progress_line
+from utils.reporting.trackers import make_loggers
 
 AUGMENT_WORDS = [f.name for f in fields(AugmentConfig)]
-PICTURED_BATCHES = 3
-
-
-@dataclass
-class Job:
-    """What a run works with and does not change."""
-
-    args: argparse.Namespace
-    folder: Path
-    train: Index
-    held: Index
-    fixed_weights: np.ndarray | None  # how often images are shown, whatever is learned
-    loader: Loader
-    val_loader: Loader
-    loggers: list[Logger]
-    stop: StopRequest
-    told: Callable[[float, int], None]
+PLOT_BATCHES = 3
 
 
 def main(args: argparse.Namespace) -> Path:
-    """Train as told, search hyper-parameters, or replay a bad batch; returns the folder of results."""
-    check_settings(args, launched())
-    report.check_name(args.name)
-    load_plugins(args.plugin)  # of the flag alone, in a resumed run too: a checkpoint never names code to run
-    if args.replay:
-        print(*replay_file(args.replay), sep="\n")
-        return Path(args.replay).parent
-    group, device = join(args.device)
+    """Train, search hyper-parameters, or replay a bad batch; returns the folder of results."""
+    config = TrainConfig.from_args(args).check(launched())
+    check_name(config.name)
+    load_plugins(config.plugin)  # only from the command line: a checkpoint never names code to run
+    if config.replay:
+        print(*replay_file(config.replay), sep="\n")
+        return Path(config.replay).parent
+    group, device = join(config.device)
     with group.session():
-        if args.evolve:
-            return search(args, group, recipe_to_evolve(args, AUGMENT_WORDS),
-                          lambda own, recipe, told: train(own, group, device, recipe, told)[1].best)
-        return train(args, group, device)[0]
+        if config.evolve:
+            return search(config, recipe_to_evolve(config, AUGMENT_WORDS),
+                          lambda own, recipe, listener: train(own, group, device, recipe, listener)[1].best)
+        return train(config, group, device)[0]
 
 
-def train(args: argparse.Namespace, group: Group, device: torch.device, recipe: Recipe | None = None,
-          told: Callable[[float, int], None] = lambda fitness, epoch: None) -> tuple[Path, Training]:
-    """One training from its settings to its final table; returns its folder and what it ended as.
+def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recipe | None = None,
+          on_validation: Callable[[float, int], None] = lambda fitness, epoch: None) -> tuple[Path, Training]:
+    """One training from its settings to its final table; returns its folder and its final state.
 
-    recipe: instead of the family's; told(fitness, epoch) hears of each validation.
+    recipe: instead of the family's; on_validation(fitness, epoch) is called after each validation.
     """
-    path, stored = group.broadcast(find_run(args.resume, args.project) if group.is_main else None)
-    if has_ended(stored) and not args.resume:
-        print(f"started anew, but the run in {path.parent.parent} had ended: nothing is left to do")
+    path, stored = group.broadcast(find_run(config.resume, config.project) if group.is_main else None)
+    if has_ended(stored) and not config.resume:
+        print(f"restarted, but the run in {path.parent.parent} has ended: nothing is left to do")
         group.shutdown()
         sys.exit()
     if stored:
-        args = settings_of(stored, args, path)
-    seed_everything(args.seed, device)
-    train_index, held = open_splits(args, group, stored)
-    data = {"train": fingerprint(train_index), "val": fingerprint(held)}
-    changed = bool(stored) and data_changed(stored["train"].get("data", {}), data, args.data, args.allow_data_change)
-    model, recipe = stored_model(stored, args.data) if stored else start_model(
-        args, train_index.names, AUGMENT_WORDS, lambda imgsz: object_sizes(train_index.records, imgsz), recipe)
-    frozen = freeze(model, args.freeze)
+        config = merge_resume_args(config, stored, path)
+    seed_everything(config.seed, device)
+    train_index, val_index = open_splits(config, group, stored)
+    data = {"train": fingerprint(train_index), "val": fingerprint(val_index)}
+    changed = bool(stored) and data_changed(stored["train"].get("data", {}), data, config.data,
+                                            config.allow_data_change)
+    if stored:
+        model, recipe = stored_model(stored, config.data)
+    else:
+        model, config, recipe = start_model(config, train_index.names, AUGMENT_WORDS,
+                                            lambda imgsz: object_sizes(train_index.records, imgsz), recipe)
+    frozen = freeze(model, config.freeze)
     if frozen:
-        print(f"--freeze: {len(frozen)} parameter tensors stay as they are")
+        print(f"--freeze: {len(frozen)} parameter tensors are not trained")
     model = model.to(device, memory_format=torch.channels_last)
-    if args.batch_size == -1:
-        args.batch_size = fitting_batch(args, recipe, model, device, len(train_index), group) * group.world
+    if config.batch_size == -1:
+        own = fitting_batch(config, recipe, model, device, len(train_index), group)
+        config = config.replace(batch_size=own * group.world)
     if recipe.augment.get("copy_paste"):
-        train_index = open_train(args, polygons=True)
-    weights = fixed_weights(args, train_index)
-    loader, val_loader = open_loaders(args, AugmentConfig(**recipe.augment), train_index, held, weights,
+        train_index = open_train(config, polygons=True)
+    weights = fixed_weights(config, train_index)
+    loader, val_loader = open_loaders(config, AugmentConfig(**recipe.augment), (train_index, val_index), weights,
                                       max(model.strides), group, device)
-    run = make_training(args, recipe, model, group, device, len(loader))
-    folder = path.parent.parent if stored else group.broadcast(
-        report.increment_dir(args.project, args.name, args.exist_ok) if group.is_main else None)
+    run = make_training(config, recipe, model, group, device, len(loader))
     run.data = data
+    folder = path.parent.parent if stored else group.broadcast(
+        increment_dir(config.project, config.name, config.exist_ok) if group.is_main else None)
     if stored:
         restore_run(run, stored, whole_epoch=changed)
-    settings = {**vars(args), **vars(recipe)}
-    settings.pop("given", None)
-    loggers = make_loggers(args.logger, folder, settings, folder.name, resume=bool(stored)) if group.is_main else []
+    loggers = make_loggers(config.logger, folder, {**config.to_dict(), **vars(recipe)}, folder.name,
+                           resume=bool(stored)) if group.is_main else []
     with StopRequest() as stop:
-        job = Job(args, folder, train_index, held, weights, loader, val_loader, loggers, stop, told)
+        job = Job(config, folder, train_index, val_index, weights, loader, val_loader, loggers, stop, on_validation)
         if group.is_main:
-            introduce(job, run)
-        keep_going(job, run)
-    if loader.damaged:
-        print(f"{len(loader.damaged)} images could not be decoded and taught nothing, the first: {loader.damaged[0]}")
+            log_run_header(job, run)
+        fit_or_save_on_stop(job, run)
     finish(job, run)
     return folder, run
 
 
-def introduce(job: Job, run: Training) -> None:
-    """Say what is about to happen and write down the settings."""
-    args, folder = job.args, job.folder
-    print(job.train.report.format(), job.held.report.format(), sep="\n")
-    count = sum(p.numel() for p in run.model.parameters())
-    processes = f" in {run.group.world} processes" if run.group.world > 1 else ""
-    print(f"{args.cfg or args.weights or 'yolov8n-assn'}: {count:,} parameters, {run.model.num_classes} classes, on "
-          f"{describe(run.device)}{processes} in {str(run.amp or torch.float32).removeprefix('torch.')}; "
-          f"{len(job.train)} images train, {len(job.held)} validate, batches of {args.batch_size}; results in {folder}")
-    (folder / "weights").mkdir(parents=True, exist_ok=True)
-    save_args(args, run.recipe, folder / "args.yaml")
-    if not args.noplots:
-        plots.plot_labels(job.train.records, job.train.names, folder / "labels.jpg")
-
-
-def keep_going(job: Job, run: Training) -> None:
-    """`fit`, and what to do when it is told to stop: save where that is possible, and say how to go on."""
+def fit_or_save_on_stop(job: Job, run: Training) -> None:
+    """`fit`; when it is stopped, save where that is possible, and print how to resume."""
     resume = f"to go on: python train.py --resume {shlex.quote(str(job.folder))}"
     try:
         fit(job, run)
     except Stopped as stopped:
-        if run.group.is_main and not job.args.nosave:
-            save(job, run, best=False)
+        if run.group.is_main and not job.config.nosave:
+            save_checkpoints(job, run, best=False)
             print(f"\nstopped in epoch {run.epoch + 1} after {run.batch} of {len(job.loader)} batches, saved; {resume}")
         sys.exit(stopped.code)
     except KeyboardInterrupt:
@@ -182,115 +136,102 @@ def keep_going(job: Job, run: Training) -> None:
         lost = lost_worker(error)
         if lost:
             way = resume if (job.folder / "weights" / "last.pt").is_file() else "then start it again"
-            raise UserError(f"{lost}; {way}") from None
+            raise UserError(f"{lost}; {way}", "lost-worker") from None
         if not is_out_of_memory(error):
             raise
-        parts = "" if run.group.is_single else " (batches are computed in parts by a process alone, not by several)"
-        raise UserError(f"--batch-size {job.args.batch_size} at --imgsz {max(job.args.imgsz)} does not fit into the "
-                        f"memory of {describe(run.device)}{parts}; lower one of them, or let --batch-size -1 choose"
-                        ) from None
+        parts = "" if run.group.is_single else " (only a single process falls back to computing batches in parts)"
+        raise UserError(f"--batch-size {job.config.batch_size} at --imgsz {max(job.config.imgsz)} does not fit into "
+                        f"the memory of {describe(run.device)}{parts}; lower one of them, or let --batch-size -1 "
+                        "choose", "out-of-memory") from None
 
 
 def fit(job: Job, run: Training) -> None:
-    """All epochs: train, validate, save; ends early where nothing improves for `--patience` epochs."""
-    args, main = job.args, run.group.is_main
-    log = report.CsvLog(job.folder / "results.csv", from_epoch=run.epoch)
-    board = report.Board(job.folder, from_epoch=run.epoch) if main else None
-    began = time.perf_counter() - float(log.rows[-1].get("time") or 0 if log.rows else 0)  # a resumed run goes on
+    """All epochs: train, validate, save; ends early if nothing improves for `--patience` epochs."""
+    config, is_main = job.config, run.group.is_main
+    log = CsvLog(job.folder / "results.csv", from_epoch=run.epoch)
+    board = Board(job.folder, from_epoch=run.epoch) if is_main else None
+    start = time.perf_counter() - float(log.rows[-1].get("time") or 0 if log.rows else 0)  # continued after a resume
     while not run.ended:
-        if run.epoch >= args.epochs - args.close_mosaic:
+        if run.epoch >= config.epochs - config.close_mosaic:
             job.loader.close_mosaic()
-        if args.image_weights and run.class_ap:
-            job.loader.set_weights(weights_by_result(job.train, run.class_ap, job.fixed_weights))
+        if config.image_weights and run.class_ap:
+            job.loader.set_weights(weights_by_result(job.train_index, run.class_ap, job.fixed_weights))
         job.loader.set_epoch(run.epoch, run.batch)
-        left_out = run.left_out
-        row = {"epoch": run.epoch + 1, "time": 0.0, **train_epoch(job, run), "skipped_steps": run.left_out}
-        if run.left_out > left_out:
-            print(left_out_words(run))
+        skipped = run.skipped_steps
+        row = {"epoch": run.epoch + 1, "time": 0.0, **train_epoch(job, run), "skipped_steps": run.skipped_steps}
+        if run.skipped_steps > skipped:
+            print(skipped_steps_line(run))
         run.share_statistics()
-        last = run.epoch + 1 == args.epochs
-        if last or ((run.epoch + 1) % args.val_interval == 0 and not args.noval):
+        last = run.epoch + 1 == config.epochs
+        if last or ((run.epoch + 1) % config.val_interval == 0 and not config.noval):
             row.update(validate(job, run))
-        run.epoch, run.batch, run.meter = run.epoch + 1, 0, report.LossMeter()
-        row.update(time=time.perf_counter() - began, lr=run.optimizer.param_groups[0]["lr"])
-        better = judge(run, row, args.save_best_by)
-        run.ended = last or is_tired(args, run, row)
-        if main:
+        run.epoch, run.batch, run.meter = run.epoch + 1, 0, LossMeter()
+        row.update(time=time.perf_counter() - start, lr=run.optimizer.param_groups[0]["lr"])
+        better = update_best(run, row, config.save_best_by)
+        run.ended = last or patience_exhausted(run, row, config.patience)
+        if is_main:
             log.append(row)
             for logger in (board, *job.loggers):
                 logger.add(row, run.epoch)
-            if run.ended or not args.nosave:
-                save(job, run, better or args.nosave or (last and not run.best_epoch))
+            if run.ended or not config.nosave:
+                save_checkpoints(job, run, better or config.nosave or (last and not run.best_epoch))
         if "metrics/AP" in row:
-            job.told(run.score, run.epoch)
+            job.on_validation(run.score, run.epoch)
         if run.ended and not last:
-            print(f"stopping: no better result for {args.patience} epochs (--patience) since epoch {run.best_epoch}")
+            print(f"stopping: no better result for {config.patience} epochs (--patience) since epoch {run.best_epoch}")
     if board:
         board.close()
 
 
 def train_epoch(job: Job, run: Training) -> dict[str, float]:
-    """What is left of an epoch; returns its mean losses per image, images per second and peak memory in GiB."""
-    args, batches, since_step, saved = job.args, len(job.loader), 0, time.monotonic()
-    guard = BufferGuard(run.model) if args.skip_bad_batches else None
+    """The rest of an epoch; returns its mean losses per image, images per second and peak memory in GiB."""
+    config, batches, since_step, saved = job.config, len(job.loader), 0, time.monotonic()
+    snapshot = BufferSnapshot(run.model) if config.skip_bad_batches else None
     run.model.train()
     bar = tqdm(job.loader, initial=run.batch, total=batches, dynamic_ncols=True, unit="batch",
                disable=not run.group.is_main)
     for batch in bar:
-        steps = run.schedule.apply(run.optimizer, run.epoch * batches + run.batch, run.epoch)
-        if run.epoch == 0 and run.batch < PICTURED_BATCHES and run.group.is_main and not args.noplots:
+        accumulate = run.schedule.apply(run.optimizer, run.epoch * batches + run.batch, run.epoch)
+        if run.epoch == 0 and run.batch < PLOT_BATCHES and run.group.is_main and not config.noplots:
             plots.plot_batch(batch.images, batch.targets, job.folder / f"train_batch{run.batch}.jpg", run.model.names)
-        images, targets, size = to_device(args, run, batch)
-        # an epoch ends with a step, so that a checkpoint holds it all
-        due = since_step + 1 >= steps or run.batch + 1 == batches
-        if guard:
-            guard.remember()
-        names, values = learn(run, images, targets, due, fresh=not since_step)
+        images, targets, size = to_device(config, run, batch)
+        # an epoch ends with a step, so that its checkpoint needs no gradients
+        is_step = since_step + 1 >= accumulate or run.batch + 1 == batches
+        if snapshot:
+            snapshot.update()
+        names, values = forward_backward(run, images, targets, is_step, fresh=not since_step)
         since_step += 1
-        run.unread.append(Unread(names, values, len(batch), run.batch, size))
-        if len(run.unread) >= run.read_every or run.batch + 1 == batches:  # before the step is taken
-            if not all_finite(job, run, guard, batch):
-                since_step, due = 0, False
-            bar.set_description(report.progress_line(run.epoch, args.epochs, memory_gb(run.device), run.meter,
-                                                     batch.targets, images.shape[-1]), refresh=False)
+        run.unread.append(UnreadLosses(names, values, len(batch), run.batch, size))
+        if len(run.unread) >= run.read_every or run.batch + 1 == batches:  # before the optimiser step
+            if not all_finite(job, run, snapshot, batch):
+                since_step, is_step = 0, False
+            bar.set_description(progress_line(run.epoch, config.epochs, memory_gb(run.device), run.meter,
+                                              batch.targets, images.shape[-1]), refresh=False)
         run.batch += 1
-        if due:
+        if is_step:
             step(run)
             since_step = 0
-            saved = between_steps(job, run, saved)
-    all_finite(job, run)  # the last step may have been left out
+            saved = poll_stop_and_autosave(job, run, saved)
+    all_finite(job, run)  # the last step may have been skipped
     return epoch_row(run)
 
 
-def all_finite(job: Job, run: Training, guard: BufferGuard | None = None, latest: Batch | None = None) -> bool:
-    """Read the losses that were not read yet: False where one is not finite and may be left out, in all processes
-    alike. Without a guard, and where no more may be left out, that is a `UserError`. latest: batch `run.batch`."""
-    bad = read_losses(run)
-    if not run.group.any(bad is not None):
-        return True
-    if bad and (latest is None or bad.batch != run.batch):
-        latest = job.loader.batch(bad.batch)
-    meet_bad_batch(run, latest, bad, guard, job.folder, job.args.skip_bad_batches)
-    return False
-
-
-def between_steps(job: Job, run: Training, saved: float) -> float:
-    """Raise `Stopped` where a signal has come, save where `--save-every-minutes` are over, in all processes at the same
-    step; saved: when that was last, returned anew."""
-    every = 60 * job.args.save_every_minutes
-    wishes = torch.tensor([job.stop.number, bool(every) and time.monotonic() - saved > every], dtype=torch.int64)
+def poll_stop_and_autosave(job: Job, run: Training, saved: float) -> float:
+    """After a step: raise `Stopped` if a signal has arrived, save if `--save-every-minutes` have passed, in all
+    processes at the same step. saved: time of the last save, returned updated."""
+    every = 60 * job.config.save_every_minutes
+    requests = torch.tensor([job.stop.number, bool(every) and time.monotonic() - saved > every], dtype=torch.int64)
     if run.group.world > 1:
         if run.ema.updates % run.read_every:
             return saved
-        wishes = run.group.sum(wishes)
-    if not wishes.any():
+        requests = run.group.sum(requests)
+    if not requests.any():
         return saved
-    all_finite(job, run)  # nothing is saved, and no row written, without what the last steps showed
-    if wishes[0]:
-        run.share_statistics()
-        raise Stopped(job.stop.number or signal.SIGTERM)
+    all_finite(job, run)  # before anything is saved, and counted before a row is written
     run.share_statistics()
-    save(job, run, best=False)
+    if requests[0]:
+        raise Stopped(job.stop.number or signal.SIGTERM)
+    save_checkpoints(job, run, best=False)
     return time.monotonic()
 
 
@@ -302,63 +243,20 @@ def validate(job: Job, run: Training) -> dict[str, float]:
         raw = model(images)
         return *model.decode(raw), model.loss(raw, targets)
 
-    result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.held, model.thresholds,
+    result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.val_index, model.thresholds,
                       device=run.device, group=run.group)
     m = result.metrics
     run.class_ap = [numbers.AP for numbers in m.per_class]
     print(f"    AP {m.AP:.4f}  AP50 {m.AP50:.4f}  AP75 {m.AP75:.4f}  AP_S {m.AP_S:.4f}  AP_M {m.AP_M:.4f}  "
           f"AP_L {m.AP_L:.4f}  AR {m.AR100:.4f}  P {m.precision:.3f}  R {m.recall:.3f}")
-    words = ("precision", "recall", "AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")
-    metrics = {f"metrics/{word}": getattr(m, word) for word in words}
+    metrics = {f"metrics/{name}": getattr(m, name)
+               for name in ("precision", "recall", "AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")}
     return {**metrics, **{f"val/{k}": v for k, v in result.losses.items()}}
 
 
-def save(job: Job, run: Training, best: bool) -> None:
-    """Write last.pt, best.pt where told that these weights are the best, and the periodic copy; main does."""
-    if not run.group.is_main:
-        return
-    check_finite(run, job.folder)
-    weights, period = job.folder / "weights", job.args.save_period
-    if best:
-        save_checkpoint(weights_of(run), weights / "best.pt")
-    settings = {k: v for k, v in vars(job.args).items() if k not in ("debug", "resume")}
-    save_run(run, settings, job.folder)
-    if period > 0 and run.batch == 0 and run.epoch % period == 0:
-        save_checkpoint(weights_of(run), weights / f"epoch{run.epoch}.pt")
-
-
-def finish(job: Job, run: Training) -> None:
-    """Evaluate best.pt as val.py does, draw the curves, and leave weights alone in last.pt."""
-    args, weights, group = job.args, job.folder / "weights", run.group
-    stored = group.broadcast(load_checkpoint(weights / "best.pt") if group.is_main else None)
-    model = build_model(stored["config"], names=stored["names"])
-    model.load_state_dict(stored["model"])
-    model = model.to(run.device, memory_format=torch.channels_last).eval().fuse()
-    predict = without_losses(lambda images: model.decode(model(images)))
-    result = evaluate(predict, model.select, job.val_loader, job.held, model.thresholds, device=run.device, group=group)
-    if not group.is_main:
-        return
-    table = write_results(result, job.held, job.folder, plots=not args.noplots)
-    if not args.noplots:
-        plots.plot_results(job.folder / "results.csv", job.folder / "results.png")
-    end_run(job.folder)  # only now: a run that is killed before can still be resumed
-    for logger in job.loggers:
-        for path in (weights / "best.pt", job.folder / "results.png"):
-            if path.is_file():
-                logger.artifact(path)
-        logger.close()
-    if run.left_out:
-        print(left_out_words(run))
-    print(f"\n{weights / 'best.pt'} on {job.held.source}:\n{table}")
-    print(f"results in {job.folder}; next: python detect.py --weights "
-          f"{shlex.quote(str(weights / 'best.pt'))} --source <images>")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    """The words of YOLO's train.py (`engine.training.settings`), and `--plugin`."""
-    parser = make_parser(__doc__.splitlines()[0])
-    add_plugin_flag(parser)
-    return parser
+    """The flags of YOLO's train.py, and ours (`TrainConfig`)."""
+    return TrainConfig.parser(__doc__.splitlines()[0], TRAIN_UNSUPPORTED)
 
 
 if __name__ == "__main__":

@@ -64,9 +64,10 @@ def run_training(context: Context, name: str, device: torch.device, *extra: obje
     if "--resume" not in extra:
         shutil.rmtree(place / name, ignore_errors=True)
     args = train.build_parser().parse_args([str(word) for word in words])
-    group, chosen = join(args.device)
+    config = train.TrainConfig.from_args(args)
+    group, chosen = join(config.device)
     with group.session(), contextlib.suppress(SystemExit):
-        train.train(args, group, chosen, None, told)
+        train.train(config, group, chosen, None, told)
     return place / name
 
 

@@ -90,8 +90,8 @@ def measure(context: Context, words: str, batch: int, compiled: bool) -> None:
             return
         context.synchronize()
         first = time.perf_counter() - since
-        if run.split > 1:
-            context.add({"words": words, "batch": batch, "what": f"fits into memory in {run.split} parts only"})
+        if run.micro_batches > 1:
+            context.add({"words": words, "batch": batch, "what": f"fits into memory in {run.micro_batches} parts only"})
             return
         seconds_of(context, step, 1, 1 if context.small else WARM_UP)
         seconds = seconds_of(context, step, rounds, times)

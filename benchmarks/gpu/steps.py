@@ -16,7 +16,7 @@ import train
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.goldens import exact_fp32, relative
 from benchmarks.record import PROJECT
-from engine.training.settings import make_parser
+from engine.training.config import TrainConfig
 from engine.training.setup import make_training, start_model
 from engine.training.state import Training
 from tests.models.loss_cases import random_targets
@@ -75,12 +75,13 @@ def make_run(words: str, imgsz: int, batch: int, device: torch.device, setting: 
     """A training as train.py makes it, the same weights for the same words."""
     flags = ["--cfg", *words.split(), "--data", "-", "--imgsz", str(imgsz), "--batch-size", str(batch),
              "--amp", setting.amp, "--noautoanchor"]
-    args = make_parser("").parse_args(flags + (["--optimizer", optimizer] if optimizer else []))
+    args = train.build_parser().parse_args(flags + (["--optimizer", optimizer] if optimizer else []))
     torch.manual_seed(0)
     with contextlib.redirect_stdout(None):
-        model, recipe = start_model(args, NAMES, train.AUGMENT_WORDS, lambda imgsz: np.zeros((0, 2)))
+        model, config, recipe = start_model(TrainConfig.from_args(args), NAMES, train.AUGMENT_WORDS,
+                                            lambda imgsz: np.zeros((0, 2)))
         model = (model.double() if double else model).to(device, memory_format=setting.layout)
-        run = make_training(args, recipe, model, Group(), device, 100)
+        run = make_training(config, recipe, model, Group(), device, 100)
     run.model.train()
     return run
 
@@ -97,7 +98,7 @@ def make_batch(imgsz: int, batch: int, device: torch.device,
 
 def forward_backward(run: Training, images: Tensor, targets: PackedTargets) -> dict[str, Tensor]:
     """The first half of a step of train.py, up to the gradients; `train.step` is the other."""
-    names, losses = train.learn(run, images, targets, due=True)
+    names, losses = train.forward_backward(run, images, targets, is_step=True)
     return dict(zip(names, losses, strict=True))
 
 

@@ -1,6 +1,5 @@
 """The loop of train.py, timed from outside: `python -m benchmarks.steps.ours CONFIG.json` (see `rounds.py`)."""
 
-import argparse
 import json
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from benchmarks.steps.batches import load_batch
 from benchmarks.steps.rounds import Rounds
 from data.augment.plan import AugmentConfig
 from data.loading.loader import Loader
+from engine.training.config import TrainConfig
 from engine.training.inputs import open_loaders, open_splits
 from engine.training.setup import make_training, start_model
 from engine.training.signals import StopRequest
@@ -90,7 +90,7 @@ def words_of(config: dict[str, Any]) -> list[str]:
     return [str(word) for word in words]
 
 
-def make_loader(config: dict[str, Any], args: argparse.Namespace, augment: dict[str, Any], stride: int,
+def make_loader(config: dict[str, Any], settings: TrainConfig, augment: dict[str, Any], stride: int,
                 device: torch.device, layout: torch.memory_format) -> Resident | Loader:
     """Batches from where the configuration says: `resident`, `workers`, or `gpu`, all images on the device."""
     if config["source"] == "resident":
@@ -99,7 +99,8 @@ def make_loader(config: dict[str, Any], args: argparse.Namespace, augment: dict[
         batch = Batch(images.to(device, memory_format=layout), targets.to(device), list(range(len(images))),
                       [Letterbox(frame, frame, (1.0, 1.0), (0, 0))] * len(images))
         return Resident(batch, config["batches"])
-    loader, _ = open_loaders(args, AugmentConfig(**augment), *open_splits(args, Group()), None, stride, Group(), device)
+    splits = open_splits(settings, Group())
+    loader, _ = open_loaders(settings, AugmentConfig(**augment), splits, None, stride, Group(), device)
     return loader
 
 
@@ -116,20 +117,21 @@ def main(path: str) -> None:
     device = torch.device(config["device"])
     layout = torch.contiguous_format if config["layout"] == "contiguous" else torch.channels_last
     if layout == torch.contiguous_format:  # train.py knows channels_last alone: its step on contiguous images
-        train.to_device = lambda args, run, batch: (batch.images.to(run.device).contiguous(),
-                                                    batch.targets.to(run.device), 0)
+        train.to_device = lambda settings, run, batch: (batch.images.to(run.device).contiguous(),
+                                                        batch.targets.to(run.device), 0)
     rounds = Rounds(device)
-    args = train.build_parser().parse_args(words_of(config))
-    seed_everything(args.seed, device)
+    settings = TrainConfig.from_args(train.build_parser().parse_args(words_of(config)))
+    seed_everything(settings.seed, device)
     names = config["names"]
-    model, recipe = start_model(args, names, train.AUGMENT_WORDS, lambda imgsz: np.zeros((0, 2)))
+    model, settings, recipe = start_model(settings, names, train.AUGMENT_WORDS, lambda imgsz: np.zeros((0, 2)))
     model = model.to(device, memory_format=layout)
-    loader = make_loader(config, args, recipe.augment, max(model.strides), device, layout)
-    run = make_training(args, recipe, model, Group(), device, len(loader))
+    loader = make_loader(config, settings, recipe.augment, max(model.strides), device, layout)
+    run = make_training(settings, recipe, model, Group(), device, len(loader))
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
         timed = Timed(loader, rounds)
-        job = SimpleNamespace(args=args, folder=Path(folder), loader=timed, stop=stop)  # the part that an epoch needs
-        rounds.ready(**facts_of(run, layout, args.compile))
+        # the part that an epoch needs
+        job = SimpleNamespace(config=settings, folder=Path(folder), loader=timed, stop=stop)
+        rounds.ready(**facts_of(run, layout, settings.compile))
         while True:
             loader.set_epoch(run.epoch)
             train.train_epoch(job, run)

@@ -10,8 +10,8 @@ from torch import nn
 class ModelEMA:
     """Keeps `ema = d * ema + (1 - d) * model` over every floating entry of the state dict.
 
-    d(u) = decay * (1 - exp(-u / tau)) with u the number of updates, counted before use: short at first, so that early
-    weights are forgotten (YOLOv5, YOLOv7, YOLOv8 use decay 0.9999, tau 2000).
+    d(u) = decay * (1 - exp(-u / tau)) with u the number of updates including the present one: small at first, so that
+    early weights carry little (YOLOv5, YOLOv7 and YOLOv8 use decay 0.9999, tau 2000).
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9999, tau: float = 2000.0) -> None:
@@ -19,16 +19,16 @@ class ModelEMA:
         self.decay, self.tau, self.updates = decay, tau, 0
 
     def momentum(self) -> float:
-        """d(u) at the present number of updates."""
+        """d(u) at the current number of updates."""
         return self.decay * (1 - math.exp(-self.updates / self.tau))
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take one step towards `model`; entries that are not floating (counters) are copied."""
+        """One update towards `model`; entries that are not floating (counters) are copied."""
         self.updates += 1
         averaged, current = self.model.state_dict(), model.state_dict()
         floating = [key for key, value in averaged.items() if value.is_floating_point()]
-        # One fused call for all tensors instead of one small kernel for each: 5 kernels rather than 1,500 on a GPU.
+        # one fused call for all tensors: 5 kernels on a GPU rather than 1,500
         torch._foreach_lerp_([averaged[k] for k in floating], [current[k] for k in floating], 1 - self.momentum())
         for key, value in averaged.items():
             if not value.is_floating_point():

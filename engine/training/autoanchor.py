@@ -1,4 +1,4 @@
-"""Anchors for a data set: how well a table of them fits, and learned ones where it does not (YOLOv3, v5 and v7).
+"""Anchors for a data set: how well a table of them fits, and fitted ones where it does not (YOLOv3, v5 and v7).
 
 Legend: N objects, L levels, na anchors per level, k = L * na, c cells of a histogram; sizes are (width, height) in
 pixels of the training frame.
@@ -15,23 +15,23 @@ from models.heads.anchor import AnchorDetect, anchor_pairs
 from models.rows import find_layer, parse_row, words_of
 from utils.errors import UserError
 
-GOOD_RECALL = 0.98  # a table that reaches so many objects stays
-PER_OCTAVE = 16  # cells of the histogram for each doubling of a side: sides within 4.4 % of each other are one
-MUTATED, SPREAD = 0.9, 0.1  # evolution: share of the numbers that a mutation may change, and by how much at most
+GOOD_RECALL = 0.98  # a table with a higher best possible recall is kept
+PER_OCTAVE = 16  # cells of the histogram per doubling of a side: sides within 4.4 % share one
+MUTATED, SPREAD = 0.9, 0.1  # evolution: probability that a mutation changes a number, and the spread of its factor
 
 
 class Fit(NamedTuple):
-    """bpr: best possible recall, the share of objects within the threshold of an anchor; per_object: how many anchors
-    an object has on average."""
+    """bpr: best possible recall, the share of objects within the threshold of an anchor; per_object: mean number of
+    such anchors per object."""
 
     bpr: float
     per_object: float
 
 
 def best_possible_recall(wh: np.ndarray, anchors: np.ndarray, threshold: float = 4.0) -> Fit:
-    """How well `anchors` (L, na, 2) reach objects of sizes `wh` (N, 2): no side may differ by `threshold` or more.
+    """How well `anchors` (L, na, 2) fit objects of sizes `wh` (N, 2): both sides within a factor of `threshold`.
 
-    Both numbers are 0 where there is no object.
+    Both numbers are 0 without objects.
     """
     if len(wh) == 0:
         return Fit(0.0, 0.0)
@@ -41,11 +41,11 @@ def best_possible_recall(wh: np.ndarray, anchors: np.ndarray, threshold: float =
 
 def fit_anchors(wh: np.ndarray, levels: int, per_level: int, *, threshold: float = 4.0, generations: int = 1000,
                 seed: int = 0) -> np.ndarray:
-    """Anchors learned from objects of sizes `wh` (N, 2), N >= 1: (levels, per_level, 2), small ones on fine levels.
+    """Anchors fitted to objects of sizes `wh` (N, 2), N >= 1: (levels, per_level, 2), small ones on fine levels.
 
-    k-means on the logarithms of the sizes, then `generations` random mutations, of which those stay that raise the mean
-    closeness of the objects to their best anchor, objects beyond `threshold` counting nothing. Equal seeds give equal
-    anchors. Runs on a histogram, so that its time hardly grows with N: 1.3 s on one core for COCO's 860,000 objects.
+    k-means on the logarithms of the sizes, then `generations` random mutations; those are kept that raise the mean
+    closeness of the objects to their best anchor, where objects beyond `threshold` count 0. Deterministic for a seed.
+    Works on a histogram, so that its time hardly grows with N: 1.3 s on one core for COCO's 860,000 objects.
     """
     rng = np.random.default_rng(seed)
     sizes, weights = _histogram(np.asarray(wh, np.float64))  # (c, 2), (c,)
@@ -57,13 +57,13 @@ def fit_anchors(wh: np.ndarray, levels: int, per_level: int, *, threshold: float
 
 def adapt_anchors(config: dict[str, Any], wh: np.ndarray, imgsz: int, threshold: float = 4.0, *, count: int = 0,
                   seed: int = 0) -> tuple[dict[str, Any], str]:
-    """A resolved model config with anchors that reach the objects of a data set, and one line that says what was done.
+    """A resolved model config with anchors that fit the objects of a data set, and a line for the log.
 
-    config: from `models.catalogue.resolve`; comes back unchanged where its anchors do, otherwise as a copy that holds
-    the learned table, so that a checkpoint rebuilds the same model. wh: (N, 2) sizes at `imgsz` pixels
-    (`data.object_sizes`). count: learn so many anchors per level whatever the model has; 0 leaves that to the model,
-    whose own table stays if its best possible recall is above 0.98; `anchors: 3` in a model file always learns.
-    The line is empty for models without anchors.
+    config: from `models.catalogue.resolve`; returned unchanged if its anchors fit, else as a copy with the fitted
+    table, so that a checkpoint rebuilds the same model. wh: (N, 2) sizes at `imgsz` pixels
+    (`data.object_sizes`). count: fit so many anchors per level in any case; 0: keep the model's own table if its
+    best possible recall is above 0.98; `anchors: 3` in a model file always fits. The line is empty for models without
+    anchors.
     """
     row = parse_row(config["head"][-1], f"{config['source']}: the head")
     kind, args, options = find_layer(row, words_of(config))
@@ -72,31 +72,31 @@ def adapt_anchors(config: dict[str, Any], wh: np.ndarray, imgsz: int, threshold:
     given = kind.signature.bind(*args, **options).arguments["anchors"]
     if count:
         config = _with_table(config, count)
-    with torch.device("meta"):  # no memory, no initialisation: only to learn levels and strides
+    with torch.device("meta"):  # no memory, no initialisation: only to know levels and strides
         head = build_graph(config)[-1]
     levels, per_level = head.anchors.shape[:2]
-    learn = bool(count) or isinstance(given, int)
+    always = bool(count) or isinstance(given, int)
     table = np.array(anchor_pairs(count or given, head.strides))  # (L, na, 2)
     if len(wh) == 0:
-        return config, f"anchors: no objects of 2 px or more at {imgsz} px to learn from; they stay as they are"
+        return config, f"anchors: no objects of 2 px or more at {imgsz} px to fit to; kept as they are"
     found = best_possible_recall(wh, table, threshold)
     reach = f"of objects at {imgsz} px within {threshold:g}x of an anchor"
-    if found.bpr > GOOD_RECALL and not learn:
-        return config, f"anchors: {found.bpr:.3f} {reach}, {found.per_object:.1f} anchors each; they stay"
-    learned = fit_anchors(wh, levels, per_level, threshold=threshold, seed=seed)
-    better = best_possible_recall(wh, learned, threshold)
+    if found.bpr > GOOD_RECALL and not always:
+        return config, f"anchors: {found.bpr:.3f} {reach}, {found.per_object:.1f} anchors each; kept"
+    fitted = fit_anchors(wh, levels, per_level, threshold=threshold, seed=seed)
+    better = best_possible_recall(wh, fitted, threshold)
     number = levels * per_level
-    if learn:
-        text = f"anchors: {number} learned from the data, {better.bpr:.3f} {reach}, {better.per_object:.1f} each"
-        return _with_table(config, learned.tolist()), text
+    if always:
+        text = f"anchors: {number} fitted to the data, {better.bpr:.3f} {reach}, {better.per_object:.1f} each"
+        return _with_table(config, fitted.tolist()), text
     if better.bpr <= found.bpr:
-        return config, f"anchors: {found.bpr:.3f} {reach}; none were found that reach more, so they stay"
+        return config, f"anchors: {found.bpr:.3f} {reach}; no better ones were found; kept"
     text = f"anchors: {found.bpr:.3f} {reach}, too few: {number} new ones give {better.bpr:.3f}"
-    return _with_table(config, learned.tolist()), text
+    return _with_table(config, fitted.tolist()), text
 
 
 def _with_table(config: dict[str, Any], table: Any) -> dict[str, Any]:
-    """A copy whose head reads `table`, wherever its row had written the anchors before."""
+    """A copy whose head's row refers to `table`, whether its anchors were given by position or by name."""
     config = copy.deepcopy(config)
     entry = config["head"][-1]
     args = entry.get("args", []) if isinstance(entry, dict) else entry[3]
@@ -106,20 +106,21 @@ def _with_table(config: dict[str, Any], table: Any) -> dict[str, Any]:
     elif len(args) > 1:
         args[1] = "anchors"
     else:
-        raise UserError(f"{config['source']}: the head's row must hold [nc, anchors] to get learned anchors")
+        raise UserError(f"{config['source']}: the head's row must hold [nc, anchors] to get fitted anchors",
+                        "unsupported-row")
     config["anchors"] = table
     return config
 
 
 def _closeness(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """(n, 2) and (k, 2) -> (n, k): the smaller side ratio, 1 where both sides agree."""
-    with np.errstate(divide="ignore"):  # an object without width is near nothing
+    """(n, 2) and (k, 2) -> (n, k): the smaller ratio of the sides, 1 for equal sizes."""
+    with np.errstate(divide="ignore"):  # an object of width 0 has closeness 0
         ratio = np.minimum(sizes[:, None, 0] / anchors[:, 0], anchors[:, 0] / sizes[:, None, 0])
         return np.minimum(ratio, np.minimum(sizes[:, None, 1] / anchors[:, 1], anchors[:, 1] / sizes[:, None, 1]))
 
 
 def _histogram(wh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) -> mean sizes (c, 2) and shares (c,) of the cells of a logarithmic grid that hold any."""
+    """(N, 2) -> mean sizes (c, 2) and shares (c,) of the occupied cells of a logarithmic grid."""
     places = np.floor(np.log2(np.maximum(wh, 1e-3)) * PER_OCTAVE).astype(np.int64)
     places -= places.min(0)
     _, cell = np.unique(places[:, 0] * (places[:, 1].max() + 1) + places[:, 1], return_inverse=True)
@@ -129,13 +130,13 @@ def _histogram(wh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _k_means(sizes: np.ndarray, weights: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Lloyd's k-means begun as k-means++ does: (k, 2). On logarithms, since ratios are what counts: from there the
-    evolution ends higher than from plain sizes, as the originals take them, on each of four data sets."""
+    """Lloyd's k-means with k-means++ initialisation: (k, 2). On logarithms, since ratios matter: on each of four data
+    sets the evolution ends higher than from k-means on plain sizes, as in the original implementations."""
     points = np.log(sizes)
     centres = points[rng.choice(len(points), 1, p=weights)]
     while len(centres) < k:
         far = weights * _square_distances(points, centres).min(1)
-        chosen = far / far.sum() if far.sum() > 0 else weights  # fewer different sizes than anchors: some repeat
+        chosen = far / far.sum() if far.sum() > 0 else weights  # fewer distinct sizes than anchors: some repeat
         centres = np.concatenate([centres, points[rng.choice(len(points), 1, p=chosen)]])
     for _ in range(50):
         owner = _square_distances(points, centres).argmin(1)

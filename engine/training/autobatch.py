@@ -1,7 +1,7 @@
-"""The batch that fits: `--batch-size -1` measures real steps at growing batches and takes the largest that leaves room.
+"""`--batch-size -1`: the largest batch whose training step fits into memory, found by measuring real steps.
 
-Memory grows by a constant per image, so a line through a few small batches tells where the limit is; one step at the
-answer proves it.
+Memory grows linearly with the batch, so a line through a few small batches predicts the limit; a step at the predicted
+batch verifies it.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from utils.errors import UserError
 from utils.memory import free_memory, processes_here
 from utils.structures import Targets, pack_targets
 
-FRACTION = 0.75  # of the free memory; the rest is for the validation, larger frames and fragments
+FRACTION = 0.75  # of the free memory; the rest is for validation, larger frames and fragmentation
 MOST = 1024
-# On a CPU larger batches gain nothing (yolov8n at 320 px: 83, 77, 69 ms per image at 4, 8, 16 images), and memory that
-# runs out there ends the process, and its neighbours, without an error to catch.
+# On a CPU larger batches gain little (yolov8n at 320 px: 83, 77, 69 ms per image at 4, 8, 16 images), and out of memory
+# ends the process, or others, without an error to catch.
 MOST_ON_CPU = 16
 CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
 CUDA_LIBRARIES = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
@@ -30,15 +30,15 @@ CUDA_LIBRARIES = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STA
 
 @dataclass(frozen=True)
 class Meter:
-    """How memory is read. free: bytes that this process may yet take or already holds; peak(step) runs a step and
-    returns the most bytes that were held while it ran."""
+    """Memory of a device. free: bytes that this process holds or may still allocate; peak(step) runs a step and returns
+    its peak memory in bytes."""
 
     free: int
     peak: Callable[[Callable[[], None]], int]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out: torch's own, Python's, or what its allocator and CUDA say."""
+    """Whether an error means out of memory: torch's, Python's, or one of the allocator or of a CUDA library."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in (*CPU_ALLOCATOR, *CUDA_LIBRARIES))
@@ -48,16 +48,16 @@ def find_batch(try_step: Callable[[int], None], model: nn.Module, device: torch.
                fraction: float = FRACTION, reserve: int = 0, meter: Meter | None = None) -> int:
     """The largest batch whose training step stays within `fraction` of the device's free memory.
 
-    try_step(n): forward, loss and backward of n images (`probe_step`), without an optimiser step. most: never more,
-    such as the number of training images; on a CPU never above 16. reserve: bytes that come later: the optimiser's
-    (`optimizer_bytes`), averaged weights. The answer is 1, 2, 4 or a multiple of 8, or `most` where everything fits.
-    The model's state, its gradients (None afterwards) and torch's random state are put back, whatever happens. Raises
-    `UserError` where not even one image fits. Under torchrun each process finds its own: take the smallest.
+    try_step(n): forward, loss and backward of n images (`probe_step`), without an optimiser step. most: upper limit,
+    such as the number of training images; on a CPU never above 16. reserve: bytes that are allocated later: optimiser
+    state (`optimizer_bytes`), averaged weights. The result is 1, 2, 4 or a multiple of 8, or `most` if everything fits.
+    The model's state and torch's random state are restored, also after an error; gradients are None afterwards. Raises
+    `UserError` if not even one image fits. Under torchrun each process finds its own: take the smallest.
     """
     meter = meter or meter_of(device)
     most = max(1, min(most, MOST if device.type == "cuda" else MOST_ON_CPU))
     if meter is None:
-        print(f"--batch-size -1: this system does not tell how much memory is free; taking {most}")
+        print(f"--batch-size -1: free memory is not known on this system; taking {most}")
         return most
     limit = int(meter.free * fraction) - reserve
     with untouched(model, device):
@@ -71,13 +71,13 @@ def find_batch(try_step: Callable[[int], None], model: nn.Module, device: torch.
             else:
                 batch = _whole(batch // 2 if peak is None else min(batch - 1, int(batch * limit / peak)))
     print(f"--batch-size -1: taking {batch}, whose step holds {seen[batch] / 2**30:.2f} GiB of "
-          f"{meter.free / 2**30:.2f} GiB{', the most that is tried here' if batch == most else ''}")
+          f"{meter.free / 2**30:.2f} GiB{', the largest that is tried' if batch == most else ''}")
     return batch
 
 
 def _measure(try_step: Callable[[int], None], model: nn.Module, meter: Meter, limit: int, most: int) -> dict[int, int]:
-    """Peaks at 1, 2, 4, ... images, up to the limit; a batch that the line through those before it puts beyond the
-    limit is not tried, since where memory is the process's own that would end it."""
+    """Peak bytes at 1, 2, 4, ... images, up to the limit. A batch that the line through the smaller ones predicts to
+    exceed it is not tried, since on a CPU that could end the process."""
     seen: dict[int, int] = {}
     batch = 1
     while batch <= min(most, 64) and (len(seen) < 2 or _largest(seen, limit, most) >= batch):
@@ -87,13 +87,13 @@ def _measure(try_step: Callable[[int], None], model: nn.Module, meter: Meter, li
         seen[batch] = peak
         batch *= 2
     if not seen:
-        raise UserError("--batch-size -1: not even one image fits into the memory that is free; lower --imgsz, or take "
-                        "a smaller model")
+        raise UserError("--batch-size -1: not even one image fits into the free memory; lower --imgsz, or use a "
+                        "smaller model", "out-of-memory")
     return seen
 
 
 def _peak(try_step: Callable[[int], None], model: nn.Module, meter: Meter, batch: int) -> int | None:
-    """Peak bytes of a step; None where it ran out of memory."""
+    """Peak bytes of a step; None if it ran out of memory."""
     try:
         return meter.peak(lambda: try_step(batch))
     except RuntimeError as error:
@@ -101,20 +101,21 @@ def _peak(try_step: Callable[[int], None], model: nn.Module, meter: Meter, batch
             raise
     except MemoryError:
         pass
-    finally:  # outside of the `except`, whose error holds on to the tensors of the step
+    finally:  # outside of the `except`, whose error keeps the tensors of the step alive
         model.zero_grad(set_to_none=True)
-    torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+    torch.cuda.empty_cache()  # does nothing without CUDA
     return None
 
 
 def _largest(seen: dict[int, int], limit: int, most: int) -> int:
-    """Where the line memory = a + b * batch through what was seen meets the limit, at least the largest batch seen."""
+    """The batch at which a line memory = a + b * batch, fitted to what was measured, meets the limit; at least the
+    largest batch measured."""
     known = max(seen)
     if len(seen) < 2:
         return known
     n, mean, height = len(seen), sum(seen) / len(seen), sum(seen.values()) / len(seen)
     slope = (sum(b * peak for b, peak in seen.items()) - n * mean * height) / sum((b - mean) ** 2 for b in seen)
-    # Small batches may hide in what is held anyway: never believe in less than the last step shows.
+    # small batches may fit into memory that is already allocated: at least the slope of the last doubling
     slope = max(slope, (seen[known] - seen[known // 2]) / (known - known // 2))
     if slope <= 0:
         return most
@@ -122,13 +123,13 @@ def _largest(seen: dict[int, int], limit: int, most: int) -> int:
 
 
 def _whole(batch: int) -> int:
-    """Down to a multiple of 8, below 8 to a power of two."""
+    """Rounded down to a multiple of 8, below 8 to a power of two."""
     return batch // 8 * 8 if batch >= 8 else 1 << (max(batch, 1).bit_length() - 1)
 
 
 @contextlib.contextmanager
 def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Keep weights, batch-norm statistics, training mode and torch's random state; gradients end as None."""
+    """Restore weights, batch-norm statistics, training mode and torch's random state; gradients are None afterwards."""
     state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
     training = model.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -144,8 +145,8 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def probe_step(model: nn.Module, device: torch.device, imgsz: int, amp: torch.dtype | None = None,
                boxes: int = 64) -> Callable[[int], None]:
-    """A `try_step` for `find_batch`: forward, loss and backward as training does them, on noise with `boxes` labels an
-    image, more than most data sets have. amp: the autocast type; the model is on its device."""
+    """A `try_step` for `find_batch`: forward, loss and backward as training does them, on noise with `boxes` labels per
+    image, more than in most data sets. amp: the autocast type; the model is on its device."""
 
     def step(batch: int) -> None:
         model.train()
@@ -164,13 +165,13 @@ def probe_step(model: nn.Module, device: torch.device, imgsz: int, amp: torch.dt
 
 
 def optimizer_bytes(model: nn.Module, optimizer: str) -> int:
-    """What the optimiser will keep beside the parameters that learn: one number each for SGD, two for the Adams."""
-    learning = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return learning * (1 if optimizer == "SGD" else 2)
+    """Bytes of the optimiser's state: one number per trained parameter for SGD, two for Adam and AdamW."""
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return trained * (1 if optimizer == "SGD" else 2)
 
 
 def meter_of(device: torch.device) -> Meter | None:
-    """How to read the memory of a CUDA device or of this process; None where the system does not say."""
+    """The memory of a CUDA device or of this process; None where the system does not tell."""
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
         return Meter(free, lambda step: _cuda_peak(step, device))
@@ -179,8 +180,8 @@ def meter_of(device: torch.device) -> Meter | None:
 
 
 def _cuda_peak(step: Callable[[], None], device: torch.device) -> int:
-    """Peak of what the allocator holds from the driver, fragments included; the second step counts, since in the first
-    one cuDNN tries out algorithms with workspaces of their own."""
+    """Peak of the memory reserved by the allocator, fragmentation included. The second step is measured: in the first
+    one cuDNN benchmarks algorithms with workspaces of their own."""
     step()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -191,15 +192,15 @@ def _cuda_peak(step: Callable[[], None], device: torch.device) -> int:
 
 def _process_peak(step: Callable[[], None]) -> int:
     """Peak resident memory of this process while a step runs."""
-    with contextlib.suppress(OSError):  # without it the peak is that of the whole life of the process: more, not less
+    with contextlib.suppress(OSError):  # without it the peak is that of the process's lifetime: never less
         Path("/proc/self/clear_refs").write_text("5")
     step()
     return _status("VmHWM")
 
 
-def _status(word: str) -> int:
-    """A number of /proc/self/status in bytes, 0 where there is none."""
+def _status(key: str) -> int:
+    """An entry of /proc/self/status in bytes, 0 if it is missing."""
     if sys.platform != "linux":
         return 0
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{word}:")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)

@@ -1,10 +1,9 @@
 """Search of hyper-parameters through Optuna: `--evolve [N] --storage URL --study NAME`.
 
-Several machines that name the same storage and study share one search; a search that was stopped goes on. Optuna is
-optional and imported only here, when it is asked for.
+Machines that name the same storage and study share one search; the same command continues a search. Optuna is optional
+and imported only when it is used.
 """
 
-import argparse
 import csv
 import importlib
 import io
@@ -19,54 +18,49 @@ from typing import Any
 import yaml
 
 from engine.training.autobatch import is_out_of_memory
+from engine.training.config import TrainConfig
 from engine.training.recipe import Recipe, known_gains, known_options
-from utils.distributed.group import Group
 from utils.errors import UserError
 from utils.files import write_bytes
 
 Trial = Study = Stored = Any  # optuna.Trial, optuna.Study, optuna.trial.FrozenTrial: the package may be absent
-# What YOLOv5 evolves, and between which bounds, beside gains and what a head declares; a recipe whose own value lies
-# beyond one moves the bound there.
+# What YOLOv5 evolves and its bounds, beside gains and options of the head; a recipe's own value beyond one extends it.
 BOUNDS = {"lr0": (1e-5, 0.1), "lrf": (0.01, 1.0), "momentum": (0.6, 0.98), "weight_decay": (0.0, 0.001),
           "warmup_epochs": (0.0, 5.0), "warmup_momentum": (0.0, 0.95), "warmup_bias_lr": (0.0, 0.2),
           "hsv_h": (0.0, 0.1), "hsv_s": (0.0, 0.9), "hsv_v": (0.0, 0.9), "degrees": (0.0, 45.0),
           "translate": (0.0, 0.9), "scale": (0.0, 0.9), "shear": (0.0, 10.0), "perspective": (0.0, 0.001),
           "flipud": (0.0, 1.0), "fliplr": (0.0, 1.0), "mosaic": (0.0, 1.0), "mixup": (0.0, 1.0),
           "copy_paste": (0.0, 1.0)}
-GAIN_RANGE = 0.4, 4.0  # times the recipe's own gain, YOLOv5's bounds of box 0.05
-SET_BY_AUTO = ("lr0", "momentum", "warmup_bias_lr")  # --optimizer auto chooses them itself
+GAIN_RANGE = 0.4, 4.0  # times the recipe's own gain: YOLOv5's bounds for box 0.05
+SET_BY_AUTO = ("lr0", "momentum", "warmup_bias_lr")  # chosen by --optimizer auto
 ANSWERED = ("COMPLETE", "PRUNED")
-STARTUP = 10  # random trials before the search learns from them
+STARTUP = 10  # random trials before the sampler uses their results
 
 Space = dict[str, tuple[float, float]]
-TrainOnce = Callable[[argparse.Namespace, Recipe, Callable[[float, int], None]], float]
+TrainOnce = Callable[[TrainConfig, Recipe, Callable[[float, int], None]], float]
 
 
-def search(args: argparse.Namespace, group: Group, recipe: Recipe, train_once: TrainOnce) -> Path:
-    """`--evolve`: one training after the other, each with other hyper-parameters; the same command goes on. Returns the
-    folder of results.
+def search(config: TrainConfig, recipe: Recipe, train_once: TrainOnce) -> Path:
+    """`--evolve`: trainings with other hyper-parameters, one after the other; the same command continues a search.
+    Returns the folder of results.
 
-    recipe: the first to be tried; train_once(args, recipe, told) trains with a recipe, tells told(fitness, epoch) of
-    each validation, and returns the fitness.
+    recipe: of the first trial; train_once(config, recipe, on_validation) trains, calls on_validation(fitness, epoch)
+    after each validation, and returns the fitness.
     """
-    if args.resume or not group.is_single:
-        raise UserError("--evolve goes on by itself, and one process trains at a time: drop --resume and torchrun; "
-                        "several GPUs or machines share a search by the same --storage and --study")
-    folder = Path(args.project) / (args.study or "evolve")
+    folder = Path(config.project) / (config.study or "evolve")
 
     def objective(changed: Recipe, trial: Trial) -> float:
-        own = {"evolve": None, "project": str(folder), "name": f"trial{trial.number}", "exist_ok": True,
-               "noplots": True}
-        return train_once(argparse.Namespace(**{**vars(args), **own}), changed,
-                          lambda fitness, epoch: stop_if_hopeless(trial, fitness, epoch))
+        own = config.replace(evolve=None, project=str(folder), name=f"trial{trial.number}", exist_ok=True, noplots=True)
+        return train_once(own, changed, lambda fitness, epoch: stop_if_hopeless(trial, fitness, epoch))
 
-    evolve(objective, recipe, folder=folder, trials=args.evolve, storage=args.storage, study=args.study, seed=args.seed)
+    evolve(objective, recipe, folder=folder, trials=config.evolve, storage=config.storage, study=config.study,
+           seed=config.seed)
     return folder
 
 
 def search_space(recipe: Recipe) -> Space:
-    """Lowest and highest value by word, of everything in the recipe that YOLOv5 evolves; gains are those of the file,
-    before `Head.scale_gains`."""
+    """(lowest, highest) value of every hyper-parameter of the recipe that YOLOv5 evolves; gains as in the file, before
+    `Head.scale_gains`."""
     values = recipe.values()
     bounds = {**BOUNDS, **{key: option.search for key, option in known_options().items() if option.search}}
     space = {word: bounds[word] for word in bounds if word in values}
@@ -84,15 +78,15 @@ def is_logarithmic(word: str) -> bool:
 
 def evolve(objective: Callable[[Recipe, Trial], float], recipe: Recipe, *, folder: Path | str,
            trials: int = 300, storage: str = "", study: str = "", seed: int = 0) -> Recipe:
-    """Train again and again with other hyper-parameters; returns the best recipe.
+    """Search hyper-parameters; returns the best recipe.
 
-    objective(recipe, trial) trains once and returns the fitness, higher is better; `trial.number` is its number, and
-    between epochs it may call `stop_if_hopeless`. recipe: the first to be tried, as its file says it. trials: how many
-    the study shall have in the end, on all machines together. storage: an Optuna URL (sqlite:///file.db,
-    postgresql://...), or the path of a journal file, by default a database in `folder`. A trial that ends with a
-    `UserError` or out of memory is recorded as failed and the search goes on; any other error and Ctrl-C end it, and
-    the same call resumes it. Leaves in `folder`: hyp_evolve.yaml for --hyp, evolve.csv, evolve.png. Raises `UserError`
-    where Optuna is missing, the storage cannot be opened, or no trial has an answer.
+    objective(recipe, trial) trains once and returns the fitness, higher is better; between epochs it may call
+    `stop_if_hopeless`. recipe: of the first trial, as in its file. trials: of the study in the end, on all machines
+    together. storage: an Optuna URL (sqlite:///file.db, postgresql://...), or the path of a journal file, by default a
+    database in `folder`. A trial that ends with a `UserError` or out of memory is recorded as failed and the search
+    continues; any other error and Ctrl-C end it, and the same call continues it. Writes to `folder`: hyp_evolve.yaml
+    for --hyp, evolve.csv, evolve.png. Raises `UserError` if Optuna is missing, the storage cannot be opened, or no
+    trial gave a result.
     """
     optuna = _optuna()
     folder = Path(folder)
@@ -113,15 +107,15 @@ def evolve(objective: Callable[[Recipe, Trial], float], recipe: Recipe, *, folde
     if best is None:
         errors = [t.user_attrs["error"] for t in tried if "error" in t.user_attrs]
         raise UserError(f"--evolve: none of {len(tried)} trials gave a result; the first one failed with: "
-                        f"{errors[0] if errors else 'it was stopped'}")
+                        f"{errors[0] if errors else 'it was stopped'}", "no-result")
     print(f"--evolve: best of {len(tried)} trials is number {best.number}, fitness {best.value:.4f}; use it: "
           f"--hyp {folder / 'hyp_evolve.yaml'}")
     return recipe.with_values(_known(best.params, recipe))
 
 
 def stop_if_hopeless(trial: Trial, fitness: float, epoch: int) -> None:
-    """Tell the search how a trial stands after `epoch` (from 1); ends it, by an exception that `evolve` understands,
-    where half of the others stood better at that time."""
+    """Report the fitness of a trial after `epoch` (from 1). Raises the exception by which `evolve` prunes it if it is
+    below the median of the other trials at that epoch."""
     trial.report(fitness, epoch)
     if trial.should_prune():
         raise _optuna().TrialPruned(f"worse than the median after epoch {epoch}")
@@ -129,16 +123,16 @@ def stop_if_hopeless(trial: Trial, fitness: float, epoch: int) -> None:
 
 def _try_once(optuna: ModuleType, study: Study, objective: Callable[[Recipe, Trial], float],
               recipe: Recipe, space: Space, seed: int) -> None:
-    """One trial, told to the study whatever becomes of it."""
+    """Run one trial and record how it ended in the study."""
     trial = study.ask()
-    # Chance depends on seed and number alone: machines that share a study never draw the same.
+    # the sampler is seeded by (seed, trial number): machines that share a study draw different values
     study.sampler = _sampler(optuna, seed, trial.number)
     values = {word: trial.suggest_float(word, *bounds, log=is_logarithmic(word)) for word, bounds in space.items()}
     print(f"--evolve: trial {trial.number} of study {study.study_name!r}")
     try:
         fitness = float(objective(recipe.with_values(values), trial))
         if fitness != fitness:
-            raise UserError("its fitness is not a number")
+            raise UserError("its fitness is not a number", "no-result")
         study.tell(trial, fitness)
     except optuna.TrialPruned as reason:
         print(f"--evolve: trial {trial.number} stops early: {reason}")
@@ -155,7 +149,7 @@ def _optuna() -> ModuleType:
     try:
         optuna = importlib.import_module("optuna")
     except ImportError:
-        raise UserError("--evolve: Optuna is not installed: pip install optuna") from None
+        raise UserError("--evolve: Optuna is not installed: pip install optuna", "missing-package") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -168,7 +162,7 @@ def _sampler(optuna: ModuleType, seed: int, number: int) -> Any:
 
 
 def _open_study(optuna: ModuleType, storage: str, name: str, seed: int) -> Study:
-    """Make or join a study. Raises `UserError` without passwords of the URL where the storage cannot be opened."""
+    """Create or join a study. Raises `UserError`, without the password in the URL, if the storage cannot be opened."""
     shown = re.sub(r"//[^@/]*@", "//...@", storage)
     try:
         place: Any = storage
@@ -180,14 +174,15 @@ def _open_study(optuna: ModuleType, storage: str, name: str, seed: int) -> Study
                                    pruner=optuna.pruners.MedianPruner(n_startup_trials=5))
     except ImportError as error:
         raise UserError(f"--storage {shown}: needs a package that is not installed: pip install "
-                        f"{'psycopg2-binary' if error.name == 'psycopg2' else error.name}") from None
-    except Exception as error:  # SQLAlchemy's and the drivers' errors have no common base
+                        f"{'psycopg2-binary' if error.name == 'psycopg2' else error.name}",
+                        "missing-package") from None
+    except Exception as error:  # errors of SQLAlchemy and the drivers have no common base
         cause = re.sub(r"//[^@/]*@", "//...@", (str(error).splitlines() or [type(error).__name__])[0])
-        raise UserError(f"--storage {shown}: this study cannot be opened: {cause}") from None
+        raise UserError(f"--storage {shown}: this study cannot be opened: {cause}", "bad-storage") from None
 
 
 def _enqueue(study: Study, values: Mapping[str, float]) -> None:
-    """Make the recipe itself the next trial, unless it was tried or waits already."""
+    """Make the recipe itself the next trial, unless it was tried or is queued already."""
     for trial in study.get_trials(deepcopy=False):
         fixed = trial.system_attrs.get("fixed_params", trial.params)
         if trial.state.name != "FAIL" and all(fixed.get(word) == value for word, value in values.items()):
@@ -201,12 +196,12 @@ def best_trial(trials: list[Stored]) -> Stored | None:
 
 
 def _known(params: Mapping[str, float], recipe: Recipe) -> dict[str, float]:
-    """Of a trial's parameters those that this recipe has; another recipe may have begun the study."""
+    """The parameters of a trial that this recipe has; the study may have been started with another one."""
     return {word: value for word, value in params.items() if word in recipe.values()}
 
 
 def write_results(trials: list[Stored], recipe: Recipe, folder: Path) -> None:
-    """evolve.csv with a line per trial, hyp_evolve.yaml with the best one's whole recipe."""
+    """Write evolve.csv with a line per trial, and hyp_evolve.yaml with the recipe of the best one."""
     words = list(dict.fromkeys(word for t in trials for word in t.params))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -226,7 +221,7 @@ def write_results(trials: list[Stored], recipe: Recipe, folder: Path) -> None:
 
 
 def plot_trials(trials: list[Stored], path: Path) -> None:
-    """Fitness against each hyper-parameter, the best trial marked; nothing where no trial has finished."""
+    """Plot fitness against each hyper-parameter with the best trial marked; nothing if no trial has finished."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
-"""Whether a run that goes on sees the images and labels that it was started on.
+"""Whether a resumed run has the images and labels that it was started on.
 
-No file is opened or looked at again: the label cache has the names and sizes in bytes of all images, and the index has
-the labels. Where the data lie does not matter.
+No file is opened or stat-ed again: the label cache has the names and sizes in bytes of all images, and the index has
+the labels. The location of the data does not matter.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ SPLITS = {"train": "training", "val": "validation"}
 
 
 def fingerprint(index: Index) -> dict[str, Any]:
-    """{"images", "boxes"} counted, and what changes with them: "files" with names and bytes of images, "labels" with
-    their order, sizes in pixels and labels."""
+    """Counts of "images" and "boxes", and two digests: "files" of names and bytes of images, "labels" of their order,
+    sizes in pixels and labels."""
     table = RecordTable.from_records(index.records)
     labels = hashlib.blake2b(digest_size=16)
     base = index.key.base.encode("utf-8", "surrogateescape") if index.key else b""
@@ -29,22 +29,23 @@ def fingerprint(index: Index) -> dict[str, Any]:
 
 
 def data_changed(before: dict[str, dict], now: dict[str, dict], data: str, allowed: bool) -> bool:
-    """Whether a run's data are others than when it was saved, which is told; a `UserError` where that is not allowed.
+    """Whether a run's data have changed since it was saved, with a note; a `UserError` where that is not allowed.
 
-    before, now: split -> `fingerprint`; before is empty where an earlier version saved the run.
+    before, now: split -> `fingerprint`; before is empty if an earlier version saved the run.
     """
-    told = [f"the {SPLITS[split]} {_difference(old, now[split])}" for split, old in before.items() if old != now[split]]
-    if not told:
+    changes = [f"the {SPLITS[split]} {_difference(old, now[split])}" for split, old in before.items()
+               if old != now[split]]
+    if not changes:
         return False
     if not allowed:
-        raise UserError(f"--resume: {data} has changed since this run was saved: {'; '.join(told)}; put back what it "
-                        "was started on, or go on with the changed data: --allow-data-change")
-    print(f"--allow-data-change: {data} has changed since this run was saved: {'; '.join(told)}")
+        raise UserError(f"--resume: {data} has changed since this run was saved: {'; '.join(changes)}; restore what it "
+                        "was started on, or continue with the changed data: --allow-data-change", "data-changed")
+    print(f"--allow-data-change: {data} has changed since this run was saved: {'; '.join(changes)}")
     return True
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     counts = [f"{new[word]} {word} instead of {old[word]}" for word in ("images", "boxes") if old[word] != new[word]]
-    what = {"files": "image files are others", "labels": "labels or their order are others"}
+    what = {"files": "image files differ", "labels": "labels or their order differ"}
     return "split has " + ", ".join(counts) if counts else \
         "split's " + " and ".join(words for word, words in what.items() if old[word] != new[word])

@@ -1,9 +1,8 @@
-"""Multi-scale training: every batch at a size of its own.
+"""Batches on the device, with multi-scale training at a random size each.
 
 Legend: B images, M boxes of the fullest image, H, W pixels of the frame.
 """
 
-import argparse
 import math
 
 import numpy as np
@@ -11,23 +10,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.training.config import TrainConfig
 from engine.training.state import Training
 from utils.structures import Batch, PackedTargets
 
 
 def draw_size(seed: int, epoch: int, batch: int, imgsz: int, stride: int) -> int:
-    """The side of this batch: uniform among the multiples of `stride` in [0.5, 1.5] * imgsz, as in YOLOv3 to v8.
+    """The side of this batch: uniform over the multiples of `stride` in [0.5, 1.5] * imgsz, as in YOLOv3 to v8.
 
-    Decided by (seed, epoch, batch) alone, so that resuming changes nothing and all processes agree.
+    A function of (seed, epoch, batch), the same after a resume and in all processes.
     """
     low, high = max(round(imgsz * 0.5 / stride), 1), math.floor(imgsz * 1.5 / stride)
-    rng = np.random.default_rng([seed, epoch, batch, 0x512E])  # the last number sets it apart from the samples' streams
+    rng = np.random.default_rng([seed, epoch, batch, 0x512E])  # the last number: not the samples' streams
     return int(rng.integers(low, high, endpoint=True)) * stride
 
 
 def resize_batch(images: Tensor, targets: PackedTargets, size: int, stride: int) -> tuple[Tensor, PackedTargets]:
-    """Images (B, 3, H, W) uint8 to longest side `size`, both sides multiples of `stride`, as floats in [0, 1]; boxes go
-    along, axis by axis."""
+    """Images (B, 3, H, W) uint8 to longest side `size`, both sides multiples of `stride`, as floats in [0, 1]; boxes
+    are scaled with them, each axis by its own factor."""
     height, width = images.shape[2:]
     ratio = size / max(height, width)
     new = [math.ceil(side * ratio / stride) * stride for side in (height, width)]
@@ -39,12 +39,12 @@ def resize_batch(images: Tensor, targets: PackedTargets, size: int, stride: int)
     return images, PackedTargets(targets.boxes * scale, targets.labels, targets.ignore, targets.valid)
 
 
-def to_device(args: argparse.Namespace, run: Training, batch: Batch) -> tuple[Tensor, PackedTargets, int]:
-    """Images and targets where the model is, at this batch's own size with `--multi-scale` (else 0 is returned)."""
+def to_device(config: TrainConfig, run: Training, batch: Batch) -> tuple[Tensor, PackedTargets, int]:
+    """Images, targets and size of a batch on the model's device; the size is 0 without `--multi-scale`."""
     images = batch.images.to(run.device, non_blocking=True, memory_format=torch.channels_last)
     targets = batch.targets.to(run.device, non_blocking=True)
-    if not args.multi_scale:
+    if not config.multi_scale:
         return images, targets, 0
     stride = max(run.model.strides)
-    size = draw_size(args.seed, run.epoch, run.batch, args.imgsz[0], stride)
+    size = draw_size(config.seed, run.epoch, run.batch, config.imgsz[0], stride)
     return *resize_batch(images, targets, size, stride), size

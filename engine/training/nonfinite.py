@@ -1,18 +1,17 @@
-"""A loss that is not finite: the batch is written down, so that it can be looked at and run again.
+"""Losses that are not finite: found, and the batch saved so that it can be inspected and run again (`--replay`).
 
 Legend: B images, K terms of the loss.
 """
 
 import math
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from engine.training.state import Training
+from engine.training.state import Job, Training
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
 from utils.structures import Batch
@@ -20,9 +19,9 @@ from utils.structures import Batch
 
 def save_bad_batch(path: Path, model: nn.Module, batch: Batch, amp: torch.dtype | None, size: int,
                    terms: dict[str, float]) -> None:
-    """Write a batch with the weights that met it: `train.py --replay` reads it.
+    """Save a batch with the present weights for `train.py --replay`.
 
-    size: the side that the images were resized to, 0 where they were not; amp: of the forward pass.
+    size: the side that the images were resized to, 0 if they were not; amp: of the forward pass.
     """
     content = {"config": model.config, "names": model.names, "model": model.state_dict(), "replay": {
         "images": batch.images.cpu(), "targets": [t.cpu() for t in batch.targets.tensors()],
@@ -31,29 +30,25 @@ def save_bad_batch(path: Path, model: nn.Module, batch: Batch, amp: torch.dtype 
     save_checkpoint(content, path)
 
 
-class BufferGuard:
-    """Remembers a model's running statistics, so that a batch that is skipped leaves no trace in them."""
+class BufferSnapshot:
+    """A copy of a model's running statistics and counters, to restore them after a batch that is skipped."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.buffers = [b for b in model.buffers() if b.is_floating_point()]
-        self.counters = [b for b in model.buffers() if not b.is_floating_point()]
-        self.kept = [b.clone() for b in (*self.buffers, *self.counters)]
+        self.buffers = list(model.buffers())
+        self.kept = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()
-    def remember(self) -> None:
-        torch._foreach_copy_(self.kept, self._all())
+    def update(self) -> None:
+        torch._foreach_copy_(self.kept, self.buffers)
 
     @torch.no_grad()
-    def put_back(self) -> None:
-        torch._foreach_copy_(self._all(), self.kept)
-
-    def _all(self) -> Sequence[Tensor]:
-        return [*self.buffers, *self.counters]
+    def restore(self) -> None:
+        torch._foreach_copy_(self.buffers, self.kept)
 
 
 @dataclass(frozen=True)
 class BadBatch:
-    """A batch whose loss is not finite: which of the epoch, the side that it was resized to, and its terms."""
+    """A batch whose loss is not finite: its number in the epoch, the side that it was resized to, and its terms."""
 
     batch: int
     size: int
@@ -61,11 +56,11 @@ class BadBatch:
 
 
 def read_losses(run: Training) -> BadBatch | None:
-    """Fetch the losses of all steps that were not read yet at once, count them, and count the steps left out; returns
-    the first that is not finite, which none after it counts."""
+    """Fetch all unread losses at once and count them, and the skipped steps; returns the first that is not finite, at
+    which counting ends."""
     unread, run.unread = run.unread, []
     rows = torch.stack([step.values for step in unread]).tolist() if unread else []  # (steps, K)
-    run.count_left_out()
+    run.count_skipped_steps()
     for step, row in zip(unread, rows, strict=True):
         if not all(map(math.isfinite, row)):
             return BadBatch(step.batch, step.size, dict(zip(step.names, row, strict=True)))
@@ -73,38 +68,51 @@ def read_losses(run: Training) -> BadBatch | None:
     return None
 
 
-def meet_bad_batch(run: Training, batch: Batch | None, bad: BadBatch | None, guard: BufferGuard | None, folder: Path,
-                   allowed: int) -> None:
-    """Write down a batch whose loss is not finite; go on without it while `--skip-bad-batches` allows.
+def all_finite(job: Job, run: Training, snapshot: BufferSnapshot | None = None, latest: Batch | None = None) -> bool:
+    """Read the unread losses: False where one is not finite and may be skipped, in all processes alike. latest: batch
+    `run.batch`. Raises `UserError` without a snapshot, and where no more batches may be skipped."""
+    bad = read_losses(run)
+    if not run.group.any(bad is not None):
+        return True
+    if bad and (latest is None or bad.batch != run.batch):
+        latest = job.loader.batch(bad.batch)
+    handle_nonfinite_batch(job, run, latest, bad, snapshot)
+    return False
 
-    batch, bad: None where another process met it. Raises `UserError` where no more may be skipped.
+
+def handle_nonfinite_batch(job: Job, run: Training, batch: Batch | None, bad: BadBatch | None,
+                           snapshot: BufferSnapshot | None) -> None:
+    """Save a batch whose loss is not finite; undo its step while `--skip-bad-batches` allows.
+
+    batch, bad: None where it is another process's. Raises `UserError` where no more may be skipped.
     """
-    told = "in another process"
+    allowed, what = job.config.skip_bad_batches, "in another process"
     if bad:
-        path = folder / f"bad_batch{run.skipped}{f'-{run.group.rank}' if run.group.rank else ''}.pt"
+        rank = f"-{run.group.rank}" if run.group.rank else ""
+        path = job.folder / f"bad_batch{run.skipped_batches}{rank}.pt"
         save_bad_batch(path, run.model, batch, run.amp, bad.size, bad.terms)
         terms = ", ".join(f"{name} {value:g}" for name, value in bad.terms.items())
-        told = (f"({terms}) on images {batch.image_ids}; to look at it: python train.py --replay "
+        what = (f"({terms}) on images {batch.image_ids}; to inspect it: python train.py --replay "
                 f"{shlex.quote(str(path))}")
-    if guard is None or run.skipped >= allowed:
-        raise UserError(f"the loss is not finite {told}; {way_on(folder)}lower the learning rate, train with "
-                        "--amp fp32, or allow some with --skip-bad-batches N")
-    run.skipped += 1
-    guard.put_back()
+    if snapshot is None or run.skipped_batches >= allowed:
+        raise UserError(f"the loss is not finite {what}; {resume_hint(job.folder)}lower the learning rate, train with "
+                        "--amp fp32, or allow some with --skip-bad-batches N", "not-finite")
+    run.skipped_batches += 1
+    snapshot.restore()
     run.optimizer.zero_grad(set_to_none=True)
-    print(f"\nskipped a batch ({run.skipped} of {allowed}), and what its step had gathered: the loss "
-          f"is not finite {told}")
+    print(f"\nskipped a batch ({run.skipped_batches} of {allowed}) and the gradients accumulated with it: the loss is "
+          f"not finite {what}")
 
 
-def way_on(folder: Path) -> str:
-    """Words for an error: that there is a checkpoint, and how to go on from it; '' where there is none."""
+def resume_hint(folder: Path) -> str:
+    """For an error message: how to resume from the last checkpoint; '' where there is none."""
     there = (folder / "weights" / "last.pt").is_file()
-    return f"the last checkpoint is whole (--resume {shlex.quote(str(folder))}): " if there else ""
+    return f"the last checkpoint is intact (--resume {shlex.quote(str(folder))}): " if there else ""
 
 
 def check_finite(run: Training, folder: Path) -> None:
-    """Raises `UserError` rather than let weights or statistics that are not finite take the place of a checkpoint."""
+    """Raises `UserError` rather than overwrite a checkpoint with weights or statistics that are not finite."""
     if not run.is_finite():
         raise UserError("weights or running statistics are no longer finite, though every loss was, so they are not "
-                        f"saved; {way_on(folder)}lower the learning rate, train with --amp fp32, or with "
-                        "--clip-grad 10")
+                        f"saved; {resume_hint(folder)}lower the learning rate, train with --amp fp32, or with "
+                        "--clip-grad 10", "not-finite")

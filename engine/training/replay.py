@@ -17,10 +17,11 @@ from utils.structures import PackedTargets
 
 
 def replay_file(path: str | Path) -> list[str]:
-    """What is found in a file that `engine.training.nonfinite.save_bad_batch` wrote, line by line."""
+    """Run a file of `engine.training.nonfinite.save_bad_batch` again; returns the lines of the report."""
     stored = load_checkpoint(path)
     if "replay" not in stored:
-        raise UserError(f"--replay {path}: holds no batch; give the bad_batch file that the training named")
+        raise UserError(f"--replay {path}: holds no batch; give the bad_batch file that the training named",
+                        "not-a-bad-batch")
     model = build_model(stored["config"], names=stored["names"])
     model.load_state_dict(stored["model"])
     return replay(model, stored["replay"])
@@ -31,20 +32,20 @@ def replay(model: nn.Module, stored: dict[str, Any]) -> list[str]:
     images, targets = stored["images"], PackedTargets(*stored["targets"])
     if stored["size"]:
         images, targets = resize_batch(images, targets, stored["size"], max(model.strides))
-    told = ", ".join(f"{name} {value:g}" for name, value in stored["terms"].items())
-    lines = [f"images {stored['image_ids']}, {tuple(images.shape)}; in training: {told}"]
-    wild = [name for name, value in model.state_dict().items() if value.is_floating_point()
+    terms = ", ".join(f"{name} {value:g}" for name, value in stored["terms"].items())
+    lines = [f"images {stored['image_ids']}, {tuple(images.shape)}; in training: {terms}"]
+    bad = [name for name, value in model.state_dict().items() if value.is_floating_point()
             and not value.isfinite().all()]
-    if wild:
-        lines.append(f"{len(wild)} weights were not finite already, the first: {wild[0]}")
+    if bad:
+        lines.append(f"{len(bad)} weights were not finite already, the first: {bad[0]}")
     model.train()
-    for word in dict.fromkeys((stored["amp"], "")):
-        dtype = getattr(torch, word) if word else None
+    for amp in dict.fromkeys((stored["amp"], "")):
+        dtype = getattr(torch, amp) if amp else None
         terms, first = _run(model, images, targets, dtype)
-        lines.append(f"{word or 'float32'}: " + ", ".join(f"{k} {v:g}" for k, v in terms.items())
+        lines.append(f"{amp or 'float32'}: " + ", ".join(f"{k} {v:g}" for k, v in terms.items())
                      + (f"; the first layer to give a value that is not finite: {first}" if first else ""))
     for place, image_id in enumerate(stored["image_ids"]):
-        twice = [place, place]  # since batch norm wants more than one value
+        twice = [place, place]  # batch norm needs more than one value
         terms, _ = _run(model, images[twice], targets[twice], None)
         lines.append(f"image {image_id}: {int(targets.valid[place].sum())} boxes, "
                      + ", ".join(f"{k} {v / 2:g}" for k, v in terms.items()))

@@ -1,4 +1,4 @@
-"""Ending a run at a point from which it can go on, when it is told to stop."""
+"""Stopping a run on SIGTERM or SIGINT at a point from which it can be resumed."""
 
 import contextlib
 import os
@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 
 
-class Stopped(Exception):  # noqa: N818  nothing went wrong
-    """Raised at a safe point after SIGTERM or SIGINT; `code` is what the process should end with."""
+class Stopped(Exception):  # noqa: N818  no error
+    """Raised at a safe point after SIGTERM or SIGINT; `code` is the exit code of the process."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -18,17 +18,17 @@ class Stopped(Exception):  # noqa: N818  nothing went wrong
 
 
 class StopRequest:
-    """While this context is entered, the first SIGTERM or SIGINT is only remembered; a second one interrupts at once.
+    """Within this context the first SIGTERM or SIGINT is only recorded; a second one interrupts at once.
 
-    Schedulers send SIGTERM some seconds before they kill, people press Ctrl-C: both want the work kept.
+    Schedulers send SIGTERM some seconds before they kill a job, and users press Ctrl-C: in both cases the run is saved.
     """
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal; 0: go on
+        self.number = 0  # of the signal; 0: none
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # Python delivers signals to no other
+        if threading.current_thread() is threading.main_thread():  # the only one that gets signals
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
@@ -40,23 +40,23 @@ class StopRequest:
         if self.number:
             raise KeyboardInterrupt
         self.number = number
-        # not print: its buffer may be in use at the moment that the signal breaks into
+        # not print: its buffer may be in use when the signal arrives
         name = signal.Signals(number).name
-        with contextlib.suppress(OSError):  # nobody may be listening
+        with contextlib.suppress(OSError):  # stderr may have no reader
             os.write(2, f"\n{name}: finishing this step, then saving; once more stops at once\n".encode())
 
     def check(self) -> None:
-        """Raise `Stopped` where a signal has come."""
+        """Raise `Stopped` if a signal has arrived."""
         if self.number:
             raise Stopped(self.number)
 
     def between(self, items: Collection) -> "Watched":
-        """The same items, with a `check` before each."""
+        """The same items, with a `check` before each one."""
         return Watched(self, items)
 
 
 class Watched:
-    """A sized iterable that ends with `Stopped` when its request has come."""
+    """A sized iterable that raises `Stopped` if a signal has arrived."""
 
     def __init__(self, request: StopRequest, items: Collection) -> None:
         self.request, self.items = request, items

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from engine.optim.ema import ModelEMA
-from engine.optim.optimizer import Schedule, accumulation, lr_factor, scaled_weight_decay
+from engine.optim.schedule import Schedule, accumulation, lr_factor, scaled_weight_decay
 
 
 @pytest.mark.parametrize("name, kind", [("lf_onecycle", "cosine"), ("lf_linear", "linear")])

@@ -10,8 +10,8 @@ import torch
 
 import train
 from data.augment.plan import AugmentConfig
+from engine.training.config import TrainConfig
 from engine.training.recipe import load_recipe
-from engine.training.settings import make_parser
 from engine.training.setup import start_model
 from models import build_model, load_model, registry
 from models.boxes import similarity
@@ -189,9 +189,9 @@ def points(tmp_path):
 def test_a_head_brings_its_recipe_gains_and_options(points):
     assert load_plugin(points) == ["PointDetect"]
     cfg = str(points.with_name("mine.yaml"))
-    args = make_parser("").parse_args(["--cfg", cfg, "--data", "x.yaml", "--imgsz", "64"])
+    config = TrainConfig(cfg=cfg, data="x.yaml", imgsz=(64,))
     words = list(AugmentConfig.__dataclass_fields__)
-    model, recipe = start_model(args, ["a", "b"], words, lambda imgsz: np.ones((1, 2)))
+    model, _, recipe = start_model(config, ["a", "b"], words, lambda imgsz: np.ones((1, 2)))
     assert model.head.gains == {"reg": 4.0, "score": 1.0} and model.head.border == 0.5
     assert (recipe.optimizer, recipe.lr0, recipe.head) == ("AdamW", 0.002, {"border": 0.5})
     write(points.with_name("other.yaml"), "border: 9.0\n")

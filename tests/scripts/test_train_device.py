@@ -9,20 +9,22 @@ from torch import nn
 
 import train
 from engine.optim.ema import ModelEMA
-from engine.optim.optimizer import build_optimizer, parameter_groups
-from engine.training import state
+from engine.optim.optimizer import build_optimizer
 from engine.training import step as steps
 from engine.training.autobatch import Meter
+from engine.training.checkpoints import restore_run, save_run
+from engine.training.config import TrainConfig
 from engine.training.recipe import Recipe
 from engine.training.setup import fitting_batch
+from engine.training.state import NO_GROWTH
 from models import build_model
 from models.catalogue import resolve
 from tests.processes import together
 from tests.scripts.trainings import parsed, rows
 from tests.tiny import tiny_data, tiny_model
+from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint
 from utils.distributed.group import Group
-from utils.errors import UserError
 from utils.structures import Targets, pack_targets
 
 CPU = torch.device("cpu")
@@ -38,7 +40,7 @@ def place(tmp_path_factory):
 def every_step(monkeypatch):
     """A step for every batch, as in a training of large batches."""
     torch.set_num_threads(1)
-    monkeypatch.setattr("engine.optim.optimizer.NOMINAL_BATCH", 2)
+    monkeypatch.setattr("engine.optim.schedule.NOMINAL_BATCH", 2)
 
 
 def as_on_a_gpu(monkeypatch, read_every: int = 10) -> list[train.Training]:
@@ -56,10 +58,10 @@ def as_on_a_gpu(monkeypatch, read_every: int = 10) -> list[train.Training]:
 
 def spoil(monkeypatch, number: int) -> None:
     """From batch `number` on, the first one's loss and gradients are NaN, and what NaN does to statistics stays."""
-    seen, whole = [], steps.learn_in_parts
+    seen, whole = [], steps.forward_backward_chunked
 
-    def learn(run, images, targets, due):
-        names, values = whole(run, images, targets, due)
+    def learn(run, images, targets, is_step):
+        names, values = whole(run, images, targets, is_step)
         seen.append(1)
         if len(seen) - 1 == number:
             for parameter in run.model.parameters():
@@ -69,7 +71,7 @@ def spoil(monkeypatch, number: int) -> None:
             values = values * float("nan")
         return names, values
 
-    monkeypatch.setattr(steps, "learn_in_parts", learn)
+    monkeypatch.setattr(steps, "forward_backward_chunked", learn)
 
 
 def flags(place, name, *extra):
@@ -88,14 +90,14 @@ def test_losses_read_every_ten_steps_are_those_of_reading_every_step(place, ever
 def test_a_bad_batch_between_two_readings_is_the_one_written_down(place, every_step, monkeypatch):
     as_on_a_gpu(monkeypatch)
     spoil(monkeypatch, 3)
-    with pytest.raises(UserError, match=r"not finite \(box nan.*on images") as told:
+    with user_error("not-finite", "box nan", "images") as told:
         train.main(flags(place, "which", "--multi-scale"))
-    assert "checkpoint is whole" not in str(told.value)  # there is none
+    assert "--resume" not in str(told.value)  # there is none
     monkeypatch.undo()
     torch.set_num_threads(1)
-    monkeypatch.setattr("engine.optim.optimizer.NOMINAL_BATCH", 2)
+    monkeypatch.setattr("engine.optim.schedule.NOMINAL_BATCH", 2)
     spoil(monkeypatch, 3)
-    with pytest.raises(UserError, match=r"not finite \(box nan"):
+    with user_error("not-finite", "box nan"):
         train.main(flags(place, "at-once", "--multi-scale"))
     late, soon = (load_checkpoint(place / name / "bad_batch0.pt")["replay"] for name in ("which", "at-once"))
     assert late["size"] == soon["size"] and late["image_ids"] == soon["image_ids"]
@@ -116,13 +118,13 @@ def test_nothing_is_saved_over_a_checkpoint_before_the_losses_were_read(place, e
             if kind == "stop":
                 made[0].stop.number = 15
             else:
-                made[0].args.save_every_minutes = 1e-9
+                made[0].config = made[0].config.replace(save_every_minutes=1e-9)
 
     made, job = [], train.Job
     monkeypatch.setattr(train, "Job", lambda *parts: made.append(job(*parts)) or made[0])
     monkeypatch.setattr(train, "step", counted)
     folder = place / kind
-    with pytest.raises(UserError, match=rf"the last checkpoint is whole \(--resume '?{folder}"):
+    with user_error("not-finite", "--resume", folder):
         train.main(flags(place, kind, "--epochs", 2))
     assert len(taken) == BATCHES + 5
     stored = load_checkpoint(folder / "weights/last.pt")
@@ -157,24 +159,24 @@ def test_weights_that_are_no_longer_finite_are_not_saved(place, every_step, monk
             next(m for m in run.model.modules() if isinstance(m, nn.BatchNorm2d)).running_var.fill_(float("inf"))
 
     monkeypatch.setattr(train, "step", overflows)
-    with pytest.raises(UserError, match="no longer finite.*the last checkpoint is whole"):
+    with user_error("not-finite", "--resume"):
         train.main(flags(place, "overflow", "--epochs", 2, "--noval"))
     stored = load_checkpoint(place / "overflow/weights/last.pt")["train"]
     assert stored["epoch"] == 1 and all(value.isfinite().all() for value in stored["model"].values())
 
 
-def test_steps_that_the_scaler_leaves_out_are_counted_told_and_remembered(place, every_step, monkeypatch, capsys):
-    whole, seen = steps.learn_in_parts, []
+def test_steps_that_the_scaler_skips_are_counted_told_and_remembered(place, every_step, monkeypatch, capsys):
+    whole, seen = steps.forward_backward_chunked, []
 
-    def learn(run, images, targets, due):
-        found = whole(run, images, targets, due)
+    def learn(run, images, targets, is_step):
+        found = whole(run, images, targets, is_step)
         seen.append(1)
         if len(seen) in (2, 3, BATCHES + 1):
             next(run.model.parameters()).grad.fill_(float("inf"))
         return found
 
     as_on_a_gpu(monkeypatch)
-    monkeypatch.setattr(steps, "learn_in_parts", learn)
+    monkeypatch.setattr(steps, "forward_backward_chunked", learn)
     step = train.step
 
     def interrupted(run):
@@ -185,7 +187,7 @@ def test_steps_that_the_scaler_leaves_out_are_counted_told_and_remembered(place,
     monkeypatch.setattr(train, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.main(flags(place, "left", "--epochs", 2))
-    assert f"steps left out since their gradients were not finite: 2 of {BATCHES}" in capsys.readouterr().out
+    assert f"steps skipped because their gradients were not finite: 2 of {BATCHES}" in capsys.readouterr().out
     assert rows(place / "left")[0]["skipped_steps"] == "2"
     assert load_checkpoint(place / "left/weights/last.pt")["train"]["left_out"] == 2
     monkeypatch.setattr(train, "step", step)
@@ -209,7 +211,7 @@ def a_run(amp=None, fused=False, name="AdamW", **scale) -> train.Training:
     scaler = torch.amp.GradScaler("cpu", **scale)
     recipe = Recipe.__new__(Recipe)
     recipe.clip_grad = 0
-    run = train.Training(model, ModelEMA(model), optimizer, None, scaler, CPU, amp, recipe, forward=model)
+    run = train.Training(model, ModelEMA(model), optimizer, None, scaler, CPU, amp, recipe, ddp_model=model)
     scaler.scale(model(torch.rand(4, 2)).square().sum()).backward()
     train.step(run)
     return run
@@ -219,13 +221,13 @@ def a_run(amp=None, fused=False, name="AdamW", **scale) -> train.Training:
 @pytest.mark.parametrize("before, after", [(False, True), (True, False)], ids=["cpu to gpu", "gpu to cpu"])
 def test_a_run_goes_on_on_another_device(tmp_path, monkeypatch, before, after, name):
     first = a_run(fused=before, name=name)
-    state.save_run(first, {}, tmp_path)
+    save_run(first, {}, tmp_path)
     stored = load_checkpoint(tmp_path / "weights/last.pt")
     seen, load = [], torch.optim.Optimizer.load_state_dict
     monkeypatch.setattr(torch.optim.Optimizer, "load_state_dict",
                         lambda self, content: seen.append(content) or load(self, content))
     run = a_run(fused=after, name=name)
-    state.restore_run(run, stored)
+    restore_run(run, stored)
     assert {group["fused"] for group in run.optimizer.param_groups} == {after}
     assert {group["fused"] for group in seen[0]["param_groups"]} == {after}  # known before counters are placed
     run.scaler.scale(run.model(torch.rand(4, 2)).square().sum()).backward()
@@ -233,53 +235,53 @@ def test_a_run_goes_on_on_another_device(tmp_path, monkeypatch, before, after, n
 
 
 def test_the_loss_scale_goes_from_fp16_to_fp16_alone(tmp_path):
-    plain = {"init_scale": 1.0, "growth_interval": state.NO_GROWTH}
+    plain = {"init_scale": 1.0, "growth_interval": NO_GROWTH}
 
     def after(first, second):
-        state.save_run(first, {}, tmp_path)
+        save_run(first, {}, tmp_path)
         stored = load_checkpoint(tmp_path / "weights/last.pt")
-        state.restore_run(second, stored)
+        restore_run(second, stored)
         return second.scaler.get_scale(), second.scaler.get_growth_interval()
 
     half = torch.float16
     assert after(a_run(half, init_scale=512.0), a_run(half)) == (512.0, 2000)
     assert after(a_run(torch.bfloat16, **plain), a_run(half)) == (65536.0, 2000)
-    assert after(a_run(half, init_scale=512.0), a_run(torch.bfloat16, **plain)) == (1.0, state.NO_GROWTH)
+    assert after(a_run(half, init_scale=512.0), a_run(torch.bfloat16, **plain)) == (1.0, NO_GROWTH)
     run = a_run(half)
-    state.save_run(run, {}, tmp_path)
+    save_run(run, {}, tmp_path)
     stored = load_checkpoint(tmp_path / "weights/last.pt")
     stored["train"]["scaler"] = a_run(torch.bfloat16, **plain).scaler.state_dict()  # as earlier versions wrote it
-    state.restore_run(run, stored)
+    restore_run(run, stored)
     assert run.scaler.get_growth_interval() == 2000
 
 
 def test_a_scale_of_one_stays_one():
-    run = a_run(init_scale=1.0, growth_interval=state.NO_GROWTH)
+    run = a_run(init_scale=1.0, growth_interval=NO_GROWTH)
     before = run.model[0].weight.clone()
     run.scaler.scale(run.model(torch.rand(4, 2)).sum() * float("inf")).backward()
     train.step(run)
     assert run.scaler.get_scale() == 1.0 and torch.equal(before, run.model[0].weight)
-    assert run.count_left_out() == 1 and run.left_out == 1 and run.count_left_out() == 0
+    assert run.count_skipped_steps() == 1 and run.skipped_steps == 1 and run.count_skipped_steps() == 0
 
 
 class Crowded:
-    """`learn_in_parts` on a device that has room for `room` images, or less for these batches of the run."""
+    """`forward_backward_chunked` on a device that has room for `room` images, or less for these batches of the run."""
 
     def __init__(self, whole, room, batches=()):
         self.whole, self.room, self.batches, self.sizes = whole, room, batches, []
 
-    def __call__(self, run, images, targets, due):
-        part = -(-len(images) // run.split)
+    def __call__(self, run, images, targets, is_step):
+        part = -(-len(images) // run.micro_batches)
         self.sizes.append(part)
         if part > self.room and (not self.batches or run.batch in self.batches):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self.whole(run, images, targets, due)
+        return self.whole(run, images, targets, is_step)
 
 
 def test_the_whole_batch_is_tried_again_later(place, every_step, monkeypatch, capsys):
-    crowded = Crowded(steps.learn_in_parts, 1, batches=(0,))
-    monkeypatch.setattr(steps, "learn_in_parts", crowded)
-    monkeypatch.setattr(steps, "SPLIT_BATCHES", 4)
+    crowded = Crowded(steps.forward_backward_chunked, 1, batches=(0,))
+    monkeypatch.setattr(steps, "forward_backward_chunked", crowded)
+    monkeypatch.setattr(steps, "RETRY_BATCHES", 4)
     train.main(flags(place, "again"))
     assert crowded.sizes == [2, 1, 1, 1, 1, *[2] * (BATCHES - 4)]
     told = capsys.readouterr().out
@@ -287,9 +289,9 @@ def test_the_whole_batch_is_tried_again_later(place, every_step, monkeypatch, ca
 
 
 def test_trying_again_in_vain_becomes_rare(place, every_step, monkeypatch):
-    crowded = Crowded(steps.learn_in_parts, 1)
-    monkeypatch.setattr(steps, "learn_in_parts", crowded)
-    monkeypatch.setattr(steps, "SPLIT_BATCHES", 2)
+    crowded = Crowded(steps.forward_backward_chunked, 1)
+    monkeypatch.setattr(steps, "forward_backward_chunked", crowded)
+    monkeypatch.setattr(steps, "RETRY_BATCHES", 2)
     train.main(flags(place, "vain"))
     assert crowded.sizes == [2, 1, 1, 2, 1, 1, 1, 1, 2, *[1] * 6]
 
@@ -317,9 +319,9 @@ def test_parts_have_the_losses_and_gradients_of_the_whole_batch(head):
     found = {}
     for split in (1, 2, 4):
         run = train.Training(model, None, None, None, torch.amp.GradScaler("cpu", enabled=False), CPU, None, None,
-                             forward=model, split=split)
+                             ddp_model=model, micro_batches=split)
         model.zero_grad()
-        _, sums = steps.learn_in_parts(run, images, targets, True)
+        _, sums = steps.forward_backward_chunked(run, images, targets, True)
         found[split] = sums, [p.grad.clone() for p in model.parameters() if p.grad is not None]
     for split in (2, 4):
         torch.testing.assert_close(found[split][0], found[1][0], rtol=1e-9, atol=1e-12)
@@ -333,10 +335,10 @@ def test_looking_at_parts_first_leaves_statistics_and_chance_as_one_pass_does():
     images, targets = torch.rand(4, 3, 64, 64), pack_targets([Targets(torch.tensor([[8.0, 8, 40, 40]]),
                                                                       torch.tensor([1]))] * 4)
     run = train.Training(model, None, None, None, torch.amp.GradScaler("cpu", enabled=False), CPU, None, None,
-                         forward=model, split=2)
+                         ddp_model=model, micro_batches=2)
     norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     seen, chance = int(norm.num_batches_tracked), torch.get_rng_state()
-    steps.learn_in_parts(run, images, targets, True)
+    steps.forward_backward_chunked(run, images, targets, True)
     assert int(norm.num_batches_tracked) == seen + 2 and torch.equal(torch.get_rng_state(), chance)
 
 
@@ -346,9 +348,10 @@ def test_several_processes_say_that_they_do_not_split(place, monkeypatch):
 
     monkeypatch.setattr(train, "fit", full)
     run = train.Training(None, None, None, None, None, CPU, None, None, Group(0, 2, 0))
-    job = train.Job(flags(place, "x", "--imgsz", 64), place, None, None, None, None, None, [], None, None)
-    with pytest.raises(UserError, match="by a process alone, not by several"):
-        train.keep_going(job, run)
+    config = TrainConfig.from_args(flags(place, "x", "--imgsz", 64))
+    job = train.Job(config, place, None, None, None, None, None, [], None, None)
+    with user_error("out-of-memory", "single process"):
+        train.fit_or_save_on_stop(job, run)
 
 
 def smallest(group: Group, folder) -> int:
@@ -368,25 +371,14 @@ def smallest(group: Group, folder) -> int:
 
     engine.training.setup.probe_step = probe
     engine.training.setup.optimizer_bytes = lambda *_: -sum(t.nbytes for t in model.state_dict().values())
-    args = train.build_parser().parse_args(["--imgsz", "64"])
+    config = TrainConfig(imgsz=(64,))
     recipe = Recipe.__new__(Recipe)
     recipe.optimizer = "SGD"
-    return fitting_batch(args, recipe, model, CPU, 100, group)
+    return fitting_batch(config, recipe, model, CPU, 100, group)
 
 
 def test_of_several_processes_the_smallest_batch_is_taken(tmp_path):
     assert together(smallest, tmp_path) == [8, 8]
-
-
-def test_weights_of_layers_that_have_several_decay():
-    model = nn.ModuleList([nn.MultiheadAttention(4, 2), nn.MultiheadAttention(4, 2, kdim=3, vdim=3, add_bias_kv=True),
-                           nn.LSTM(2, 2), nn.LayerNorm(4)])
-    kinds = {id(p): kind for kind, members in parameter_groups(model).items() for p in members}
-    found = {name: kinds[id(p)] for name, p in model.named_parameters()}
-    assert found["0.in_proj_weight"] == found["0.out_proj.weight"] == found["1.q_proj_weight"] == "decay"
-    assert found["2.weight_ih_l0"] == "decay" and found["2.bias_hh_l0"] == "bias"
-    assert found["0.in_proj_bias"] == found["1.bias_k"] == found["0.out_proj.bias"] == "bias"
-    assert found["3.weight"] == "no_decay"
 
 
 def test_the_scaler_costs_a_step_little():

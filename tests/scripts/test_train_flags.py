@@ -11,13 +11,13 @@ import train
 import val
 from engine.evaluation.evaluator import CocoEvaluator
 from engine.evaluation.results import write_labels
-from engine.optim.optimizer import freeze
+from engine.training.config import TrainConfig
 from engine.training.recipe import load_recipe
-from engine.training.settings import settings_of
+from engine.training.resume import merge_resume_args
 from tests.scripts.trainings import parsed
 from tests.tiny import NAMES, tiny_checkpoint, tiny_data
+from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.device import select_device
 from utils.errors import UserError, run_script
 from utils.reporting.run_log import Board, read_csv
 from utils.structures import Detections
@@ -40,7 +40,7 @@ def fake_epochs(monkeypatch, scores):
     saved, values = [], iter(scores)
     monkeypatch.setattr(train, "train_epoch", lambda *_: {})
     monkeypatch.setattr(train, "validate", lambda *_: {"metrics/AP": (ap := next(values)), "metrics/AP50": ap})
-    monkeypatch.setattr(train, "save", lambda job, run, best: saved.append((run.epoch, best)))
+    monkeypatch.setattr(train, "save_checkpoints", lambda job, run, best: saved.append((run.epoch, best)))
     return saved
 
 
@@ -53,14 +53,14 @@ def fake_epochs(monkeypatch, scores):
     ([], [-1.0] * 5, [(1, False), (2, False), (3, False), (4, False), (5, True)]),
 ])
 def test_patience_noval_and_nosave_together(place, tmp_path, monkeypatch, flags, scores, saved):
-    args = parsed(place, "x", "--epochs", 5, "--close-mosaic", 0, *flags)
-    args.val_interval = args.val_interval or 1
+    config = TrainConfig.from_args(parsed(place, "x", "--epochs", 5, "--close-mosaic", 0, *flags))
+    config = config.replace(val_interval=config.val_interval or 1)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     ema = argparse.Namespace(model=None)
     run = train.Training(None, ema, optimizer, None, None, None, None, None)
     seen = fake_epochs(monkeypatch, scores)
     loader = argparse.Namespace(set_epoch=lambda epoch, start: None, close_mosaic=int)
-    train.fit(train.Job(args, tmp_path, None, None, None, loader, None, [], None, lambda *_: None), run)
+    train.fit(train.Job(config, tmp_path, None, None, None, loader, None, [], None, lambda *_: None), run)
     assert seen == saved
 
 
@@ -78,9 +78,9 @@ def test_ctrl_c_tells_how_to_go_on(place, monkeypatch, capsys):
     assert f"train.py --resume '{place / 'stopped'}'" in capsys.readouterr().out
     monkeypatch.undo()
     words = ["--resume", str(place / "stopped"), "--workers", "0", "--device", "cpu"]
-    with pytest.raises(UserError, match="--batch-size cannot change"):
+    with user_error("flag-conflict", "--batch-size"):
         train.main(train.build_parser().parse_args([*words, "--batch-size", "9"]))
-    with pytest.raises(UserError, match="resumed from last.pt: --resume .*last.pt"):
+    with user_error("nothing-to-resume", "--resume", "last.pt"):
         train.main(train.build_parser().parse_args(["--resume", str(place / "stopped/weights/best.pt")]))
     train.main(train.build_parser().parse_args([*words, "--epochs", "3"]))
     times = [float(row["time"]) for row in read_csv(place / "stopped/results.csv")]
@@ -92,47 +92,26 @@ def test_a_run_is_not_resumed_with_other_classes(tmp_path, place):
     last = tmp_path / "run/weights/last.pt"
     last.parent.mkdir(parents=True)
     save_checkpoint({"names": ["a", "b"], "train": {"args": {**args, "resume": False}}}, last)
-    with pytest.raises(UserError, match=r"the run had \['a', 'b'\]"):
+    with user_error("class-mismatch", "['a', 'b']"):
         train.main(train.build_parser().parse_args(["--resume", str(last)]))
 
 
 def test_settings_that_are_repeated_or_of_the_machine_may_be_given_with_resume(tmp_path):
     stored = {"train": {"args": {**vars(train.build_parser().parse_args([])), "epochs": 3, "workers": 0}}}
     args = train.build_parser().parse_args(["--resume", "--epochs", "3", "--workers", "1", "--exist-ok"])
-    assert settings_of(stored, args, tmp_path / "last.pt").epochs == 3
+    assert merge_resume_args(TrainConfig.from_args(args), stored, tmp_path / "last.pt").epochs == 3
 
 
-def test_rows_that_are_not_there_cannot_be_frozen():
-    def model():
-        return torch.nn.ModuleDict({"model": torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(3)))})
-
-    assert len(freeze(model(), [2])) == 4 and len(freeze(model(), [0, 2])) == 4 and freeze(model(), [0]) == []
-    for rows, told in (([9], "rows 0 to 2"), ([0, 7], "rows 0 to 2"), ([3], "nothing is left to learn")):
-        with pytest.raises(UserError, match=told):
-            freeze(model(), rows)
-
-
-def test_devices_that_are_not_here_are_told(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--device cuda: no CUDA"):
-        select_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [str(select_device(word)) for word in ("", "cuda", "1", "cuda:1", "cpu")] == [
-        "cuda:0", "cuda:0", "cuda:1", "cuda:1", "cpu"]
-    with pytest.raises(UserError, match="torchrun --nproc-per-node 2 train.py"):
-        select_device("0,1")
-
-
-@pytest.mark.parametrize("flags, told", [
-    (["--label-smoothing", "0.1"], "no such setting, anchor heads do"),
-    (["--nosave", "--save-period", "2"], "choose one"), (["--storage", "sqlite:///x.db"], "belong to --evolve"),
-    (["--rect", "--tile", "64"], "drop --rect"), (["--evolve", "1", "--resume"], "drop --resume"),
-    (["--imgsz", "32"], "5 images one is left alone"),
-    (["--imgsz", "32", "--batch", "1"], "5 images one is left alone"),
-    (["--freeze", "99"], "this model has rows 0 to 22")])
-def test_flags_that_cannot_work_are_told_before_anything_is_written(place, flags, told):
-    with pytest.raises(UserError, match=told):
+@pytest.mark.parametrize("flags, code, named", [
+    (["--label-smoothing", "0.1"], "unknown-key", "--label-smoothing"),
+    (["--nosave", "--save-period", "2"], "flag-without-effect", "--save-period"),
+    (["--storage", "sqlite:///x.db"], "flag-without-effect", "--storage"),
+    (["--rect", "--tile", "64"], "flag-without-effect", "--rect"),
+    (["--evolve", "1", "--resume"], "flag-without-effect", "drop --resume"),
+    (["--imgsz", "32"], "bad-value", "5 images"), (["--imgsz", "32", "--batch", "1"], "bad-value", "5 images"),
+    (["--freeze", "99"], "bad-value", "rows 0 to 22")])
+def test_flags_that_cannot_work_are_told_before_anything_is_written(place, flags, code, named):
+    with user_error(code, named):
         train.main(parsed(place, "wrong", *flags))
     assert not (place / "wrong").exists()
 
@@ -141,7 +120,7 @@ def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
     (tmp_path / "last.pt").write_bytes(b"before")
     monkeypatch.setattr("shutil.disk_usage", lambda _: argparse.Namespace(free=0))
     monkeypatch.setattr("torch.save", lambda *_: (_ for _ in ()).throw(RuntimeError("enforce fail at x.cc:671")))
-    with pytest.raises(UserError, match="the disk is full.*untouched"):
+    with user_error("unwritable-file", "last.pt", "disk is full"):
         save_checkpoint({}, tmp_path / "last.pt")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
 
@@ -190,7 +169,7 @@ def test_weights_that_are_not_finite_are_refused(place, weights, tmp_path):
     stored = load_checkpoint(weights)
     stored["model"]["model.0.conv.weight"][0, 0, 0, 0] = float("nan")
     save_checkpoint(stored, tmp_path / "nan.pt")
-    with pytest.raises(UserError, match=r"nan.pt: 1 of its tensors hold .* not finite, the first: model.0.c"):
+    with user_error("not-finite", "nan.pt", "1 of", "model.0.conv.weight"):
         train.main(parsed(place, "nan", "--weights", tmp_path / "nan.pt"))
     assert not (place / "nan").exists()
 

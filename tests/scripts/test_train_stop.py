@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import train
-from engine.training.state import end_run, find_run, has_ended, open_run
+from engine.training.checkpoints import end_run, find_run, has_ended, open_run
 from tests.running import ended, script, start, wait_for
 from tests.scripts.trainings import assert_same_end, words
 from tests.tiny import tiny_data
+from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_newest_run_that_has_not_ended_is_found(tmp_path):
     assert open_run(True, str(tmp_path))[1]["number"] == 2  # last.pt is gone, what came before it is there
     for name in ("old", "mine"):
         shutil.rmtree(tmp_path / name)
-    with pytest.raises(UserError, match="every run there has ended"):
+    with user_error("nothing-to-resume", tmp_path):
         open_run(True, str(tmp_path))
 
 

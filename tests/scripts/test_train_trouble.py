@@ -8,8 +8,8 @@ import train
 from engine.training import step as steps
 from tests.scripts.trainings import parsed
 from tests.tiny import tiny_data, tiny_model
+from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint
-from utils.errors import UserError
 from utils.reporting.run_log import read_csv
 from utils.structures import Targets, pack_targets
 
@@ -21,11 +21,11 @@ def place(tmp_path_factory):
 
 def spoil(monkeypatch, *numbers):
     """Make the loss of these batches NaN, counted over the run."""
-    seen, whole = [], steps.learn_in_parts
+    seen, whole = [], steps.forward_backward_chunked
 
-    def learn(run, images, targets, due):
+    def learn(run, images, targets, is_step):
         seen.append(1)
-        names, values = whole(run, images, targets, due)
+        names, values = whole(run, images, targets, is_step)
         if len(seen) - 1 in numbers:
             for module in run.model.modules():  # what NaN activations do to running statistics
                 if isinstance(module, torch.nn.BatchNorm2d):
@@ -33,12 +33,12 @@ def spoil(monkeypatch, *numbers):
             return names, values * float("nan")
         return names, values
 
-    monkeypatch.setattr(steps, "learn_in_parts", learn)
+    monkeypatch.setattr(steps, "forward_backward_chunked", learn)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_replayed(place, monkeypatch, capsys):
     spoil(monkeypatch, 1)
-    with pytest.raises(UserError, match=r"not finite \(box nan, .*on images \[\d.*--replay .*bad_batch0.pt"):
+    with user_error("not-finite", "box nan", "images [", "--replay", "bad_batch0.pt"):
         train.main(parsed(place, "nan"))
     monkeypatch.undo()
     saved = place / "nan/bad_batch0.pt"
@@ -48,7 +48,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_can_be_replayed(place, monke
     told = capsys.readouterr().out
     assert "in training: box nan" in told and "float32: box" in told and "image " in told
     assert "weights were not finite already, the first: model.0.bn.running_mean" in told
-    with pytest.raises(UserError, match="holds no batch"):
+    with user_error("not-a-bad-batch", "none.pt"):
         stored.pop("replay")
         torch.save(stored, place / "none.pt")
         train.main(train.build_parser().parse_args(["--replay", str(place / "none.pt")]))
@@ -62,21 +62,21 @@ def test_bad_batches_are_skipped_as_often_as_allowed(place, monkeypatch, capsys)
     assert all(value.isfinite().all() for value in model.values())
     monkeypatch.undo()
     spoil(monkeypatch, 0, 1)
-    with pytest.raises(UserError, match="not finite"):
+    with user_error("not-finite"):
         train.main(parsed(place, "skips", "--skip-bad-batches", 1))
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts(place, monkeypatch, capsys):
-    whole, sizes = steps.learn_in_parts, []
+    whole, sizes = steps.forward_backward_chunked, []
 
-    def learn(run, images, targets, due):
-        part = -(-len(images) // run.split)
+    def learn(run, images, targets, is_step):
+        part = -(-len(images) // run.micro_batches)
         sizes.append(part)
         if part > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(run, images, targets, due)
+        return whole(run, images, targets, is_step)
 
-    monkeypatch.setattr(steps, "learn_in_parts", learn)
+    monkeypatch.setattr(steps, "forward_backward_chunked", learn)
     folder = train.main(parsed(place, "parts"))
     assert "computed in 2 parts" in capsys.readouterr().out and sizes[:2] == [4, 2]
     assert float(read_csv(folder / "results.csv")[0]["train/box"]) > 0
@@ -90,9 +90,9 @@ def test_parts_add_up_to_the_batch(place):
     grads = {}
     for split in (1, 2):
         run = train.Training(model, None, None, None, torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu"),
-                             None, None, forward=model, split=split)
+                             None, None, ddp_model=model, micro_batches=split)
         model.zero_grad()
-        _, sums = steps.learn_in_parts(run, images, targets, True)
+        _, sums = steps.forward_backward_chunked(run, images, targets, True)
         grads[split] = (sums, model.model[0].conv.weight.grad.clone())
     assert torch.allclose(grads[1][0], grads[2][0], rtol=1e-6)
     assert torch.allclose(grads[1][1], grads[2][1], rtol=1e-5, atol=1e-9)
@@ -102,8 +102,8 @@ def test_no_memory_at_all_is_one_sentence(place, monkeypatch):
     def learn(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(steps, "learn_in_parts", learn)
-    with pytest.raises(UserError, match="--batch-size 4 at --imgsz 64 does not fit"):
+    monkeypatch.setattr(steps, "forward_backward_chunked", learn)
+    with user_error("out-of-memory", "--batch-size 4", "--imgsz 64"):
         train.main(parsed(place, "nothing"))
 
 

@@ -30,7 +30,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_resumed_within_an_epoch_ends_the_same(place, way, monkeypatch, capsys):
     torch.set_num_threads(1)
-    monkeypatch.setattr("engine.optim.optimizer.NOMINAL_BATCH", 4)  # a step for every batch
+    monkeypatch.setattr("engine.optim.schedule.NOMINAL_BATCH", 4)  # a step for every batch
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     name = way.replace(" ", "-")
 

@@ -9,7 +9,7 @@ import train
 from utils.checkpoint import load_checkpoint
 from utils.reporting.run_log import read_csv
 
-OF_THE_MACHINE = ("time", "images_per_s", "memory_gb")  # columns of results.csv
+MACHINE_COLUMNS = ("time", "images_per_s", "memory_gb")  # columns of results.csv
 
 
 def words(place: Path, name: str, **changes: object) -> list[str]:
@@ -27,7 +27,7 @@ def parsed(place: Path, name: str, *extra: object) -> argparse.Namespace:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     """What results.csv tells of the training, and not of the machine."""
-    return [{k: v for k, v in row.items() if k not in OF_THE_MACHINE} for row in read_csv(folder / "results.csv")]
+    return [{k: v for k, v in row.items() if k not in MACHINE_COLUMNS} for row in read_csv(folder / "results.csv")]
 
 
 def assert_same_end(whole: Path, other: Path) -> None:

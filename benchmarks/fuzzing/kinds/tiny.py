@@ -64,12 +64,13 @@ def write_run(folder: Path) -> Path:
     import train
     from utils.distributed.group import Group
 
-    def told(fitness: float, epoch: int) -> None:
+    def stop(fitness: float, epoch: int) -> None:
         raise Enough
 
     words = [*FLAGS, "--epochs", "2", "--project", str(folder), "--name", "run"]
     try:
-        train.train(train.build_parser().parse_args(words), Group(), torch.device("cpu"), told=told)
+        config = train.TrainConfig.from_args(train.build_parser().parse_args(words))
+        train.train(config, Group(), torch.device("cpu"), on_validation=stop)
     except Enough:
         return folder / "run" / "weights" / "last.pt"
     raise RuntimeError("the training was not stopped")

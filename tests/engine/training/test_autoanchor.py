@@ -69,7 +69,7 @@ def test_a_data_set_as_large_as_coco_takes_seconds():
 def test_anchors_that_fit_stay_and_a_model_without_any_is_left_alone():
     config = resolve("yolov5n", 2)
     same, told = adapt_anchors(config, objects(), 640)
-    assert same is config and "they stay" in told
+    assert same is config and "kept" in told
     config = resolve("yolov8n", 2)
     assert adapt_anchors(config, objects(centre=4), 640) == (config, "")
     config = resolve("yolov5n", 2)
@@ -86,7 +86,7 @@ def test_anchors_that_do_not_fit_are_replaced_in_the_config(name, neck):
     head = build_model(adapted).head
     assert best_possible_recall(wh, head.anchors.numpy()).bpr > 0.98
     np.testing.assert_allclose(head.anchors.numpy(), np.array(adapted["anchors"]), rtol=1e-6)
-    assert adapt_anchors(adapted, wh, 640)[0] is adapted  # once learned they stay
+    assert adapt_anchors(adapted, wh, 640)[0] is adapted  # fitted ones are kept
 
 
 @pytest.mark.parametrize("where", ["table in the row", "row as a mapping", "option"])
@@ -105,7 +105,7 @@ def test_a_count_builds_a_default_spread_and_learns_from_data():
     config = {**resolve("yolov5n", 2), "anchors": 4}
     assert build_model(config).head.anchors.shape == (3, 4, 2)
     adapted, told = adapt_anchors(config, objects(), 640)
-    assert "12 learned from the data" in told
+    assert "12 fitted to the data" in told
     assert np.shape(adapted["anchors"]) == (3, 4, 2)
     assert build_model(adapted).head.m[0].out_channels == 4 * 7
     assert adapt_anchors(config, np.zeros((0, 2)), 640)[0]["anchors"] == 4

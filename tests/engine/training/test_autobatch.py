@@ -11,7 +11,7 @@ from torch import nn
 from engine.training.autobatch import Meter, find_batch, is_out_of_memory, optimizer_bytes, probe_step, untouched
 from models import build_model
 from tests.running import run
-from utils.errors import UserError
+from tests.user_errors import user_error
 
 CUDA = torch.device("cuda")  # only its limits are taken; nothing is put there
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ class TestOnAGPU:
         assert find(machine) == 72 and machine.tried[-2:] == [144, 72]
 
     def test_not_even_one(self):
-        with pytest.raises(UserError, match="not even one image"):
+        with user_error("out-of-memory", "--batch-size -1"):
             find(Machine(each=200 * GIB))
 
     def test_other_errors_pass(self):

@@ -11,6 +11,7 @@ from engine.training.evolve import evolve, search_space, stop_if_hopeless
 from engine.training.recipe import load_recipe
 from models.heads.anchor import AnchorDetect
 from models.heads.dfl import DFLDetect
+from tests.user_errors import user_error
 from utils.errors import UserError
 
 WORDS = list(AugmentConfig.__dataclass_fields__)
@@ -58,7 +59,7 @@ def test_the_space_holds_the_recipe_and_leaves_out_what_has_no_effect():
 
 def test_without_optuna_the_cure_is_told(tmp_path, recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match="pip install optuna"):
+    with user_error("missing-package", "pip install optuna"):
         evolve(bowl, recipe, folder=tmp_path)
 
 
@@ -89,7 +90,7 @@ def test_where_nothing_succeeds_the_first_error_is_told(tmp_path, recipe, optuna
     def objective(recipe, trial):
         raise UserError(f"no data {trial.number}")
 
-    with pytest.raises(UserError, match="none of 3 trials gave a result.*no data 0"):
+    with user_error("no-result", "3 trials", "no data 0"):
         evolve(objective, recipe, folder=tmp_path, trials=3)
 
 
@@ -134,6 +135,6 @@ def test_hopeless_trials_stop_early(tmp_path, recipe, optuna):
 
 @pytest.mark.parametrize("storage", ["sqlite:////no/such/folder/x.db", "nonsense://user:secret@host/db"])
 def test_a_storage_that_does_not_open_is_told_without_its_password(tmp_path, recipe, optuna, storage):
-    with pytest.raises(UserError, match="--storage") as told:
+    with user_error("bad-storage", "--storage") as told:
         evolve(bowl, recipe, folder=tmp_path, storage=storage)
     assert "secret" not in str(told.value)

@@ -3,13 +3,11 @@
 import re
 
 import pytest
-import torch
 import yaml
 
 from data.augment.plan import AugmentConfig
-from engine.optim.optimizer import build_optimizer
+from engine.training.config import TrainConfig
 from engine.training.recipe import Recipe, known_options, load_recipe
-from engine.training.settings import make_parser
 from models import build_model
 from models.catalogue import resolve
 from utils.config import CFG_ROOT
@@ -163,12 +161,6 @@ def test_the_page_on_recipes_names_them_all_and_its_commands_hold():
         assert name in names or name == "mine"
     for name in re.findall(r"--cfg ([\w@-]+)", text):
         assert resolve(name)["recipe"] in names
-    flags = {word for action in make_parser("")._actions for word in action.option_strings}
+    flags = {word for action in TrainConfig.parser("")._actions for word in action.option_strings}
     for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
         assert word.startswith(("--nproc", "--nnodes", "--rdzv")) or any(flag.startswith(word) for flag in flags), word
-
-
-def test_plain_descent_is_descent_without_momentum():
-    optimizer = build_optimizer(torch.nn.Conv2d(3, 3, 1), "SGD", 0.01, 0.0, 0.0)
-    assert not optimizer.param_groups[0]["nesterov"]
-    assert build_optimizer(torch.nn.Conv2d(3, 3, 1), "SGD", 0.01, 0.9, 0.0).param_groups[0]["nesterov"]

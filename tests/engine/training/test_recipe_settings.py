@@ -6,10 +6,10 @@ import torch
 import yaml
 
 from data.augment.plan import AugmentConfig
+from engine.training.config import TrainConfig, resolve_settings
 from engine.training.nonfinite import read_losses
 from engine.training.recipe import load_recipe
-from engine.training.settings import make_parser, settle
-from engine.training.state import Training, Unread
+from engine.training.state import Training, UnreadLosses
 from utils.config import CFG_ROOT
 from utils.errors import UserError
 
@@ -17,7 +17,7 @@ WORDS = list(AugmentConfig.__dataclass_fields__)
 
 
 def parse(*words):
-    return make_parser("").parse_args(list(words))
+    return TrainConfig.from_args(TrainConfig.parser("").parse_args(list(words)))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CFG_ROOT / "train").glob("*.yaml")))
@@ -30,11 +30,10 @@ def test_every_recipe_reads(name):
 def test_a_file_changes_its_base_and_flags_change_both(tmp_path):
     (tmp_path / "mine.yaml").write_text("lr0: 0.5\nmosaic: 0.0\nepochs: 7\n")
     recipe = load_recipe(tmp_path / "mine.yaml", WORDS, base=load_recipe("yolov7", WORDS))
-    args = parse("--batch", "4", "--linear-lr", "--close-mosaic", "3")
-    settle(args, recipe)
+    config, recipe = resolve_settings(parse("--batch", "4", "--linear-lr", "--close-mosaic", "3"), recipe)
     assert (recipe.lr0, recipe.augment["mosaic"], recipe.gains["obj"], recipe.schedule) == (0.5, 0.0, 0.7, "linear")
-    assert (args.epochs, args.batch_size, args.imgsz, args.close_mosaic) == (7, 4, [640], 3)
-    assert args.optimizer == "SGD"
+    assert (config.epochs, config.batch_size, config.imgsz, config.close_mosaic) == (7, 4, (640,), 3)
+    assert config.optimizer == "SGD"
 
 
 def test_hyp_files_of_yolov7_read_and_what_has_no_effect_is_told(tmp_path):
@@ -56,7 +55,7 @@ def test_wrong_recipes_are_told(tmp_path, text, message):
 
 def test_losses_are_counted_until_one_is_not_finite():
     def step(cls, batch, size=0):
-        return Unread(["box", "cls"], torch.tensor([1.0, cls]), 2, batch, size)
+        return UnreadLosses(["box", "cls"], torch.tensor([1.0, cls]), 2, batch, size)
 
     run = Training(*[None] * 8, unread=[step(2.0, 0), step(2.0, 1)])
     assert read_losses(run) is None and run.unread == []

@@ -17,6 +17,7 @@ from data.loading.loader import Loader
 from data.loading.workers import data_loader, start_pass
 from engine.training.signals import StopRequest
 from tests.running import ROOT
+from tests.user_errors import user_error
 from utils.errors import LostWorker, UserError, lost_worker, run_script
 from utils.files import prefix, replacing, sweep
 
@@ -96,8 +97,8 @@ def test_a_training_that_lost_a_worker_tells_how_to_go_on(tmp_path, monkeypatch,
     if saved:
         (tmp_path / "weights/last.pt").touch()
     way = f"to go on: python train.py --resume {tmp_path}" if saved else "then start it again"
-    with pytest.raises(UserError, match=f"a loader worker has ended .*lower --workers.*; {way}"):
-        train.keep_going(SimpleNamespace(folder=tmp_path), None)
+    with user_error("lost-worker", "--workers", way):
+        train.fit_or_save_on_stop(SimpleNamespace(folder=tmp_path), None)
 
 
 class Sleepy(torch.utils.data.Dataset):

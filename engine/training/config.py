@@ -1,0 +1,173 @@
+"""The settings of `train.py`: its flags, the rules between them, and what a recipe or a default fills in."""
+
+from dataclasses import dataclass, replace
+
+from engine.optim.optimizer import OPTIMIZERS
+from engine.training.recipe import Recipe
+from models.boxes.similarity import KINDS
+from models.catalogue import NO_NECK
+from models.losses.anchor_head import ASSIGNERS
+from models.registry import known_necks
+from utils.cli import LONGEST_SIDE, Rule, check_flags, flag_of, fraction, not_empty, number, positive
+from utils.errors import UserError
+from utils.options import (
+    Options,
+    device_option,
+    max_pixels_option,
+    option,
+    plugin_option,
+    size_option,
+    workers_option,
+)
+
+BEST_BY = ("fitness", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "F1")
+LOGGERS = ("wandb", "mlflow", "clearml")
+TRAIN_UNSUPPORTED = {
+    "--adam": "use --optimizer Adam", "--cache-images": "use --cache ram", "--quad": "raise --batch-size instead",
+    "--entity": "set WANDB_ENTITY and use --logger wandb",
+    **dict.fromkeys(("--local-rank", "--local_rank"), "torchrun tells each process its rank"),
+    **dict.fromkeys(("--bucket", "--upload_dataset"), "nothing is uploaded"),
+}
+
+
+def batch_size(text: str) -> int:
+    """An argparse type: a whole number from 1, or -1."""
+    return -1 if text.strip() == "-1" else int(number(int, 1, 65536)(text))
+
+
+@dataclass(frozen=True)
+class TrainConfig(Options):
+    """The settings of `train.py`. None: not given; `resolve_settings` takes it from the recipe, else the default."""
+
+    # model
+    weights: str = option("", "checkpoint to start from; '' trains from scratch")
+    cfg: str = option("", "model by name (yolov8n-assn, yolov7, ...) or a YAML; default yolov8n-assn")
+    neck: str | None = option(None, f"put this neck on the model of --cfg: {', '.join([NO_NECK, *known_necks()])}, or "
+                              "a plugin's")
+    data: str = option("", "name in cfg/data or a YAML; default: the built-in shapes with the demo recipe")
+    hyp: str = option("", "name in cfg/train or a YAML that changes the recipe of the model's family")
+    epochs: int | None = option(None, "default 100", type=positive)
+    batch_size: int | None = option(None, "images per step, over all processes; -1: what fits; default 16",
+                                    type=batch_size)
+    imgsz: tuple[int, ...] | None = size_option("train, validation")
+    box_loss: str | None = option(None, f"box similarity of the loss: {', '.join(KINDS)}, or a plugin's; default ciou")
+    assign: str | None = option(None, f"assigner of anchor heads: {', '.join(ASSIGNERS)}; default as published")
+    # optimisation
+    optimizer: str | None = option(None, "default: the recipe's", choices=OPTIMIZERS)
+    cos_lr: bool = option(False, "cosine learning-rate schedule")
+    linear_lr: bool = option(False, "linear learning-rate schedule")
+    label_smoothing: float | None = option(None, "epsilon of anchor heads' class targets", type=fraction)
+    close_mosaic: int | None = option(None, "last epochs without mosaic and mixup", type=number(int, 0))
+    freeze: tuple[int, ...] = option((0,), "rows to freeze: 10 = rows 0 to 9, or a list", nargs="+",
+                                     type=number(int, 0))
+    clip_grad: float | None = option(None, "largest norm of all gradients; 0 = off; default: the recipe's",
+                                     type=number(float, 0, 1e9))
+    amp: str = option("auto", "precision of the forward pass", choices=("auto", "bf16", "fp16", "fp32"))
+    compile: bool = option(False, "torch.compile the model: minutes at first, faster steps after")
+    sync_bn: bool = option(False, "batch norm over all processes of a torchrun")
+    # data
+    cache: str | None = option(None, "keep decoded images: in memory, in a file, or on the device, where they are then "
+                               "augmented too", nargs="?", const="ram", choices=("ram", "disk", "gpu"))
+    max_pixels: int = max_pixels_option()
+    single_cls: bool = option(False, "treat all classes as one")
+    strict: bool = option(False, "stop at labels that would otherwise be repaired or left out")
+    tile: int | None = option(None, "train on overlapping windows of this side, cut on the fly",
+                              type=number(int, 32, LONGEST_SIDE), metavar="PX")
+    tile_overlap: float = option(0.2, "share of a window that its neighbour repeats", type=number(float, 0, 0.9))
+    oversample_small: float | None = option(None, "show images with small objects up to F times as often; default of "
+                                            "F: 3", nargs="?", const=3.0, type=number(float, 1, 1000), metavar="F")
+    rare_classes: float | None = option(None, "repeat images of classes that less than the share T of images hold; "
+                                        "default of T: 0.01", nargs="?", const=0.01, type=fraction, metavar="T")
+    image_weights: bool = option(False, "show images of classes with a low AP more often")
+    multi_scale: bool = option(False, "every batch at a size of its own, 0.5 to 1.5 times --imgsz")
+    rect: bool = option(False, "batches of like aspect with little padding, without mosaic")
+    noautoanchor: bool = option(False, "keep the anchors of --cfg, however well they fit the data")
+    # start, end and checkpoints
+    seed: int = option(0, "same seed, same machine: same result", type=number(int, 0, 2**32 - 1))
+    resume: str | bool = option(False, "continue the newest run, or the checkpoint named here", nargs="?", const=True)
+    allow_data_change: bool = option(False, "--resume: continue although images or labels have changed")
+    patience: int = option(100, "epochs without a better result to stop after; 0 = never", type=number(int, 0))
+    save_best_by: str = option("fitness", "metric that chooses best.pt; fitness = 0.9 AP + 0.1 AP50; default fitness",
+                               choices=BEST_BY)
+    save_every_minutes: float = option(0, "write last.pt within epochs too; 0 = after epochs only",
+                                       type=number(float, 0), metavar="M")
+    skip_bad_batches: int = option(0, "continue after up to N batches whose loss is not finite; on a GPU each step is "
+                                   "then waited for", type=number(int, 0), metavar="N")
+    replay: str | None = option(None, "run a batch again whose loss was not finite, report where, and end",
+                                metavar="FILE")
+    save_period: int = option(-1, "also keep a checkpoint every so many epochs", type=number(int, -1))
+    val_interval: int | None = option(None, "epochs between two validations; default 1", type=positive)
+    noval: bool = option(False, "validate after the last epoch only", "--notest")
+    nosave: bool = option(False, "save after the last epoch only")
+    # results
+    noplots: bool = option(False, "no pictures and curves")
+    device: str = device_option()
+    workers: int | None = workers_option()
+    project: str = option("runs/train", "folder of results")
+    name: str = option("exp", "sub-folder of results")
+    exist_ok: bool = option(False, "write into an existing folder")
+    logger: tuple[str, ...] = option((), "also log to these, where they are installed", nargs="+", choices=LOGGERS)
+    evolve: int | None = option(None, "search hyper-parameters in N trainings", nargs="?", const=300, type=positive,
+                                metavar="N")
+    storage: str = option("", "--evolve: Optuna's database, for machines that share a search", metavar="URL")
+    study: str = option("", "--evolve: name of the search in the database", metavar="NAME")
+    plugin: tuple[str, ...] = plugin_option()
+
+    def check(self, processes: int) -> "TrainConfig":
+        """Itself. Raises one `UserError` for all given flags that have no effect, alone or together, in so many
+        processes; those that depend on the model's head are checked later (`HEAD_RULES`)."""
+        unread = [flag_of(name) for name in self.given if name not in WITH_REPLAY] if self.replay else []
+        if unread:
+            raise UserError(f"--replay runs one batch again and reads no other flag; drop {' '.join(unread)}",
+                            "flag-without-effect")
+        check_flags(self, RULES, processes)
+        return self
+
+
+DEFAULTS = {"epochs": 100, "imgsz": 640, "batch_size": 16, "val_interval": 1}
+WITH_REPLAY = ("replay", "plugin", "debug")
+ONLY_LAST = "with --noval only the last epoch is validated; drop one of the two"
+ONLY_LAST_SAVED = "with --nosave only the last epoch is saved; choose one"
+RULES = [
+    *not_empty(("resume", "replay", "data", "hyp", "project", "name", "storage", "study")),
+    Rule("tile_overlap", lambda config, _: config.tile, "windows overlap where there are some; add --tile"),
+    Rule("rect", lambda config, _: not config.tile, "windows of --tile are square; drop --rect"),
+    Rule("sync_bn", lambda _, processes: processes > 1, "one process sees the whole batch", fatal=False),
+    Rule("val_interval", lambda config, _: not config.noval, ONLY_LAST),
+    Rule("patience", lambda config, _: not config.noval or not config.patience, ONLY_LAST),
+    Rule("save_best_by", lambda config, _: not config.noval or config.evolve, ONLY_LAST),
+    Rule("image_weights", lambda config, _: not config.noval, ONLY_LAST),
+    Rule("save_period", lambda config, _: not config.nosave or config.save_period <= 0, ONLY_LAST_SAVED),
+    Rule("save_every_minutes", lambda config, _: not config.nosave or not config.save_every_minutes, ONLY_LAST_SAVED),
+    Rule("linear_lr", lambda config, _: not config.cos_lr, "--cos-lr is another schedule; choose one"),
+    Rule("allow_data_change", lambda config, _: config.resume, "a new run has no data to compare with; add --resume"),
+    Rule("evolve", lambda config, processes: not config.resume and processes == 1,
+         "a search continues by itself, and trains in one process at a time: drop --resume and torchrun; several GPUs "
+         "or machines share a search by the same --storage and --study"),
+    *(Rule(name, lambda config, _: config.evolve, "these belong to --evolve; add it, or drop this")
+      for name in ("storage", "study")),
+    *(Rule(name, lambda config, _: not config.evolve, "a search names its folders itself, by --study", fatal=False)
+      for name in ("name", "exist_ok")),
+    Rule("noplots", lambda config, _: not config.evolve, "trials of --evolve are never plotted", fatal=False),
+]
+HEAD_RULES = [
+    Rule("noautoanchor", lambda _, head: hasattr(head, "anchors"), "this model's head has no anchors", fatal=False),
+]
+
+
+def resolve_settings(config: TrainConfig, recipe: Recipe) -> tuple[TrainConfig, Recipe]:
+    """Every setting with its value: flag, else recipe, else default. Flags that override the recipe are also entered
+    into the returned recipe."""
+    run = {name: recipe.run.get(name, default) for name, default in DEFAULTS.items() if getattr(config, name) is None}
+    if "imgsz" in run:
+        run["imgsz"] = (run["imgsz"],)
+    both = {name: getattr(recipe if getattr(config, name) is None else config, name)
+            for name in ("optimizer", "close_mosaic", "clip_grad")}
+    smoothing, head = config.label_smoothing, recipe.head
+    if smoothing is None:
+        smoothing = head.get("label_smoothing", 0.0)
+    else:
+        head = {**head, "label_smoothing": smoothing}
+    schedule = "cosine" if config.cos_lr else "linear" if config.linear_lr else recipe.schedule
+    return (config.replace(**run, **both, label_smoothing=smoothing),
+            replace(recipe, schedule=schedule, head=head, **both))
