@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
         return
     imgsz = TILE if args.small else args.imgsz
     if imgsz % TILE:
-        raise UserError(f"--imgsz {imgsz}: give a multiple of {TILE}")
+        raise UserError(f"--imgsz {imgsz}: give a multiple of {TILE}", code="bad-value")
     rounds = 2 if args.small else args.rounds
     steps = {name: compare(name, imgsz, args.batch_size, rounds) for name in MODELS[:1 if args.small else None]}
     boxes = SMALL_BOXES if args.small else BOXES
@@ -94,7 +94,8 @@ def dense(name: str, assign: str, count: str, imgsz: int) -> Row:
 
     meter = meter_of(torch.device("cpu"))
     if meter is None:
-        raise UserError("this system does not tell how much memory a process holds; run this on Linux")
+        raise UserError("this system does not tell how much memory a process holds; run this on Linux",
+                        code="unsupported-platform")
     held = meter.peak(lambda: None)
     more = meter.peak(work) - held
     for _ in range(2):  # the first one touched fresh memory

@@ -109,7 +109,7 @@ def profile(work: Path, base: Row) -> Row:
     run = subprocess.run([sys.executable, "-m", "benchmarks.loading.ours", str(path)], cwd=PROJECT, text=True,
                          capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if run.returncode:
-        raise UserError(f"the profile failed: {last_line(run.stderr)}")
+        raise UserError(f"the profile failed: {last_line(run.stderr)}", code="command-failed")
     return json.loads(run.stdout)
 
 
@@ -144,13 +144,13 @@ def random_labels(folder: Path) -> list[tuple[Path, str]]:
     """The images of a folder with boxes drawn by chance, always the same."""
     paths = sorted(p for p in folder.rglob("*") if is_image(str(p)))
     if not paths:
-        raise UserError(f"--images {folder}: no image there; give a folder of images")
+        raise UserError(f"--images {folder}: no image there; give a folder of images", code="no-images")
     found = []
     for seed, path in enumerate(paths):
         try:
             read_header(str(path))
         except ValueError as error:  # told here, before both sides stumble over it
-            raise UserError(f"{path}: {error}; remove it") from None
+            raise UserError(f"{path}: {error}; remove it", code="corrupt-image") from None
         low, high = np.sort(np.random.default_rng(seed).uniform(0.05, 0.95, (2, BOXES, 2)), 0)
         rows = np.concatenate(((low + high) / 2, np.maximum(high - low, 0.01)), 1)
         found.append((path, "".join(yolo_row(k, row) for k, row in enumerate(rows))))

@@ -26,10 +26,10 @@ def find_peer(args: argparse.Namespace) -> str:
     python = shutil.which(args.peer_python)
     how = "benchmarks/README.md tells how to install it; or measure ours alone with --peer none"
     if python is None:
-        raise UserError(f"--peer-python {args.peer_python}: no such program; {how}")
+        raise UserError(f"--peer-python {args.peer_python}: no such program; {how}", code="missing-file")
     code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({args.peer!r}) is None)"
     if subprocess.run([python, "-c", code], cwd=PROJECT).returncode:
-        raise UserError(f"--peer-python {python}: it has no package {args.peer}; {how}")
+        raise UserError(f"--peer-python {python}: it has no package {args.peer}; {how}", code="missing-package")
     return str(Path(python).absolute())  # not resolved: a virtual environment's python is a link
 
 

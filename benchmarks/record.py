@@ -41,9 +41,11 @@ class Section:
                 content = json.loads(self.path.read_text(encoding="utf-8"))
                 small, self.pieces = content["small"], dict(content["pieces"])
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{self.path}: not a result of this program ({error}); move it away") from None
+                raise UserError(f"{self.path}: not a result of this program ({error}); move it away",
+                                code="corrupt-file") from None
             if small != self.small:
-                raise UserError(f"{self.path}: made {'with' if small else 'without'} --small; choose another --out")
+                raise UserError(f"{self.path}: made {'with' if small else 'without'} --small; choose another --out",
+                                code="bad-value")
 
     @property
     def path(self) -> Path:

@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(pieces) - len(wrong)} of {len(trials)} interrupted trainings ended as the uninterrupted one; the "
           f"table is {page}")
     if wrong:
-        raise UserError(f"{len(wrong)} did not: {'; '.join(wrong[:5])}")
+        raise UserError(f"{len(wrong)} did not: {'; '.join(wrong[:5])}", code="check-failed")
 
 
 def make_trials(args: argparse.Namespace) -> list[Trial]:

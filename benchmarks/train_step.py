@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
               if "failed" in row]
     if failed:
         raise UserError(f"{len(failed)} did not run: {'; '.join(failed[:5])}; to try a piece again, take it out of "
-                        f"{section.path}")
+                        f"{section.path}", code="check-failed")
 
 
 def make_plan(args: argparse.Namespace, device: torch.device) -> list[str]:

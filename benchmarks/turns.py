@@ -90,7 +90,7 @@ class Program:
 
     def _failed(self, what: str) -> None:
         text = self._log.read_text(encoding="utf-8", errors="replace")
-        raise UserError(f"{self.name}: {what}: {last_line(text)} (see {self._log})")
+        raise UserError(f"{self.name}: {what}: {last_line(text)} (see {self._log})", code="command-failed")
 
     def stop(self, patience: float = 10.0) -> None:
         """End the process and its loaders, by force where it has not ended by itself within so many seconds."""

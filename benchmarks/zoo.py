@@ -75,7 +75,8 @@ def fill(page: str, key: str, text: str) -> str:
     start, end = f"<!-- {key} -->\n", f"\n<!-- end of {key} -->"
     found = re.search(f"{re.escape(start)}.*?{re.escape(end)}", page, re.DOTALL)
     if found is None:
-        raise UserError(f"{PAGE.name}: no lines {start.strip()} and {end.strip()} to write the table between")
+        raise UserError(f"{PAGE.name}: no lines {start.strip()} and {end.strip()} to write the table between",
+                        code="corrupt-file")
     return page[:found.start()] + start + text + end + page[found.end():]
 
 
@@ -87,7 +88,7 @@ def main(args: argparse.Namespace) -> None:
         page = fill(page, neck, table([name + suffix for name in known_models()]))
         print(f"{neck}: {len(known_models())} models")
     if args.check and page != old:
-        raise UserError(f"{PAGE.name} is not what the models are: python -m benchmarks.zoo")
+        raise UserError(f"{PAGE.name} is not what the models are: python -m benchmarks.zoo", code="stale-page")
     PAGE.write_text(page, encoding="utf-8")
 
 

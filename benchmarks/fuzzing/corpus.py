@@ -48,5 +48,6 @@ def cases(folder: Path) -> list[tuple[str, int, int, Path]]:
             kind, seed, number = file.stem.rsplit("-", 2)
             found.append((kind, int(seed), int(number), file))
         except ValueError:
-            raise UserError(f"{file}: expected KIND-SEED-NUMBER.zip, as this program writes it; move it away") from None
+            raise UserError(f"{file}: expected KIND-SEED-NUMBER.zip, as this program writes it; move it away",
+                            code="bad-file-name") from None
     return found

@@ -52,7 +52,7 @@ def main(args: argparse.Namespace, age: float = 0.0) -> None:
         return
     if args.device != "cpu" and not torch.cuda.is_available():
         raise UserError("no CUDA device is visible here, and this program asks about GPUs: run it on a machine that "
-                        "has one, or rehearse it with --small --device cpu")
+                        "has one, or rehearse it with --small --device cpu", code="missing-device")
     device = select_device(args.device)
     out = Path(args.out or (work if small else PROJECT / "benchmarks" / "results"))
     record = Section(out, "gpu", small, device)
@@ -155,9 +155,10 @@ class Session:
         try:
             code = self._drawing.wait(max(until - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            raise UserError("the images were not prepared in time") from None
+            raise UserError("the images were not prepared in time", code="timeout") from None
         if code:
-            raise UserError(f"the images could not be prepared: benchmarks.gpu.prepare ended with {code}")
+            raise UserError(f"the images could not be prepared: benchmarks.gpu.prepare ended with {code}",
+                            code="command-failed")
 
     def run(self, task: Task, until: float) -> None:
         if task.function == CONTEST:
@@ -232,7 +233,7 @@ def conclude(record: Section, asked: list[str]) -> None:
               if not row.get("ok", True)]
     if wrong:
         raise UserError(f"{len(wrong)} things are not as they should be: {'; '.join(wrong[:5])}; see {page}; --retry "
-                        "tries again what failed")
+                        "tries again what failed", code="check-failed")
 
 
 def make_parser() -> argparse.ArgumentParser:

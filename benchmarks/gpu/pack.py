@@ -25,7 +25,8 @@ def main(args: argparse.Namespace) -> None:
     source, target = Path(args.shared), Path(args.out)
     for part in (source / "golden", source / "data" / DATA):
         if not part.is_dir():
-            raise UserError(f"{part}: not there; name the folder that holds golden/ and data/{DATA}: --shared PATH")
+            raise UserError(f"{part}: not there; name the folder that holds golden/ and data/{DATA}: --shared PATH",
+                            code="missing-file")
     shutil.rmtree(target, ignore_errors=True)
     (target / "golden").mkdir(parents=True)
     for name in (*MODELS, *LOSSES, SIMILARITY):

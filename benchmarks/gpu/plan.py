@@ -103,6 +103,7 @@ def choose(plan: Sequence[Task], trainings: Sequence[str], names: Sequence[str])
 
     for name in names:
         if not any(name == key or key.startswith(f"{name} ") or name.partition(" ")[2] == key for key in known):
-            raise UserError(f"--pieces {name}: there is no such piece{nearest(name, known)}; --list names them all")
+            raise UserError(f"--pieces {name}: there is no such piece{nearest(name, known)}; --list names them all",
+                            code="unknown-name")
     return ([task for task in plan if wanted(task.section, task.key)],
             [key for key in trainings if wanted("necks", key)])

@@ -57,7 +57,7 @@ def compete(contenders: Sequence[Program], folder: Path, rounds: int, steps: int
         for one in contenders:
             one.stop(min(STOP_SECONDS, within(STOP_SECONDS) + 1))
     if len(failed) == len(contenders):
-        raise UserError("; ".join(failed.values()))
+        raise UserError("; ".join(failed.values()), code="command-failed")
     return [{"name": one.name, "failed": failed[one.name]} if one.name in failed else summary(one)
             for one in contenders]
 

@@ -95,7 +95,7 @@ class Training:
                 return False
             if time.monotonic() > until:
                 self.process.kill()
-                raise UserError(f"a training did not come along within {LIMIT:.0f} s; see {self.log}")
+                raise UserError(f"a training did not come along within {LIMIT:.0f} s; see {self.log}", code="timeout")
             time.sleep(POLL)
         return True
 
@@ -115,7 +115,8 @@ def train_whole(place: Place, optimizer: str) -> Whole:
     begun = training.wait_begun()
     began = time.monotonic() - training.since
     if not begun or training.end():
-        raise UserError(f"the uninterrupted training failed: {last_line(training.said)}; see {training.log}")
+        raise UserError(f"the uninterrupted training failed: {last_line(training.said)}; see {training.log}",
+                        code="command-failed")
     return Whole(folder, began, time.monotonic() - training.since)
 
 
@@ -158,14 +159,15 @@ def resume(trial: Trial, place: Place, folder: Path) -> str:
     training = Training(words, log)
     code = training.end()
     if code:
-        raise UserError(f"resuming failed with code {code}: {last_line(training.said)}; see {log}")
+        raise UserError(f"resuming failed with code {code}: {last_line(training.said)}; see {log}",
+                        code="command-failed")
     if words[0] != "--resume":
         return "no checkpoint yet: started anew"
     told = re.search(r"resuming (after .*)", training.said)
     if not told:
-        raise UserError(f"it did not say where it went on from; see {log}")
+        raise UserError(f"it did not say where it went on from; see {log}", code="missing-output")
     if trial.case == "torn" and "previous.pt" not in training.said:
-        raise UserError(f"the checkpoint before the torn one was not taken; see {log}")
+        raise UserError(f"the checkpoint before the torn one was not taken; see {log}", code="missing-output")
     return told[1] + (", from previous.pt" if trial.case == "torn" else "")
 
 
@@ -213,8 +215,8 @@ def _at(trial: Trial, place: Place, folder: Path, act: Callable[[Training], str]
         code = training.process.wait()
         if code:
             raise UserError(f"the training failed with code {code} before it was interrupted: "
-                            f"{last_line(training.said)}; see {training.log}")
-    raise UserError(f"{trial.key}: the training was over {TRIES} times before it was interrupted")
+                            f"{last_line(training.said)}; see {training.log}", code="command-failed")
+    raise UserError(f"{trial.key}: the training was over {TRIES} times before it was interrupted", code="timeout")
 
 
 def _kill(training: Training) -> str:
@@ -231,9 +233,9 @@ def _signalled(number: int) -> Callable[[Training], str]:
             return ""
         if code != 128 + number:
             raise UserError(f"{signal.Signals(number).name} ended it with code {code}, not {128 + number}: "
-                            f"{last_line(training.said)}; see {training.log}")
+                            f"{last_line(training.said)}; see {training.log}", code="command-failed")
         if "to go on: python train.py --resume" not in training.said:
-            raise UserError(f"it did not say how to go on; see {training.log}")
+            raise UserError(f"it did not say how to go on; see {training.log}", code="missing-output")
         told = re.search(r"after \d+ of \d+ batches", training.said)
         return f"{signal.Signals(number).name}, exit code {code}, stopped {told[0] if told else 'between epochs'},"
     return act
@@ -308,10 +310,10 @@ def _starve(training: Training, folder: Path,
         return ""
     said = last_line(training.said)
     if code != 1 or not said.startswith("error:"):
-        raise UserError(f"without space it ended with code {code}: {said}; see {training.log}")
+        raise UserError(f"without space it ended with code {code}: {said}; see {training.log}", code="command-failed")
     leftovers = [path.name for path in (folder / "weights").glob(".*")]
     if leftovers:
-        raise UserError(f"it left {leftovers} behind")
+        raise UserError(f"it left {leftovers} behind", code="check-failed")
     return f"`{re.sub(r'(/[^/ :]+)+/', '', said)}`,"
 
 

@@ -166,7 +166,7 @@ class Scripts(Kind):
         except subprocess.TimeoutExpired:
             raise Wrong(f"hang of {program}: it did not end within {self.LIMIT:.0f} s") from None
         except (ValueError, OSError) as error:  # words that the system does not let through
-            raise UserError(str(error)) from None
+            raise UserError(str(error), code="command-failed") from None
         if "Traceback (most recent call last)" in done.stderr or done.returncode not in (0, 1, 2):
             last = (done.stderr.strip().splitlines() or [""])[-1]
             raise Wrong(
@@ -175,7 +175,7 @@ class Scripts(Kind):
             )
         print(done.stdout[-4000:])
         if done.returncode:
-            raise UserError((done.stderr.strip().splitlines() or ["no message"])[-1][:1900])
+            raise UserError((done.stderr.strip().splitlines() or ["no message"])[-1][:1900], code="command-failed")
 
 
 AS_PROGRAM = {
