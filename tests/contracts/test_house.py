@@ -130,7 +130,7 @@ def test_files_and_functions_are_short():
 
 
 # Functions with more than seven parameters that are still to be split; no new entries.
-LONG_SIGNATURES = {"letterbox", "draw_layers", "open_loaders", "__init__"}
+LONG_SIGNATURES = {"draw_layers", "letterbox", "open_loaders"}
 
 
 def functions(tree: ast.AST, prefix: str = ""):
@@ -156,8 +156,8 @@ def test_functions_have_at_most_seven_parameters():
     assert not long
 
 
-# Files and folders in which every error has a code.
-WITH_CODES = ("data/", "utils/errors.py", "utils/cli.py", "utils/config.py", "utils/files.py", "utils/distributed/")
+# Where errors are still to be given a code; no new entries.
+WITHOUT_CODES = ("models/", "engine/training/", "engine/optim/", "train.py", "utils/archive.py", "utils/checkpoint.py")
 
 
 def has_code(call: ast.Call) -> bool:
@@ -179,13 +179,13 @@ def test_codes_are_recognised(text, expected):
 def test_errors_have_codes():
     kinds = {"UserError", *(node.name for _, _, node in nodes(FILES, ast.ClassDef)
                             if any("UserError" in ast.unparse(base) for base in node.bases))}
-    paths = [path for path in FILES if path.relative_to(ROOT).as_posix().startswith(WITH_CODES)]
+    paths = [path for path in FILES if not path.relative_to(ROOT).as_posix().startswith(WITHOUT_CODES)]
     assert not [f"{where} {ast.unparse(node)[:100]}" for where, _, node in nodes(paths, ast.Call)
                 if ast.unparse(node.func).split(".")[-1] in kinds and not has_code(node)]
 
 
 # Where parsed arguments may appear: what parses them, and modules that are commands themselves.
-PARSES = ("utils/cli.py", "utils/options.py", "utils/errors.py", "engine/training/", "engine/evaluation/")
+PARSES = ("utils/cli.py", "utils/options.py", "utils/errors.py", "engine/training/")
 
 
 def test_parsed_arguments_stay_in_the_scripts():
