@@ -5,7 +5,6 @@ The story: model -> images of a split -> detections in the original frame -> the
 """
 
 import argparse
-from dataclasses import replace
 
 import torch
 
@@ -50,9 +49,8 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     select = select_for(runtime, index, config.single_cls, data)
     loader = open_loader(config, runtime, index, group)
     folder = increment_dir(config.project, config.name, config.exist_ok) if group.is_main else None
-    thresholds = replace(runtime.thresholds, conf=config.conf_thres, iou=config.iou_thres, max_det=config.max_det)
-    result = evaluate(without_losses(runtime.predict), select, loader, index, thresholds, device=runtime.device,
-                      group=group)
+    result = evaluate(without_losses(runtime.predict), select, loader, index, config.thresholds(runtime.thresholds),
+                      device=runtime.device, group=group)
     damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
     if folder:
         table = write_results(result, index, folder, plots=not config.noplots)

@@ -1,6 +1,6 @@
 """The settings of `val.py`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utils.cli import Rule, check_flags, fraction, not_empty, positive
 from utils.options import (
@@ -13,6 +13,7 @@ from utils.options import (
     workers_option,
 )
 from utils.reporting.run_log import NAME_RULE
+from utils.select import SelectConfig
 
 VAL_UNSUPPORTED = {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
                    "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"}
@@ -33,9 +34,12 @@ class ValConfig(Options):
     task: str = option("val", "the split to evaluate", choices=("train", "val", "test"))
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
     batch_size: int = option(32, "images per batch", type=positive)
-    conf_thres: float = option(0.001, "lowest score that counts", type=fraction)
-    iou_thres: float = option(0.65, "NMS: overlap that suppresses", type=fraction)
-    max_det: int = option(300, "most detections per image; give more where images hold more objects", type=positive)
+    conf_thres: float | None = option(None, "lowest score that counts; default: the model's, as a rule 0.001",
+                                      type=fraction)
+    iou_thres: float | None = option(None, "NMS: overlap that suppresses; default: the model's, as a rule 0.65",
+                                     type=fraction)
+    max_det: int | None = option(None, "most detections per image; give more where images hold more objects; default: "
+                                 "the model's, as a rule 300", type=positive)
     rect: bool = option(False, "batches of like aspect with little padding")
     device: str = device_option()
     workers: int | None = workers_option()
@@ -56,3 +60,8 @@ class ValConfig(Options):
         """Itself. Raises `UserError` that names every flag that makes no sense, alone or beside the others."""
         check_flags(self, RULES)
         return self
+
+    def thresholds(self, own: SelectConfig) -> SelectConfig:
+        """The thresholds of the selection: the flags that were given, otherwise the model's own."""
+        flags = {"conf": self.conf_thres, "iou": self.iou_thres, "max_det": self.max_det}
+        return replace(own, **{name: value for name, value in flags.items() if value is not None})
