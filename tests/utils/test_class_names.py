@@ -1,9 +1,11 @@
 """Classes of a model and of a dataset are matched by name; where that cannot be done it is told or refused."""
 
+import re
+
 import pytest
 
+from tests.refusals import refused
 from utils.class_names import count_classes, match_classes, spelling
-from utils.errors import UserError
 
 
 def matched(model, data):
@@ -45,15 +47,14 @@ def test_names_that_say_nothing_are_taken_by_position(data):
     (["cat", "dog"], ["dog", "cow"]), (["a", "a", "b"], ["a", "b", "b"]), (["person1"], ["person2"]),
 ])
 def test_another_set_is_refused_with_both_lists(model, data):
-    with pytest.raises(UserError, match="knows other classes than") as error:
+    with refused("other-classes", re.escape(", ".join(model)), re.escape(", ".join(data))):
         matched(model, data)
-    assert ", ".join(model) in str(error.value) and ", ".join(data) in str(error.value)
 
 
 def test_another_number_is_refused_and_long_lists_are_cut():
-    with pytest.raises(UserError, match="--single-cls where it was trained so") as error:
+    with refused("other-classes", "--single-cls", "5000 classes") as error:
         matched([f"name {k}" * 9 for k in range(5000)], ["cat"])
-    assert "knows 5000 classes" in str(error.value) and len(str(error.value)) < 1500
+    assert len(str(error.value)) < 1500
 
 
 @pytest.mark.parametrize("one, many", [

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from engine.evaluation.evaluator import CONFIDENCES, STAT_NAMES, CocoEvaluator, confidence_curves, format_table
-from utils.errors import UserError
+from tests.refusals import refused
 from utils.structures import Detections
 
 
@@ -206,14 +206,14 @@ def test_wrong_use_is_told():
     evaluator = CocoEvaluator(truth({1: []}), 1, [1])
     with pytest.raises(ValueError, match="image id 2 is not in the ground truth"):
         evaluator.update([2], [found([])])
-    with pytest.raises(UserError, match="image id 1: a detection is not finite"):
+    with refused("not-finite", "image id 1"):
         evaluator.update([1], [found([[0, 0, float("nan"), 1, 0.5, 0]])])
     with pytest.raises(ValueError, match="labels outside the 1 classes"):
         evaluator.update([1], [found([[0, 0, 1, 1, 0.5, 3]])])
     evaluator.update([1], [found([])])
     with pytest.raises(ValueError, match="given twice"):
         evaluator.update([1], [found([])])
-    with pytest.raises(UserError, match="annotation 0: category_id 5 is not in the ground truth"):
+    with refused("unknown-id", "annotation 0", "category_id 5"):
         CocoEvaluator(truth({1: [[0, 0, 1, 1, 5]]}), 1, [1])
     with pytest.raises(ValueError, match="expected 2 different category ids"):
         CocoEvaluator(truth({1: []}), 2, [1, 1])

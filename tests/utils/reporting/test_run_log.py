@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from utils.errors import UserError
+from tests.refusals import refused
 from utils.files import write_bytes
 from utils.reporting.run_log import Board, CsvLog, LossMeter, increment_dir, progress_line, read_csv
 from utils.structures import Targets, pack_targets
@@ -27,9 +27,9 @@ def test_runs_that_start_together_do_not_share_a_folder(tmp_path):
 
 def test_a_file_in_the_way_is_told(tmp_path):
     (tmp_path / "runs").write_text("")
-    with pytest.raises(UserError, match="runs"):
+    with refused("unwritable-folder", "runs"):
         increment_dir(tmp_path / "runs", "exp")
-    with pytest.raises(UserError, match="a file stands"):
+    with refused("unwritable-folder", "runs", "--project"):
         increment_dir(tmp_path, "runs", exist_ok=True)
 
 
@@ -48,11 +48,11 @@ def test_csv_resumes_behind_the_last_whole_epoch(tmp_path):
 def test_csv_of_other_hands_is_told(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("    epoch,  loss\n  1, 2.5\n  broken\n")
-    with pytest.raises(UserError, match="line 3 has no epoch number"):
+    with refused("bad-row", "line 3", "epoch"):
         read_csv(path)
     path.write_text("    epoch,  loss\n  1, 2.5\n")
     assert read_csv(path) == [{"epoch": "1", "loss": "2.5"}]
-    with pytest.raises(UserError, match="cannot be read"):
+    with refused("unreadable-file", "none.csv"):
         read_csv(tmp_path / "none.csv")
 
 
@@ -60,7 +60,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     write_bytes(path, b"old")
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(UserError, match=r"a\.txt: cannot be written: No space left"):
+    with refused("unwritable-file", r"a\.txt", "No space left"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

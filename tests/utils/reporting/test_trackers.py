@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from utils.errors import UserError
+from tests.refusals import refused
 from utils.reporting.trackers import make_loggers
 
 ROW = {"epoch": 3, "train/box": 1.5, "metrics/AP": 0.25, "note": "text"}
@@ -94,16 +94,17 @@ def test_a_short_outage_does_not_silence_a_tracker(tmp_path, calls, monkeypatch)
     assert [options["step"] for name, _, options in calls if name == "log_metrics"] == [0, 3, 6]
 
 
-@pytest.mark.parametrize("word, message", [("wandb", "pip install wandb"), ("mlflw", "did you mean 'mlflow'")])
-def test_what_is_missing_is_told_at_the_start(tmp_path, monkeypatch, word, message):
+@pytest.mark.parametrize("word, code, named", [("wandb", "missing-package", "pip install wandb"),
+                                               ("mlflw", "unknown-logger", "'mlflow'")])
+def test_what_is_missing_is_told_at_the_start(tmp_path, monkeypatch, word, code, named):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=message):
+    with refused(code, word, named):
         make_loggers([word], tmp_path, CONFIG, "exp")
 
 
 def test_one_that_does_not_start_says_what_to_do(tmp_path, calls, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", Recorder(calls, broken={"init"}))
-    with pytest.raises(UserError, match="does not start: no network for init; wandb login"):
+    with refused("failed-logger", "wandb: .*no network for init", "wandb login"):
         make_loggers(["wandb"], tmp_path, CONFIG, "exp")
 
 
