@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -46,7 +45,6 @@ from utils.reporting import plots
 from utils.reporting.run_log import Board, CsvLog, LossMeter, check_name, increment_dir, progress_line
 from utils.reporting.trackers import make_loggers
 
-AUGMENT_WORDS = [f.name for f in fields(AugmentConfig)]
 PLOT_BATCHES = 3
 
 
@@ -61,7 +59,7 @@ def main(args: argparse.Namespace) -> Path:
     group, device = join(config.device)
     with group.session():
         if config.evolve:
-            return search(config, recipe_to_evolve(config, AUGMENT_WORDS),
+            return search(config, recipe_to_evolve(config),
                           lambda own, recipe, listener: train(own, group, device, recipe, listener)[1].best)
         return train(config, group, device)[0]
 
@@ -87,7 +85,7 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
     if stored:
         model, recipe = stored_model(stored, config.data)
     else:
-        model, config, recipe = start_model(config, train_index.names, AUGMENT_WORDS,
+        model, config, recipe = start_model(config, train_index.names,
                                             lambda imgsz: object_sizes(train_index.records, imgsz), recipe)
     frozen = freeze(model, config.freeze)
     if frozen:

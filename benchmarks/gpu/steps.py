@@ -78,8 +78,7 @@ def make_run(words: str, imgsz: int, batch: int, device: torch.device, setting: 
     args = train.build_parser().parse_args(flags + (["--optimizer", optimizer] if optimizer else []))
     torch.manual_seed(0)
     with contextlib.redirect_stdout(None):
-        model, config, recipe = start_model(TrainConfig.from_args(args), NAMES, train.AUGMENT_WORDS,
-                                            lambda imgsz: np.zeros((0, 2)))
+        model, config, recipe = start_model(TrainConfig.from_args(args), NAMES, lambda imgsz: np.zeros((0, 2)))
         model = (model.double() if double else model).to(device, memory_format=setting.layout)
         run = make_training(config, recipe, model, Group(), device, 100)
     run.model.train()

@@ -123,7 +123,7 @@ def main(path: str) -> None:
     settings = TrainConfig.from_args(train.build_parser().parse_args(words_of(config)))
     seed_everything(settings.seed, device)
     names = config["names"]
-    model, settings, recipe = start_model(settings, names, train.AUGMENT_WORDS, lambda imgsz: np.zeros((0, 2)))
+    model, settings, recipe = start_model(settings, names, lambda imgsz: np.zeros((0, 2)))
     model = model.to(device, memory_format=layout)
     loader = make_loader(config, settings, recipe.augment, max(model.strides), device, layout)
     run = make_training(settings, recipe, model, Group(), device, len(loader))

@@ -1,35 +1,38 @@
-"""A training recipe: the hyper-parameters of one YAML in `cfg/train`, in the words of YOLO's hyp files."""
+"""A training recipe: the hyper-parameters of one YAML in `cfg/train`, by the keys of YOLO's hyp files."""
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from data.augment.plan import AugmentConfig
 from models.heads import Head, RecipeOption
 from models.registry import subclasses_of
 from utils.config import find_config, read_yaml
 from utils.errors import UserError, nearest, short, shown
 
-# Words of other code bases' hyp files that have no counterpart here, with the value that means "off" (None: any value;
-# the original does not read it either).
+# Keys of other code bases' hyp files without a counterpart here, with the value that means "off" (None: any value; the
+# original does not read it either).
 ELSEWHERE = {"paste_in": 0.0, "loss_ota": 1, "iou_t": None, "bgr": 0.0}
-HUGE = 10 ** 15  # whole numbers from which on a float no longer holds each
+HUGE = 10 ** 15  # from here on floats cannot hold every whole number
 # The least and the greatest value; gains and what is not listed: 0 and MOST. A head declares those of its options.
 MOST = 1e9
-RANGES = dict.fromkeys(("lr0", "lrf", "weight_decay", "warmup_bias_lr"), (0.0, 1e3))
 MOMENTA = ("momentum", "warmup_momentum")  # from 0 up to, and without, 1
-RUN_WORDS = ("epochs", "imgsz", "batch_size", "val_interval")
+RUN_KEYS = ("epochs", "imgsz", "batch_size", "val_interval")
+RANGES = {**dict.fromkeys(("lr0", "lrf", "weight_decay", "warmup_bias_lr"), (0.0, 1e3)),
+          **dict.fromkeys(RUN_KEYS, (1, MOST))}
+AUGMENT_KEYS = tuple(f.name for f in fields(AugmentConfig))
+PARTS = ("gains", "head", "augment", "run")  # fields of a recipe that are mappings
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recipe:
     """Optimiser, schedule, loss gains and augmentation of one training; see the comments in `cfg/train/yolov8.yaml`.
 
     gains: weights of the loss terms; head: options of the head, by the key that it declares (`Head.recipe_options`);
-    run: what the file suggests for flags that the user did not give; anchors: how many per level an anchor head is to
-    learn from the data (rounded, since evolved files hold fractions; 0 = those of the model).
+    augment: fields of `AugmentConfig`; run: the file's defaults of flags; anchors: how many per level are fitted to the
+    data for an anchor head (rounded, since evolved files hold fractions; 0 = those of the model).
     """
 
     optimizer: str = "auto"
@@ -49,18 +52,18 @@ class Recipe:
     head: dict[str, float] = field(default_factory=dict)
     augment: dict[str, float] = field(default_factory=dict)
     run: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)  # what the file asked for and does not get
+    notes: list[str] = field(default_factory=list)  # keys of the file that are not supported
 
     @classmethod
     def from_checkpoint(cls, stored: Mapping[str, Any]) -> "Recipe":
-        """The recipe in a checkpoint; those of before held the options of the head beside the rest."""
+        """The recipe in a checkpoint; earlier versions held the options of the head beside the other keys."""
         own = {f.name for f in fields(cls)}
         older = {key: value for key, value in stored.items() if key not in own}
         return cls(**{**{key: stored[key] for key in own & stored.keys()}, "head": {**older, **stored.get("head", {})}})
 
     def for_head(self, head: Head | type[Head]) -> "Recipe":
-        """A copy with the options of that head alone, all of them. Raises `UserError` for gains that it does not have,
-        and for options of other heads, unless their value is the one that changes nothing."""
+        """A copy with all options of that head, and no others. Raises `UserError` for gains that it does not have, and
+        for options of other heads, unless they have their neutral value."""
         foreign = sorted(self.gains.keys() - head.gains.keys())
         if foreign:
             raise UserError(f"gains {', '.join(foreign)} are not among {', '.join(head.gains)}, those of this model's "
@@ -71,30 +74,24 @@ class Recipe:
                 flag = " (or --label-smoothing)" if key == "label_smoothing" else ""
                 raise UserError(f"{key} in the recipe{flag}: this model's head has no such setting; drop it",
                                 code="unknown-key")
-        return replace(copy.deepcopy(self), head={key: self.head.get(key, option.neutral)
-                                                  for key, option in head.recipe_options.items()})
+        return replace(self, head={key: self.head.get(key, option.neutral)
+                                   for key, option in head.recipe_options.items()})
 
     def head_arguments(self, head: Head) -> dict[str, Any]:
-        """What the recipe says to the constructor of that head, gains scaled apart; options that change nothing are
-        left out."""
+        """Arguments for the constructor of that head, beside its gains; neutral options are left out."""
         return {option.argument: self.head[key] for key, option in head.recipe_options.items()
                 if self.head.get(key, option.neutral) != option.neutral}
 
     def values(self) -> dict[str, Any]:
-        """Everything but the notes in one flat mapping, the content of a recipe file."""
+        """Everything but the notes as one flat mapping, the content of a recipe file."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.default is not MISSING}
         return {**self.run, **own, **self.gains, **self.head, **self.augment}
 
     def with_values(self, values: Mapping[str, float]) -> "Recipe":
-        """A copy with other numbers for words that it has (`values`)."""
-        changed = copy.deepcopy(self)
-        for word, value in values.items():
-            part = next((p for p in (changed.gains, changed.head, changed.augment, changed.run) if word in p), None)
-            if part is not None:
-                part[word] = value
-            else:
-                setattr(changed, word, value)
-        return changed
+        """A copy with other values of keys that it has (`values`)."""
+        parts = {part: {key: values.get(key, value) for key, value in getattr(self, part).items()} for part in PARTS}
+        inside = {key for part in parts.values() for key in part}
+        return replace(self, **parts, **{key: value for key, value in values.items() if key not in inside})
 
 
 def known_gains() -> list[str]:
@@ -107,27 +104,24 @@ def known_options() -> dict[str, RecipeOption]:
     return {key: option for head in reversed(subclasses_of(Head)) for key, option in head.recipe_options.items()}
 
 
-def load_recipe(name: str | Path, augment_words: Sequence[str], base: Recipe | None = None) -> Recipe:
-    """Read a recipe by name or path; what it does not say is taken from the file that its key `base` names, a name in
+def load_recipe(name: str | Path, base: Recipe | None = None) -> Recipe:
+    """Read a recipe by name or path. What it does not set is taken from the file that its key `base` names, a name in
     `cfg/train` or a path beside it, else from the argument `base`.
 
-    augment_words: the keys that the augmentation understands; gains and options of any registered head are read
-    (`Recipe.for_head` checks them against the model's). Raises `UserError` for an unknown key or a value of the wrong
-    kind; keys of other code bases that have no counterpart are listed in `notes`.
+    Gains and options of any registered head are read (`Recipe.for_head` checks them against the model's). Raises
+    `UserError` for an unknown key or a value of the wrong type; keys of other code bases that have no counterpart are
+    listed in `notes`.
     """
     files = _with_bases(find_config(name, "train"))
-    whole = "base" in files[-1][1]
-    recipe = copy.deepcopy(base) if base and not whole else Recipe()
+    recipe = Recipe() if base is None or "base" in files[-1][1] else base
     for path, content in files:
-        for key, value in content.items():
-            if key != "base":
-                _take(recipe, path, key, value, augment_words)
+        recipe = _with_file(recipe, path, content)
         _check(recipe, path)
     return recipe
 
 
 def _with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """A recipe file behind those that it is based on, the first one first. `UserError` where they go in circles."""
+    """A recipe file after those that it is based on. Raises `UserError` if they refer to each other in a circle."""
     files: list[tuple[Path, dict[str, Any]]] = []
     while True:
         if any(path.samefile(seen) for seen, _ in files):
@@ -143,43 +137,41 @@ def _with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         path = beside if beside.suffix in {".yaml", ".yml"} and beside.is_file() else find_config(base, "train")
 
 
-def _take(recipe: Recipe, path: Path, key: str, value: Any, augment_words: Sequence[str]) -> None:
-    """Put one line of a file into the recipe."""
-    own = {f.name: type(f.default) for f in fields(Recipe) if f.default is not MISSING}
-    if key in own:
-        setattr(recipe, key, _typed(path, key, value, own[key]))
-    elif key in known_gains():
-        recipe.gains[key] = _typed(path, key, value, float)
-    elif key in known_options():
-        recipe.head[key] = _typed(path, key, value, float)
-    elif key in augment_words:
-        recipe.augment[key] = _typed(path, key, value, float)
-    elif key in RUN_WORDS:
-        recipe.run[key] = _typed(path, key, value, int)
-        if recipe.run[key] < 1:
-            raise UserError(f"{path}: {key}: {value} should be 1 or more", code="bad-value")
-    elif key in ELSEWHERE:
-        if ELSEWHERE[key] not in (None, value):
-            recipe.notes.append(f"{path}: {key}: {value} is not supported and has no effect")
-    else:
-        known = ["base", *own, *known_gains(), *known_options(), *augment_words, *RUN_WORDS]
-        raise UserError(f"{path}: unknown key {shown(key)}; {nearest(str(key), known) or 'see cfg/train/yolov8.yaml'}",
-                        code="unknown-key")
+def _with_file(recipe: Recipe, path: Path, content: dict[str, Any]) -> Recipe:
+    """The recipe, changed by the content of a file."""
+    types = {f.name: type(f.default) for f in fields(Recipe) if f.default is not MISSING}
+    keys = {"gains": known_gains(), "head": known_options(), "augment": AUGMENT_KEYS, "run": RUN_KEYS}
+    parts, own, notes = {part: dict(getattr(recipe, part)) for part in PARTS}, {}, list(recipe.notes)
+    for key, value in content.items():
+        part = next((part for part in PARTS if key in keys[part]), None)
+        if key in types:
+            own[key] = _typed(path, key, value, types[key])
+        elif part:
+            parts[part][key] = _typed(path, key, value, int if part == "run" else float)
+        elif key in ELSEWHERE:
+            if ELSEWHERE[key] not in (None, value):
+                notes.append(f"{path}: {key}: {value} is not supported and has no effect")
+        elif key != "base":
+            known = ["base", *types, *(key for part in PARTS for key in keys[part])]
+            hint = nearest(str(key), known) or "see cfg/train/yolov8.yaml"
+            raise UserError(f"{path}: unknown key {shown(key)}; {hint}", code="unknown-key")
+    return replace(recipe, **own, **parts, notes=notes)
 
 
 def _check(recipe: Recipe, path: Path) -> None:
+    """Raises `UserError` for a value out of its range."""
     if recipe.schedule not in ("cosine", "linear"):
         raise UserError(f"{path}: schedule: {shown(recipe.schedule)} is neither cosine nor linear", code="bad-value")
-    for word in MOMENTA:
-        if not 0 <= getattr(recipe, word) < 1:
-            raise UserError(f"{path}: {word}: {getattr(recipe, word):g} should be 0 or more and below 1",
+    for key in MOMENTA:
+        if not 0 <= getattr(recipe, key) < 1:
+            raise UserError(f"{path}: {key}: {getattr(recipe, key):g} should be 0 or more and below 1",
                             code="bad-value")
     own = {f.name: value for f in fields(Recipe) if isinstance(value := getattr(recipe, f.name), (int, float))}
     ranges = {**RANGES, **{key: option.bounds for key, option in known_options().items()}}
-    for word, value in {**own, **recipe.gains, **recipe.head}.items():
-        least, most = ranges.get(word, (0.0, MOST))
+    for key, value in {**own, **recipe.gains, **recipe.head, **recipe.run}.items():
+        least, most = ranges.get(key, (0.0, MOST))
         if not least <= value <= most:
-            raise UserError(f"{path}: {word}: {value:g} should be {least:g} to {most:g}", code="bad-value")
+            raise UserError(f"{path}: {key}: {value:g} should be {least:g} to {most:g}", code="bad-value")
 
 
 def _typed(path: Path, key: str, value: Any, kind: type) -> Any:

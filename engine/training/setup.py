@@ -1,7 +1,7 @@
 """Set-up of a training: model, recipe, batch size, optimiser, schedule and precision."""
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,33 +29,33 @@ DEFAULT_MODEL = "yolov8n-assn"
 GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU; each reading waits for the device
 
 
-def family_recipe(config: TrainConfig, recipe_name: str | None, augment_words: Sequence[str]) -> Recipe:
+def family_recipe(config: TrainConfig, recipe_name: str | None) -> Recipe:
     """The recipe of a model's family or head, changed by `--hyp`; with the built-in data by the demo recipe."""
-    recipe = load_recipe(recipe_name, augment_words) if recipe_name else Recipe()
+    recipe = load_recipe(recipe_name) if recipe_name else Recipe()
     if config.hyp or not config.data:
-        recipe = load_recipe(config.hyp or "demo", augment_words, base=recipe)
+        recipe = load_recipe(config.hyp or "demo", base=recipe)
     return recipe
 
 
-def recipe_to_evolve(config: TrainConfig, augment_words: Sequence[str]) -> Recipe:
+def recipe_to_evolve(config: TrainConfig) -> Recipe:
     """The recipe that `--evolve` starts from: as in its file, before any flag or scaling."""
     cfg = config.cfg or (load_model(config.weights).config if config.weights else DEFAULT_MODEL)
     model_config = resolve(cfg, 1, ["item"], config.neck, {})
-    return family_recipe(config, model_config["recipe"], augment_words).for_head(head_type(model_config).cls)
+    return family_recipe(config, model_config["recipe"]).for_head(head_type(model_config).cls)
 
 
-def start_model(config: TrainConfig, names: list[str], augment_words: Sequence[str],
+def start_model(config: TrainConfig, names: list[str],
                 sizes_at: Callable[[int], np.ndarray], recipe: Recipe | None = None
                 ) -> tuple[nn.Module, TrainConfig, Recipe]:
     """Build the model and transfer weights; returns it with the resolved settings and recipe.
 
-    augment_words: keys of a recipe that belong to the augmentation; sizes_at(imgsz): (N, 2) width and height of all
-    objects in pixels at that input size, which anchors are checked against; recipe: instead of the family's.
+    sizes_at(imgsz): (N, 2) width and height of all objects in pixels at that input size, which anchors are checked
+    against; recipe: instead of the family's.
     """
     start = load_model(config.weights) if config.weights else None
     cfg = config.cfg or (start.config if start else DEFAULT_MODEL)
     model_config = resolve(cfg, len(names), names, config.neck, {"box_loss": config.box_loss, "assign": config.assign})
-    recipe = copy.deepcopy(recipe) if recipe else family_recipe(config, model_config["recipe"], augment_words)
+    recipe = recipe or family_recipe(config, model_config["recipe"])
     with torch.device("meta"):  # no memory, no initialisation: only to know its head
         head = build_model(model_config).head
     check_flags(config, HEAD_RULES, head)
@@ -69,7 +69,7 @@ def start_model(config: TrainConfig, names: list[str], augment_words: Sequence[s
                                            recipe.head.get("anchor_t", 4.0), count=round(recipe.anchors))
         if note:
             print(note)
-    recipe.gains = head.scale_gains(recipe.gains, max(config.imgsz))
+    recipe = replace(recipe, gains=head.scale_gains(recipe.gains, max(config.imgsz)))
     model = build_model(model_config, gains=recipe.gains, **recipe.head_arguments(head))
     for note in recipe.notes:
         print(note)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import train
-from data.augment.plan import AugmentConfig
 from engine.training.config import TrainConfig
 from engine.training.recipe import load_recipe
 from engine.training.setup import start_model
@@ -190,13 +189,12 @@ def test_a_head_brings_its_recipe_gains_and_options(points):
     assert load_plugin(points) == ["PointDetect"]
     cfg = str(points.with_name("mine.yaml"))
     config = TrainConfig(cfg=cfg, data="x.yaml", imgsz=(64,))
-    words = list(AugmentConfig.__dataclass_fields__)
-    model, _, recipe = start_model(config, ["a", "b"], words, lambda imgsz: np.ones((1, 2)))
+    model, _, recipe = start_model(config, ["a", "b"], lambda imgsz: np.ones((1, 2)))
     assert model.head.gains == {"reg": 4.0, "score": 1.0} and model.head.border == 0.5
     assert (recipe.optimizer, recipe.lr0, recipe.head) == ("AdamW", 0.002, {"border": 0.5})
     write(points.with_name("other.yaml"), "border: 9.0\n")
     with pytest.raises(UserError, match="border: 9 should be 0 to 8") as error:
-        load_recipe(points.with_name("other.yaml"), [])
+        load_recipe(points.with_name("other.yaml"))
     assert error.value.code == "bad-value"
 
 

@@ -209,8 +209,7 @@ def a_run(amp=None, fused=False, name="AdamW", **scale) -> train.Training:
         words = {"momentum": 0.9, "nesterov": True} if name == "SGD" else {"betas": (0.9, 0.999)}
         optimizer = getattr(torch.optim, name)(groups, lr=0.1, fused=True, **words)
     scaler = torch.amp.GradScaler("cpu", **scale)
-    recipe = Recipe.__new__(Recipe)
-    recipe.clip_grad = 0
+    recipe = Recipe(clip_grad=0.0)
     run = train.Training(model, ModelEMA(model), optimizer, None, scaler, CPU, amp, recipe, ddp_model=model)
     scaler.scale(model(torch.rand(4, 2)).square().sum()).backward()
     train.step(run)
@@ -372,8 +371,7 @@ def smallest(group: Group, folder) -> int:
     engine.training.setup.probe_step = probe
     engine.training.setup.optimizer_bytes = lambda *_: -sum(t.nbytes for t in model.state_dict().values())
     config = TrainConfig(imgsz=(64,))
-    recipe = Recipe.__new__(Recipe)
-    recipe.optimizer = "SGD"
+    recipe = Recipe(optimizer="SGD")
     return fitting_batch(config, recipe, model, CPU, 100, group)
 
 

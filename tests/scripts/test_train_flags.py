@@ -129,7 +129,7 @@ def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
 def test_a_recipe_cannot_ask_for_no_epochs(tmp_path, line):
     (tmp_path / "bad.yaml").write_text(line)
     with pytest.raises(UserError, match=r"bad.yaml: \w+: "):
-        load_recipe(tmp_path / "bad.yaml", [])
+        load_recipe(tmp_path / "bad.yaml")
 
 
 def test_a_new_run_in_an_old_folder_hides_the_curves_of_the_old_one(tmp_path, monkeypatch):

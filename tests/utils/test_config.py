@@ -113,5 +113,5 @@ def test_unique_stems_of_very_many_files():
                                   "base: {a: " + "b" * 5000 + "}"])
 def test_huge_values_of_a_recipe_are_one_short_sentence(tmp_path, line):
     with pytest.raises(UserError) as error:
-        load_recipe(write(tmp_path, line + "\n"), ())
+        load_recipe(write(tmp_path, line + "\n"))
     assert len(str(error.value)) < len(str(tmp_path)) + 3 * LONGEST and "\n" not in str(error.value)

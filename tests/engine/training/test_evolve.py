@@ -14,8 +14,6 @@ from models.heads.dfl import DFLDetect
 from tests.user_errors import user_error
 from utils.errors import UserError
 
-WORDS = list(AugmentConfig.__dataclass_fields__)
-
 
 @pytest.fixture
 def optuna():
@@ -31,7 +29,7 @@ def no_plots(request, monkeypatch):
 
 @pytest.fixture
 def recipe():
-    return load_recipe("yolov5", WORDS).for_head(AnchorDetect)
+    return load_recipe("yolov5").for_head(AnchorDetect)
 
 
 def bowl(recipe, trial):
@@ -44,13 +42,13 @@ def rows(folder):
 
 
 def test_the_space_holds_the_recipe_and_leaves_out_what_has_no_effect():
-    space = search_space(load_recipe("yolov5", WORDS).for_head(AnchorDetect))
+    space = search_space(load_recipe("yolov5").for_head(AnchorDetect))
     assert {"lr0", "obj", "anchor_t", "mosaic"} <= set(space) and "dfl" not in space
     assert space["box"] == pytest.approx((0.02, 0.2))
-    free = search_space(load_recipe("yolov8", WORDS).for_head(DFLDetect))  # optimizer auto, no anchors
+    free = search_space(load_recipe("yolov8").for_head(DFLDetect))  # optimizer auto, no anchors
     assert "dfl" in free and not {"lr0", "momentum", "warmup_bias_lr", "anchor_t", "obj_pw"} & set(free)
     for name in ("yolov5", "yolov5-voc", "yolov7-p6", "yolov8"):
-        recipe = load_recipe(name, WORDS)
+        recipe = load_recipe(name)
         assert all(low <= recipe.values()[word] <= high for word, (low, high) in search_space(recipe).items())
         for end in (0, 1):  # the augmentation takes every corner of the space
             corner = recipe.with_values({word: bounds[end] for word, bounds in search_space(recipe).items()})
@@ -68,7 +66,7 @@ def test_the_recipe_comes_first_and_the_best_can_be_used_again(tmp_path, recipe,
     best = evolve(lambda r, trial: seen.append(r) or bowl(r, trial), recipe, folder=tmp_path, trials=6, seed=1)
     assert seen[0] == recipe and len(seen) == 6
     assert bowl(best, None) == max(bowl(r, None) for r in seen)
-    read = load_recipe(tmp_path / "hyp_evolve.yaml", WORDS)
+    read = load_recipe(tmp_path / "hyp_evolve.yaml")
     assert read.lr0 == pytest.approx(best.lr0, rel=1e-4) and read.gains == pytest.approx(best.gains, rel=1e-4)
     assert read.schedule == recipe.schedule and not read.notes
     assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 6

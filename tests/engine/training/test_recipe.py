@@ -31,7 +31,7 @@ EVOLVED = {"lr0": "lr0", "lrf": "lrf", "momentum": "momentum", "wd": "weight_dec
 
 def everything(name):
     """All values of a recipe, those of the augmentation's defaults too."""
-    recipe = load_recipe(name, WORDS)
+    recipe = load_recipe(name)
     return {**{word: getattr(AugmentConfig(), word) for word in WORDS},
             **{word: option.neutral for word, option in known_options().items()}, **recipe.values()}
 
@@ -96,7 +96,7 @@ def test_mosaics_of_nine_are_yolov7s_alone():
 def test_a_file_may_name_a_base_beside_it_or_among_ours(tmp_path):
     (tmp_path / "near.yaml").write_text("base: yolov7\nlr0: 0.2\nmixup: 0.3\n")
     (tmp_path / "far.yaml").write_text("base: near.yaml\nmixup: 0.4\n")
-    recipe = load_recipe(tmp_path / "far.yaml", WORDS, base=load_recipe("yolov8", WORDS))
+    recipe = load_recipe(tmp_path / "far.yaml", base=load_recipe("yolov8"))
     assert (recipe.lr0, recipe.augment["mixup"], recipe.schedule) == (0.2, 0.4, "cosine")
     assert "dfl" not in recipe.gains  # the base that the file names, not the one of the model's family
 
@@ -112,45 +112,45 @@ def test_a_file_may_name_a_base_beside_it_or_among_ours(tmp_path):
 def test_wrong_bases_and_numbers_are_told(tmp_path, text, message):
     (tmp_path / "loop.yaml").write_text(f"{text}\n")
     with pytest.raises(UserError, match=message.replace("e+", r"e\+")):
-        load_recipe(tmp_path / "loop.yaml", WORDS)
+        load_recipe(tmp_path / "loop.yaml")
 
 
 def test_what_anchor_heads_alone_have_reaches_them(tmp_path):
     (tmp_path / "a.yaml").write_text("base: yolov5-voc\nfl_gamma: 1.5\nlabel_smoothing: 0.1\n")
     head = build_model("yolov5n", 2).head
-    options = load_recipe(tmp_path / "a.yaml", WORDS).head_arguments(head)
+    options = load_recipe(tmp_path / "a.yaml").head_arguments(head)
     assert options == {"anchor_t": 3.3744, "cls_pw": 0.5, "obj_pw": 0.67198, "focal_gamma": 1.5, "label_smoothing": 0.1}
     head = build_model("yolov5n", 2, **options).head
     assert {word: getattr(head.loss_config, word) for word in options} == options
-    assert load_recipe("yolov7", WORDS).head_arguments(head) == {}
+    assert load_recipe("yolov7").head_arguments(head) == {}
 
 
 def test_a_recipe_is_checked_against_the_head(tmp_path):
     heads = build_model("yolov5n", 2).head, build_model("yolov8n", 2).head
     (tmp_path / "a.yaml").write_text("base: yolov5\ncls_pw: 0.5\n")
-    assert load_recipe(tmp_path / "a.yaml", WORDS).for_head(heads[0]).head == {
+    assert load_recipe(tmp_path / "a.yaml").for_head(heads[0]).head == {
         "label_smoothing": 0.0, "fl_gamma": 0.0, "anchor_t": 4.0, "cls_pw": 0.5, "obj_pw": 1.0}
-    assert load_recipe("yolov8", WORDS).for_head(heads[1]).head == {}  # its label_smoothing changes nothing
+    assert load_recipe("yolov8").for_head(heads[1]).head == {}  # its label_smoothing changes nothing
     (tmp_path / "b.yaml").write_text("base: yolov8\ncls_pw: 0.5\n")
     for recipe, head, key in ((tmp_path / "b.yaml", heads[1], "cls_pw"), ("yolov5", heads[1], "obj"),
                               ("yolov8", heads[0], "dfl")):
         with pytest.raises(UserError, match=key) as error:
-            load_recipe(recipe, WORDS).for_head(head)
+            load_recipe(recipe).for_head(head)
         assert error.value.code == "unknown-key"
 
 
 def test_recipes_in_checkpoints_of_before():
-    stored = {**vars(load_recipe("yolov7", WORDS)), "anchor_t": 3.0}
+    stored = {**vars(load_recipe("yolov7")), "anchor_t": 3.0}
     del stored["head"]
     recipe = Recipe.from_checkpoint(stored)
     assert recipe.head == {"anchor_t": 3.0} and recipe.gains["obj"] == 0.7
 
 
 def test_values_make_a_file_that_reads_back_as_the_same_recipe(tmp_path):
-    recipe = load_recipe("yolov5-voc", WORDS).with_values({"lr0": 0.5, "box": 0.06, "mosaic": 0.25})
+    recipe = load_recipe("yolov5-voc").with_values({"lr0": 0.5, "box": 0.06, "mosaic": 0.25})
     assert (recipe.lr0, recipe.gains["box"], recipe.augment["mosaic"]) == (0.5, 0.06, 0.25)
     (tmp_path / "b.yaml").write_text(yaml.safe_dump(recipe.values()))
-    assert load_recipe(tmp_path / "b.yaml", WORDS) == recipe
+    assert load_recipe(tmp_path / "b.yaml") == recipe
 
 
 def test_the_page_on_recipes_names_them_all_and_its_commands_hold():

@@ -13,8 +13,6 @@ from engine.training.state import Training, UnreadLosses
 from utils.config import CFG_ROOT
 from utils.errors import UserError
 
-WORDS = list(AugmentConfig.__dataclass_fields__)
-
 
 def parse(*words):
     return TrainConfig.from_args(TrainConfig.parser("").parse_args(list(words)))
@@ -22,14 +20,14 @@ def parse(*words):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CFG_ROOT / "train").glob("*.yaml")))
 def test_every_recipe_reads(name):
-    recipe = load_recipe(name, WORDS)
+    recipe = load_recipe(name)
     AugmentConfig(**recipe.augment)
     assert not recipe.notes
 
 
 def test_a_file_changes_its_base_and_flags_change_both(tmp_path):
     (tmp_path / "mine.yaml").write_text("lr0: 0.5\nmosaic: 0.0\nepochs: 7\n")
-    recipe = load_recipe(tmp_path / "mine.yaml", WORDS, base=load_recipe("yolov7", WORDS))
+    recipe = load_recipe(tmp_path / "mine.yaml", base=load_recipe("yolov7"))
     config, recipe = resolve_settings(parse("--batch", "4", "--linear-lr", "--close-mosaic", "3"), recipe)
     assert (recipe.lr0, recipe.augment["mosaic"], recipe.gains["obj"], recipe.schedule) == (0.5, 0.0, 0.7, "linear")
     assert (config.epochs, config.batch_size, config.imgsz, config.close_mosaic) == (7, 4, (640,), 3)
@@ -39,7 +37,7 @@ def test_a_file_changes_its_base_and_flags_change_both(tmp_path):
 def test_hyp_files_of_yolov7_read_and_what_has_no_effect_is_told(tmp_path):
     hyp = {"lr0": 0.01, "iou_t": 0.2, "anchor_t": 4.0, "fl_gamma": 0.0, "paste_in": 0.15, "loss_ota": 1}
     (tmp_path / "hyp.yaml").write_text(yaml.safe_dump(hyp))
-    assert [note.partition(": ")[2] for note in load_recipe(tmp_path / "hyp.yaml", WORDS).notes] == [
+    assert [note.partition(": ")[2] for note in load_recipe(tmp_path / "hyp.yaml").notes] == [
         "paste_in: 0.15 is not supported and has no effect"]
 
 
@@ -49,7 +47,7 @@ def test_hyp_files_of_yolov7_read_and_what_has_no_effect_is_told(tmp_path):
 def test_wrong_recipes_are_told(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match="bad.yaml") as told:
-        load_recipe(tmp_path / "bad.yaml", WORDS)
+        load_recipe(tmp_path / "bad.yaml")
     assert message in str(told.value)
 
 
