@@ -27,7 +27,7 @@ def match_classes(model: Sequence[str], data: Sequence[str], who: str, what: str
     if list(model) == list(data):
         return None, ""
     if len(model) != len(data):
-        raise UserError(f"{who} knows {len(model)} classes ({_list(model)}), {what} has {len(data)} ({_list(data)}); "
+        raise UserError(f"{who} has {len(model)} classes ({_list(model)}), {what} has {len(data)} ({_list(data)}); "
                         f"give the --data it was trained on, and --single-cls where it was trained so", "other-classes")
     keys = [spelling(name) for name in model], [spelling(name) for name in data]
     for ours, theirs in ((model, data), keys):
@@ -37,13 +37,13 @@ def match_classes(model: Sequence[str], data: Sequence[str], who: str, what: str
             return order, (f"{what} has the classes of {who} in another order: they are matched by name "
                            f"({model[moved]!r} is class {moved} of the model and class {order[moved]} of the data)")
     if all(_alike(a, b, keys) for a, b in zip(*keys, strict=True)):
-        said = next(f"{a!r} and {b!r}" for a, b in zip(model, data, strict=True) if a != b)
-        return None, f"warning: {who} and {what} spell their classes otherwise ({said}); they are matched by position"
+        pair = next(f"{a!r} and {b!r}" for a, b in zip(model, data, strict=True) if a != b)
+        return None, f"warning: {who} and {what} spell their classes differently ({pair}); they are matched by position"
     for side, names in ((who, model), (what, data)):
         if all(map(NAMELESS.fullmatch, names)):
-            return None, (f"warning: the class names of {side} say nothing ({_list(names)}); classes are matched by "
-                          f"position")
-    raise UserError(f"{who} knows other classes than {what}: {_list(model)} and {_list(data)}; give the --data it was "
+            return None, (f"warning: the class names of {side} are placeholders ({_list(names)}); classes are matched "
+                          f"by position")
+    raise UserError(f"{who} has other classes than {what}: {_list(model)} and {_list(data)}; give the --data it was "
                     f"trained on, or correct `names`", "other-classes")
 
 

@@ -62,11 +62,11 @@ class Truth:
         places = {"image_id": {key: k for k, key in enumerate(ids)},
                   "category_id": {key: k for k, key in enumerate(category_ids)}}
         for row in rows:
-            for word, known in places.items():
-                if row[word] not in known:
-                    raise UserError(f"annotation {row.get('id')}: {word} {row[word]} is not in the ground truth; "
+            for key, known in places.items():
+                if row[key] not in known:
+                    raise UserError(f"annotation {row.get('id')}: {key} {row[key]} is not in the ground truth; "
                                     f"drop it", "unknown-id")
-        image, label = (np.array([known[row[word]] for row in rows], np.int64) for word, known in places.items())
+        image, label = (np.array([known[row[key]] for row in rows], np.int64) for key, known in places.items())
         boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
         areas = np.array([np.nan if row.get("area") is None else row["area"] for row in rows], np.float64)
         lacking = np.array([row.get("area") is None for row in rows], bool)

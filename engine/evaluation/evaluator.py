@@ -165,7 +165,7 @@ class CocoEvaluator:
         for place, start, end in zip(state["images"].tolist(), [0, *ends], ends, strict=False):
             if place in self._found:
                 raise ValueError(f"image id {self.truth.record_ids[place]} was given twice")
-            self._found[place] = tuple(state[word][start:end] for word in ("labels", "boxes", "scores"))
+            self._found[place] = tuple(state[key][start:end] for key in ("labels", "boxes", "scores"))
 
     def detections(self, image_id: Hashable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Labels (N,), boxes (N, 4) left, top, width, height and scores (N,) of one image, rounded as in `results`."""
@@ -176,7 +176,7 @@ class CocoEvaluator:
         Images come in the order of the ground truth, under the file's own ids."""
         found, truth = self.state(), self.truth
         images = np.repeat(found["images"], found["counts"])
-        columns = (found[word].tolist() for word in ("labels", "boxes", "scores"))
+        columns = (found[key].tolist() for key in ("labels", "boxes", "scores"))
         return [{"image_id": truth.image_ids[place], "category_id": truth.category_ids[label], "bbox": box,
                  "score": score} for place, label, box, score in zip(images.tolist(), *columns, strict=True)]
 
@@ -292,7 +292,7 @@ def format_table(metrics: Metrics, names: Sequence[str], per_class: bool = True)
     width = min(max(len("Class"), *(len(row[0]) for row in rows)), 24)
     lines = [f"{'Class':<{width}} {'Images':>7} {'Labels':>7}" + "".join(f" {t:>5}" for t in ("P", "R", *STAT_NAMES))]
     for name, n_images, n_labels, values in rows:
-        shown = (values[word] for word in (*head, *STAT_NAMES))
+        shown = (values[key] for key in (*head, *STAT_NAMES))
         cells = "".join(f" {'-' if value < 0 else format(value, '.3f'):>5}" for value in shown)
         short = name if len(name) <= width else name[:width - 1] + "…"
         lines.append(f"{short:<{width}} {n_images:>7} {n_labels:>7}{cells}")

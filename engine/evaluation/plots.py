@@ -18,8 +18,8 @@ def plot_curves(metrics: Metrics, names: Sequence[str], folder: Path | str) -> N
     """PR_curve.png, F1_curve.png, P_curve.png and R_curve.png into `folder`, all at IoU 0.5."""
     folder = Path(folder)
     plot_pr_curve(metrics, names, folder / "PR_curve.png")
-    for letter, word in (("F1", "f1"), ("P", "precision"), ("R", "recall")):
-        plot_confidence_curve(metrics, names, folder / f"{letter}_curve.png", word)
+    for letter, metric in (("F1", "f1"), ("P", "precision"), ("R", "recall")):
+        plot_confidence_curve(metrics, names, folder / f"{letter}_curve.png", metric)
 
 
 def plot_pr_curve(metrics: Metrics, names: Sequence[str], path: Path | str) -> None:
@@ -30,11 +30,11 @@ def plot_pr_curve(metrics: Metrics, names: Sequence[str], path: Path | str) -> N
     _plot_lines(curves, curves.pr_recall, curves.pr_precision, labels, mean, ("Recall", "Precision"), path)
 
 
-def plot_confidence_curve(metrics: Metrics, names: Sequence[str], path: Path | str, word: str = "f1") -> None:
-    """`word` (f1, precision or recall) over the confidence threshold at IoU 0.5, per class and mean."""
+def plot_confidence_curve(metrics: Metrics, names: Sequence[str], path: Path | str, metric: str = "f1") -> None:
+    """`metric` (f1, precision or recall) over the confidence threshold at IoU 0.5, per class and mean."""
     curves = metrics.curves
-    lines = getattr(curves, word)  # (K, 1000)
-    title = {"f1": "F1"}.get(word, word.capitalize())
+    lines = getattr(curves, metric)  # (K, 1000)
+    title = {"f1": "F1"}.get(metric, metric.capitalize())
     at = int(np.abs(curves.confidence - metrics.confidence).argmin())
     mean = lines[:, at].mean() if len(lines) else 0.0
     _plot_lines(curves, curves.confidence, lines, [class_text(names, k) for k in curves.classes],

@@ -32,8 +32,8 @@ NO_PICTURES = "no pictures are drawn with --nosave; drop one of the two"
 DETECT_RULES = [
     *not_empty(("weights", "source", "project", "name")), NAME_RULE,
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
-    *(Rule(word, lambda config, _: not config.nosave, NO_PICTURES)
-      for word in ("line_thickness", "hide_labels", "hide_conf")),
+    *(Rule(flag, lambda config, _: not config.nosave, NO_PICTURES)
+      for flag in ("line_thickness", "hide_labels", "hide_conf")),
     Rule("hide_conf", lambda config, _: not config.hide_labels, "--hide-labels hides both class and score; drop one"),
 ]
 
@@ -79,12 +79,12 @@ class DetectConfig(Options):
         return not self.nosave or self.save_txt or self.save_crop or self.save_json
 
 
-def known_format(word: str) -> str:
+def known_format(name: str) -> str:
     """An argparse type: a format of `FORMATS`."""
-    if word not in FORMATS:
-        raise argparse.ArgumentTypeError(f"{word!r} is not among {', '.join(FORMATS)}; for other runtimes "
+    if name not in FORMATS:
+        raise argparse.ArgumentTypeError(f"{name!r} is not among {', '.join(FORMATS)}; for other runtimes "
                                          f"{OTHER_RUNTIMES}")
-    return word
+    return name
 
 
 @dataclass(frozen=True)

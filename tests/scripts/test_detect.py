@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -226,3 +227,21 @@ def test_boxes_that_are_not_finite_are_one_sentence(run, source, monkeypatch):
     monkeypatch.setattr(detect, "load_runtime", lambda *args: Broken(real(*args)))
     with refused("not-finite", r"best\.pt", r"000123\.png"):
         run(source)
+
+
+@pytest.mark.parametrize("flags, named", [
+    (["--nosave", "--line-thickness", "3"], "--line-thickness: "), (["--nosave", "--hide-conf"], "--hide-conf: "),
+    (["--hide-labels", "--hide-conf"], "--hide-conf: "), (["--save-conf"], "--save-txt"),
+    (["--nosave", "--hide-labels", "--project", ""], "--project: .*--hide-labels: "), (["--name", ""], "--name"),
+    (["--name", "../x", "--save-conf"], "--name: .*--save-conf: ")])
+def test_flags_without_effect_are_refused_all_at_once(flags, named):
+    with refused("flag-without-effect", named):
+        detect.main(detect.build_parser().parse_args(["--weights", "x.pt", "--source", "y", *flags]))
+
+
+@pytest.mark.parametrize("words", [["--line-thickness", "40000"], ["--max-det", "99999999"],
+                                   ["--vid-stride", "99999999"], ["--imgsz", "100000"]])
+def test_huge_numbers_are_refused_with_the_range(words, capsys):
+    with pytest.raises(SystemExit):
+        detect.build_parser().parse_args(["--weights", "x", "--source", "y", *words])
+    assert {"at most", "between"} & set(re.findall("at most|between", capsys.readouterr().err.splitlines()[-1]))

@@ -103,7 +103,8 @@ def test_a_failed_check_leaves_the_old_file(weights, monkeypatch, name):
 def test_wrong_words(weights, capsys):
     for words, told in ((["--nms"], "--conf-thres"), (["--int8"], "use --half"), (["--topk-all", "100"], "detect.py"),
                         (["--end2end"], "detect.py"), (["--grid"], "always decoded"), (["--opset", "3"], "between"),
-                        (["--include", "engine"], "'engine' is not among onnx"), (["--batch", "0"], "1 or more")):
+                        (["--include", "engine"], "'engine' is not among onnx"), (["--batch", "0"], "1 or more"),
+                        (["--batch", "99999999"], "at most")):
         with pytest.raises(SystemExit) as stop:
             run("--weights", weights, *words)
         assert stop.value.code == 2 and told in capsys.readouterr().err

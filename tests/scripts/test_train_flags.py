@@ -1,26 +1,21 @@
-"""What single flags of train.py and val.py do, and that none is taken without an effect."""
+"""What single flags of train.py do, and that none is taken without an effect."""
 
 import argparse
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 import train
-import val
-from engine.evaluation.evaluator import CocoEvaluator
-from engine.evaluation.results import write_labels
 from engine.training.config import TrainConfig
 from engine.training.recipe import load_recipe
 from engine.training.resume import merge_resume_args
 from tests.scripts.trainings import parsed
-from tests.tiny import NAMES, tiny_checkpoint, tiny_data
+from tests.tiny import tiny_checkpoint, tiny_data
 from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError, run_script
 from utils.reporting.run_log import Board, read_csv
-from utils.structures import Detections
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +149,6 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
     assert stop.value.code == 1 and "error: /x/results.png: No space left on device" in capsys.readouterr().err
 
 
-def judge(place, weights, *extra):
-    words = ["--weights", weights, "--data", place / "tiny.yaml", "--imgsz", 64, "--workers", 0, "--project",
-             place / "val", "--noplots", *extra]
-    return val.main(val.build_parser().parse_args([str(word) for word in words]))
-
-
 @pytest.fixture(scope="module")
 def weights(place):
     return tiny_checkpoint(place / "tiny.pt")  # three classes, the data have five
@@ -172,44 +161,3 @@ def test_weights_that_are_not_finite_are_refused(place, weights, tmp_path):
     with user_error("not-finite", "nan.pt", "1 of", "model.0.conv.weight"):
         train.main(parsed(place, "nan", "--weights", tmp_path / "nan.pt"))
     assert not (place / "nan").exists()
-
-
-def test_val_single_cls_judges_a_model_of_several_classes_as_one(place, weights):
-    with pytest.raises(UserError, match="--single-cls where it was trained so"):
-        judge(place, weights)
-    result = judge(place, weights, "--single-cls")
-    rows = result.evaluator.results()
-    assert len(NAMES) > 1 and rows and {row["category_id"] for row in rows} == {1}
-
-
-def test_val_takes_the_device_that_the_file_can_use(place, weights, monkeypatch):
-    asked = []
-    load = val.load_runtime
-
-    def spy(path, device, half, **options):
-        asked.append(device)
-        return load(path, "cpu", half, **options)
-
-    monkeypatch.setattr(val, "load_runtime", spy)
-    judge(place, weights, "--single-cls")
-    assert asked == [""]  # '' lets an ONNX file run on the CPU where onnxruntime has no CUDA
-
-
-@pytest.mark.parametrize("flags, told", [(["--save-conf"], "add --save-txt"),
-                                         (["--exist-ok", "--weights", "a.pt", "b.pt"], "--exist-ok: with several")])
-def test_val_refuses_flags_that_make_no_sense_together(place, weights, flags, told):
-    with pytest.raises(UserError, match=told):
-        judge(place, weights, *flags)
-
-
-def test_save_txt_keeps_images_of_one_name_apart_and_tells_of_empty_ones(tmp_path):
-    record = argparse.Namespace
-    index = record(records=[record(image_id=i, path=p, width=10, height=10)
-                            for i, p in enumerate(("a/1.jpg", "b/1.jpg", "b/2.jpg"))])
-    evaluator = CocoEvaluator({"images": [{"id": i} for i in range(3)], "annotations": []}, 1, [7])
-    found = Detections(torch.tensor([[0.0, 0.0, 5.0, 5.0]]), torch.tensor([0.5]), torch.tensor([0]))
-    evaluator.update([0, 1], [found, found])
-    write_labels(evaluator, index, tmp_path / "labels", with_conf=True)
-    assert {p.name: p.read_text() for p in (tmp_path / "labels").iterdir()} == {
-        "1.txt": "0 0.25 0.25 0.5 0.5 0.5\n", "1_2.txt": "0 0.25 0.25 0.5 0.5 0.5\n", "2.txt": ""}
-    assert np.loadtxt(tmp_path / "labels/1.txt").shape == (6,)

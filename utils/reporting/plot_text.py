@@ -42,16 +42,16 @@ def save_figure(figure: Figure, path: Path) -> None:
     if not by_hand:
         figure.savefig(path)
         return
-    for text, words in by_hand:  # a placeholder of the same width
+    for text, content in by_hand:  # a placeholder of the same width
         scale = _scale(text, figure)
-        share = text_size(words, scale, 1)[0][0] / (text_size(WIDE * 10, scale, 1)[0][0] / 10)
+        share = text_size(content, scale, 1)[0][0] / (text_size(WIDE * 10, scale, 1)[0][0] / 10)
         text.set_text(WIDE * max(round(share), 1))
         text.set_alpha(0)
     canvas: FigureCanvasAgg = figure.canvas
     canvas.draw()
     picture = cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
-    for text, words in by_hand:
-        _draw(picture, text, words, figure)
+    for text, content in by_hand:
+        _draw(picture, text, content, figure)
     _, encoded = cv2.imencode(path.suffix, picture)
     write_bytes(path, encoded.tobytes())
 
@@ -60,7 +60,7 @@ def _scale(text: Text, figure: Figure) -> float:
     return text.get_fontsize() * figure.dpi / 72 / PIXELS
 
 
-def _draw(picture: np.ndarray, text: Text, words: str, figure: Figure) -> None:
+def _draw(picture: np.ndarray, text: Text, content: str, figure: Figure) -> None:
     """Draw a text at its position in the layout, upright or rotated by 90 degrees."""
     if not text.get_visible():
         return
@@ -74,6 +74,6 @@ def _draw(picture: np.ndarray, text: Text, words: str, figure: Figure) -> None:
     quarter = text.get_rotation() == 90
     patch = np.ascontiguousarray(np.rot90(part, -1) if quarter else part)
     ink = tuple(round(255 * value) for value in to_rgb(text.get_color())[::-1])
-    (_, above), below = text_size(words, _scale(text, figure), 1)
-    put_text(patch, words, (2, (patch.shape[0] + above - below) // 2 + 1), _scale(text, figure), ink, 1)
+    (_, above), below = text_size(content, _scale(text, figure), 1)
+    put_text(patch, content, (2, (patch.shape[0] + above - below) // 2 + 1), _scale(text, figure), ink, 1)
     part[:] = np.rot90(patch) if quarter else patch

@@ -115,11 +115,11 @@ LOGIN = {"wandb": "wandb login, or set WANDB_MODE=offline", "mlflow": "check MLF
          "clearml": "clearml-init, or set CLEARML_OFFLINE_MODE=1"}
 
 
-class Guarded:
+class SafeTracker:
     """A tracker whose errors do not stop the training: the first is printed, after three in a row it is disabled."""
 
-    def __init__(self, word: str, tracker: Logger) -> None:
-        self.word, self.tracker = word, tracker
+    def __init__(self, name: str, tracker: Logger) -> None:
+        self.name, self.tracker = name, tracker
         self.failures, self.warned = 0, False
 
     def add(self, row: Mapping[str, Any], epoch: int) -> None:
@@ -140,16 +140,16 @@ class Guarded:
             self.failures += 1
             cause = (str(error).splitlines() or [type(error).__name__])[0]
             if not self.warned:
-                print(f"--logger {self.word}: {cause}; the training goes on", file=sys.stderr)
+                print(f"--logger {self.name}: {cause}; training continues", file=sys.stderr)
             if self.failures == MAX_FAILURES:
-                print(f"--logger {self.word}: failed {MAX_FAILURES} times in a row; nothing more is sent to it",
+                print(f"--logger {self.name}: failed {MAX_FAILURES} times in a row; nothing more is sent to it",
                       file=sys.stderr)
             self.warned = True
         else:
             self.failures = 0
 
 
-def make_loggers(words: Sequence[str], folder: Path | str, config: Mapping[str, Any], name: str, *,
+def make_loggers(trackers: Sequence[str], folder: Path | str, config: Mapping[str, Any], name: str, *,
                  resume: bool = False) -> list[Logger]:
     """Start the trackers of `--logger`; with `resume` each continues the run that it began in `folder`.
 
@@ -158,20 +158,20 @@ def make_loggers(words: Sequence[str], folder: Path | str, config: Mapping[str, 
     """
     folder = Path(folder)
     known = _remembered(folder) if resume else {}
-    made: dict[str, Guarded] = {}
-    for word in dict.fromkeys(words):
-        if word not in TRACKERS:
-            hint = nearest(word, list(TRACKERS)) or f"known: {', '.join(TRACKERS)}"
-            raise UserError(f"--logger {word}: {hint}", "unknown-logger")
+    made: dict[str, SafeTracker] = {}
+    for kind in dict.fromkeys(trackers):
+        if kind not in TRACKERS:
+            hint = nearest(kind, list(TRACKERS)) or f"known: {', '.join(TRACKERS)}"
+            raise UserError(f"--logger {kind}: {hint}", "unknown-logger")
         try:
-            tracker = TRACKERS[word](folder, dict(config), name, known.get(word))
+            tracker = TRACKERS[kind](folder, dict(config), name, known.get(kind))
         except UserError:
             raise
         except Exception as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"--logger {word}: it does not start: {cause}; {LOGIN[word]}", "failed-logger") from None
-        known[word] = tracker.id
-        made[word] = Guarded(word, tracker)
+            raise UserError(f"--logger {kind}: it does not start: {cause}; {LOGIN[kind]}", "failed-logger") from None
+        known[kind] = tracker.id
+        made[kind] = SafeTracker(kind, tracker)
     if made:
         write_bytes(folder / "loggers.json", json.dumps(known).encode())
     return list(made.values())

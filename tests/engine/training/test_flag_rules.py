@@ -4,17 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-import detect
-import export
 import train
-import val
 from engine.training.config import HEAD_RULES, RULES, TrainConfig
 from engine.training.inputs import open_train
 from tests.tiny import picture
 from tests.user_errors import user_error
 from utils.cli import check_flags
 from utils.errors import UserError
-from utils.reporting.run_log import check_name, increment_dir
 
 
 def check(*words, processes=1, head=None):
@@ -85,49 +81,6 @@ def test_huge_numbers_are_refused_with_the_range(words, capsys):
         train.build_parser().parse_args(words)
     told = capsys.readouterr().err.splitlines()[-1]
     assert words[0] in told and (" at most " in told or " between " in told) and len(told) < 300
-
-
-@pytest.mark.parametrize("parser, words", [
-    (detect.build_parser, ["--line-thickness", "40000"]), (detect.build_parser, ["--max-det", BIG]),
-    (detect.build_parser, ["--vid-stride", BIG]), (detect.build_parser, ["--imgsz", "100000"]),
-    (val.build_parser, ["--max-det", BIG]), (val.build_parser, ["--batch-size", BIG]),
-    (export.build_parser, ["--batch-size", BIG])])
-def test_huge_numbers_are_refused_elsewhere_too(parser, words, capsys):
-    with pytest.raises(SystemExit):
-        parser().parse_args(["--weights", "x", *(["--source", "y"] if parser is detect.build_parser else []), *words])
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert " at most " in told or " between " in told
-
-
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "..", ".", "a/..", "", "/x", ".hidden"])
-def test_a_name_stays_in_its_project(tmp_path, name):
-    with pytest.raises(UserError, match="should be a folder within --project"):
-        increment_dir(tmp_path / "project", name)
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="--name"):
-        check_name(name)
-
-
-def test_a_name_may_hold_folders(tmp_path):
-    assert increment_dir(tmp_path, "a/b") == tmp_path / "a/b" and increment_dir(tmp_path, "a..b").is_dir()
-
-
-@pytest.mark.parametrize("flags, told", [
-    (["--nosave", "--line-thickness", "3"], "--line-thickness: "), (["--nosave", "--hide-conf"], "--hide-conf: "),
-    (["--hide-labels", "--hide-conf"], "--hide-conf: "), (["--save-conf"], "add --save-txt"),
-    (["--nosave", "--hide-labels", "--project", ""], "--project: .*--hide-labels: "),
-    (["--name", ""], "--name: its value")])
-def test_detect_refuses_flags_without_effect(flags, told):
-    with pytest.raises(UserError, match=told):
-        detect.main(detect.build_parser().parse_args(["--weights", "x.pt", "--source", "y", *flags]))
-
-
-@pytest.mark.parametrize("flags, told", [(["--save-conf"], "add --save-txt"), (["--name", ""], "--name: its value"),
-                                         (["--data", ""], "--data: its value"),
-                                         (["--name", "../x"], "within --project")])
-def test_val_refuses_flags_without_effect(flags, told):
-    with pytest.raises(UserError, match=told):
-        val.main(val.build_parser().parse_args(["--weights", "x.pt", *flags]))
 
 
 @pytest.mark.parametrize("kind, told", [

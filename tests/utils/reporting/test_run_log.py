@@ -8,7 +8,7 @@ import torch
 
 from tests.refusals import refused
 from utils.files import write_bytes
-from utils.reporting.run_log import Board, CsvLog, LossMeter, increment_dir, progress_line, read_csv
+from utils.reporting.run_log import Board, CsvLog, LossMeter, check_name, increment_dir, progress_line, read_csv
 from utils.structures import Targets, pack_targets
 
 
@@ -95,3 +95,16 @@ def test_progress_line_says_all():
     line = progress_line(0, 100, 3.21, meter, pack_targets([crowd, Targets.empty()]), 640)
     assert line.startswith("  1/100  3.2G  box 1.0000  cls 1.0000  labels   1  640 px  ")
     assert line.endswith(" img/s")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "..", ".", "a/..", "", "/x", ".hidden"])
+def test_a_name_stays_in_its_project(tmp_path, name):
+    with refused("bad-value", "--name", "--project"):
+        increment_dir(tmp_path / "project", name)
+    assert not list(tmp_path.iterdir())
+    with refused("bad-value", "--name"):
+        check_name(name)
+
+
+def test_a_name_may_hold_folders(tmp_path):
+    assert increment_dir(tmp_path, "a/b") == tmp_path / "a/b" and increment_dir(tmp_path, "a..b").is_dir()
