@@ -1,8 +1,7 @@
-"""What does assignment cost? `python -m benchmarks.assign`
+"""The cost of assignment: `python -m benchmarks.assign`
 
-A training step (forward, loss, backward) with OTA beside the same step with plain matching, in turn on the same batch
-and the same weights: the original code bases loop over images there, and OTA makes their steps far slower. And the loss
-of one image with ever more boxes: its time and the memory that it takes above what was held before.
+Compares a training step (forward, loss, backward) with OTA and with plain matching, alternating on the same batch and
+the same weights, and measures time and peak memory of the loss of one image with more and more boxes.
 """
 
 import argparse
@@ -51,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def compare(name: str, imgsz: int, batch: int, rounds: int) -> Row:
-    """Median CPU seconds of a step and of its loss, plain matching and OTA in turn."""
+    """Median CPU seconds of a step and of its loss, alternating plain matching and OTA."""
     models = {assign: make_model(name, assign) for assign in ("anchor", "ota")}
     models["ota"].load_state_dict(models["anchor"].state_dict())
     images = torch.rand(batch, 3, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
@@ -94,7 +93,7 @@ def dense(name: str, assign: str, count: str, imgsz: int) -> Row:
 
     meter = meter_of(torch.device("cpu"))
     if meter is None:
-        raise UserError("this system does not tell how much memory a process holds; run this on Linux",
+        raise UserError("the memory of a process cannot be read on this system; run this on Linux",
                         code="unsupported-platform")
     held = meter.peak(lambda: None)
     more = meter.peak(work) - held
@@ -113,7 +112,7 @@ def in_own_process(name: str, assign: str, count: int, imgsz: int) -> Row:
 
 
 def make_model(name: str, assign: str):
-    """A model of 80 classes that is training, `assign` '' where its head has one way only."""
+    """A model of 80 classes in training mode; `assign` is '' for a head with a single assigner."""
     torch.manual_seed(0)
     return build_model(name, CLASSES, assign=assign or None).train()
 
@@ -150,14 +149,14 @@ def write_page(steps: dict[str, Row], memory: list[Row], imgsz: int, args: argpa
     return "\n".join(text) + "\n"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The flags; the module's text is the help."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.assign", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--imgsz", type=positive, default=640, help="side of the frames in pixels")
     add("--batch-size", type=positive, default=4, help="images in a batch")
     add("--rounds", type=positive, default=9, help="steps of each side")
-    add("--threads", type=positive, default=1, help="of PyTorch; with one, CPU time is that of the work alone")
+    add("--threads", type=positive, default=1, help="threads of PyTorch; with one, CPU time includes no waiting")
     add("--small", action="store_true", help="tiny sizes, to see that the program runs")
     add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/assign")
     add("--dense", default="", help=argparse.SUPPRESS)
@@ -166,4 +165,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)
-    run_script(main, make_parser())
+    run_script(main, build_parser())

@@ -1,8 +1,8 @@
-"""Spoiled inputs of every kind: does each end in success or in one sentence? `python -m benchmarks.fuzz`.
+"""Corrupted inputs: does each end in success or in one error message? `python -m benchmarks.fuzz`.
 
-Data sets, labels, images, videos, model files, recipes, checkpoints, exported files and command lines are made wrong at
-random, and given to the program in watched processes. A traceback, a hang, a memory bomb, a crash or a silent wrong is
-a failure; it is kept in --corpus, which is tried first the next time. Case k of a kind and seed is always the same.
+Data sets, labels, images, videos, model files, recipes, checkpoints, exported files and command lines are corrupted at
+random and given to the program in supervised processes. A traceback, a hang, excessive memory, a crash or a wrong
+result is a failure; it is kept in --corpus, which is tried first the next time. Case k of a kind and seed is fixed.
 """
 
 import argparse
@@ -77,19 +77,19 @@ def tasks(args: argparse.Namespace, kinds: Mapping[str, Kind], kept: Path) -> It
         done[name] += 1
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The flags; the module's text is the help."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--kinds", nargs="+", choices=list(KINDS), help="default: all")
     add("--cases", type=number(int, 0), default=CASES, help=f"new inputs, over all kinds; default {CASES}")
-    add("--minutes", type=number(float, 0), default=0, help="begin no input after so long; 0: all of --cases")
-    add("--seed", type=number(int, 0), default=0, help="of the inputs")
-    add("--jobs", type=positive, default=2, help="processes side by side")
-    add("--corpus", default="", help="folder of inputs that failed; default: corpus in --out")
+    add("--minutes", type=number(float, 0), default=0, help="start no input after this time; 0: all of --cases")
+    add("--seed", type=number(int, 0), default=0, help="seed of the inputs")
+    add("--jobs", type=positive, default=2, help="number of processes")
+    add("--corpus", default="", help="folder of failed inputs; default: corpus in --out")
     add("--out", default="runs/fuzz", help="folder of the report")
     return parser
 
 
 if __name__ == "__main__":
-    run_script(main, make_parser())
+    run_script(main, build_parser())

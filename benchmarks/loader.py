@@ -149,7 +149,7 @@ def random_labels(folder: Path) -> list[tuple[Path, str]]:
     for seed, path in enumerate(paths):
         try:
             read_header(str(path))
-        except ValueError as error:  # told here, before both sides stumble over it
+        except ValueError as error:  # reported before both sides fail on it
             raise UserError(f"{path}: {error}; remove it", code="corrupt-image") from None
         low, high = np.sort(np.random.default_rng(seed).uniform(0.05, 0.95, (2, BOXES, 2)), 0)
         rows = np.concatenate(((low + high) / 2, np.maximum(high - low, 0.01)), 1)
@@ -195,18 +195,18 @@ def span(row: Row) -> str:
     return f"{row['per_cpu_second']:.0f} ({row['slowest']:.0f} to {row['fastest']:.0f})"
 
 
-def make_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The flags; the module's text is the help."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add_peer_flags(add)
     add("--data", default="coco-tiny", help="whose images: a name in cfg/data or a YAML")
-    add("--images", default="", metavar="FOLDER", help="a folder of images instead, with boxes drawn by chance")
+    add("--images", default="", metavar="FOLDER", help="a folder of images instead, with random boxes")
     add("--imgsz", type=positive, default=640, help="side of the frames in pixels")
     add("--batch-size", type=positive, default=16, help="images in a batch")
     add("--count", type=positive, default=IMAGES, help="images of an epoch: files are copied until there are so many")
     add("--rounds", type=positive, help=f"epochs of each side; default {ROUNDS}")
-    add("--minutes", type=number(float, 0), default=30.0, help="begin nothing after so many minutes")
+    add("--minutes", type=number(float, 0), default=30.0, help="start nothing after this time")
     add("--small", action="store_true", help="tiny sizes, to see that the program runs")
     add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/loader")
     return parser
@@ -214,4 +214,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)
-    run_script(main, make_parser())
+    run_script(main, build_parser())

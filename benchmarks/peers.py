@@ -1,4 +1,4 @@
-"""What comparisons with a peer share: whether one takes part, and labels in the format that every side reads."""
+"""Shared by comparisons with a peer: its flags, and labels in a format that both sides read."""
 
 import argparse
 import shutil
@@ -15,8 +15,8 @@ from utils.errors import UserError
 
 def add_peer_flags(add: Callable[..., object]) -> None:
     """`--peer` and `--peer-python`, by a parser's `add_argument`."""
-    add("--peer", choices=("ultralytics", "none"), default="none", help="whom to compare with; none: ours alone")
-    add("--peer-python", default="runs/peer/bin/python", metavar="PATH", help="the python that has the peer")
+    add("--peer", choices=("ultralytics", "none"), default="none", help="project to compare with")
+    add("--peer-python", default="runs/peer/bin/python", metavar="PATH", help="Python that has the peer installed")
 
 
 def find_peer(args: argparse.Namespace) -> str:

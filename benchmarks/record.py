@@ -1,4 +1,4 @@
-"""What was measured, as a JSON file that grows piece by piece, with all that is needed to make it again."""
+"""Measurements in a JSON file that grows piece by piece, with what is needed to reproduce them."""
 
 import contextlib
 import datetime

@@ -1,6 +1,6 @@
-"""Does an interrupted training end with the very weights of one that was left alone? `python -m benchmarks.resume`.
+"""Does an interrupted training end with the weights of an uninterrupted one? `python -m benchmarks.resume`.
 
-Small trainings are killed, told to stop, starved of disk space or robbed of their checkpoint, resumed with
+Small trainings are killed, signalled, run out of disk space or lose their checkpoint, are resumed with
 `train.py --resume FOLDER` until they end, and compared bit for bit with an uninterrupted one: the weights in last.pt
 and best.pt, and results.csv without its columns of time and memory.
 """
@@ -90,20 +90,20 @@ def run_all(trials: list[Trial], place: Place, section: Section, jobs: int) -> N
                 one.cancel()
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The flags; the module's text is the help."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.resume", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--cases", nargs="+", choices=CASES, help="default: all")
     add("--moments", type=positive, help=f"random moments of each case; default 20 of kill, {FEW} of others")
-    add("--seed", type=number(int, 0), default=0, help="of the random moments")
-    add("--jobs", type=positive, default=2, help="trainings side by side")
+    add("--seed", type=number(int, 0), default=0, help="seed of the random moments")
+    add("--jobs", type=positive, default=2, help="number of parallel trainings")
     add("--small", action="store_true", help="one moment of each case, shorter trainings; the page goes to --work")
     add("--page", default="", help="the page to write; default docs/resume.md")
-    add("--work", default="runs/resume", help="folder of trainings and results; what is done there is not done again")
+    add("--work", default="runs/resume", help="folder of trainings and results; finished trials are not repeated")
     return parser
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)
-    run_script(main, make_parser())
+    run_script(main, build_parser())

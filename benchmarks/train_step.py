@@ -1,7 +1,7 @@
-"""How long is a training step beside a peer's? `python -m benchmarks.train_step --peer ultralytics`; again to go on.
+"""Training steps compared with a peer: `python -m benchmarks.train_step --peer ultralytics`; repeat to continue.
 
-Both train as their users train: the very loop of train.py against the peer's own trainer, on the same batch, in
-processes of their own that take turns round by round. benchmarks/README.md tells how to install the peer.
+The loop of train.py and the peer's own trainer run on the same batch, in separate processes that alternate round by
+round. benchmarks/README.md describes how to install the peer.
 """
 
 import argparse
@@ -131,13 +131,13 @@ def measure(key: str, args: argparse.Namespace, device: torch.device, work: Path
             "threads": config["threads"], "workers": config["workers"], "rows": rows}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The flags; the module's text is the help."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add_peer_flags(add)
     add("--device", default="", help="'' takes the first GPU or else the CPU; cpu; 0, 1, ...")
-    add("--minutes", type=number(float, 0), default=9.0, help="begin nothing that may not end within so many minutes")
+    add("--minutes", type=number(float, 0), default=9.0, help="start nothing that may exceed this time")
     add("--small", action="store_true", help="tiny sizes, to see that the program runs")
     add("--models", nargs="+", help=f"default {' '.join(MODELS)}")
     add("--batches", nargs="+", type=positive, help="images per step; default 8 4 on a CPU, 64 128 on a GPU")
@@ -145,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="where batches come from; default resident on a CPU; resident, gpu (--cache gpu) and workers on a GPU")
     add("--imgsz", type=positive, default=640, help="side of the images in pixels")
     add("--images", type=positive, help=f"how many are drawn for the loaders; default {IMAGES}")
-    add("--optimizer", default="auto", choices=("auto", "SGD", "AdamW"), help="of both sides; auto: each by itself")
+    add("--optimizer", default="auto", choices=("auto", "SGD", "AdamW"), help="of both sides; auto: the choice of each")
     add("--threads", type=positive, help="of PyTorch on the CPU; default: its own choice")
     add("--workers", type=number(int, 0), help="processes that load images; default as in train.py")
     add("--rounds", type=positive, help="turns of each; default 5")
@@ -156,5 +156,5 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # a command stopped at its limit has said all that it did
-    run_script(main, make_parser())
+    sys.stdout.reconfigure(line_buffering=True)  # output is complete if the command is killed at a time limit
+    run_script(main, build_parser())

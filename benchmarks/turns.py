@@ -1,4 +1,4 @@
-"""Programs that take turns: each a process that answers a line on stdin with a line of JSON when its round comes."""
+"""Programs that alternate: each is a process that answers a line on stdin with a line of JSON."""
 
 import contextlib
 import json

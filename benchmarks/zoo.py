@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
     PAGE.write_text(page, encoding="utf-8")
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
     flags.add_argument("--check", action="store_true", help="fail where the page differs, as a test would")
@@ -100,4 +100,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run_script(main, parser())
+    run_script(main, build_parser())

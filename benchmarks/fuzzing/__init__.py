@@ -1,1 +1,1 @@
-"""What `python -m benchmarks.fuzz` is made of: spoiled inputs by kind, processes that try them, and the report."""
+"""Parts of `benchmarks.fuzz`: corrupted inputs by kind, the processes that try them, and the report."""

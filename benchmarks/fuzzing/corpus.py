@@ -1,4 +1,4 @@
-"""Inputs that once failed, each a zip of its files; the file's name says kind, seed and number."""
+"""Failed inputs, each a zip of its files named after kind, seed and number."""
 
 import json
 import zipfile

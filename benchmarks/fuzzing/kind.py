@@ -1,4 +1,4 @@
-"""What a kind of input is, and what became of one input."""
+"""A kind of input, and the outcome of one input."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ FACTS = "facts.json"  # in a case's folder: what its attempt needs to know about
 
 
 class Wrong(Exception):
-    """The program succeeded, and its answer is wrong or something was lost without a word."""
+    """The program succeeded with a wrong result, or lost something silently."""
 
 
 class Kind:

@@ -1,4 +1,4 @@
-"""Ways to spoil an input: as bytes, as the tree that YAML and JSON hold, and as rows of words."""
+"""Mutations of an input: of bytes, of the tree of a YAML or JSON file, and of rows of text."""
 
 import copy
 import json
@@ -101,7 +101,7 @@ BYTE_FAULTS: tuple[Callable[[Rng, bytearray], None], ...] = (
 
 
 def junk(rng: Rng, depth: int = 0) -> Any:
-    """A value that nobody expects here."""
+    """An unexpected value."""
     chance = rng.random()
     if chance < 0.4:
         return pick(rng, NUMBERS)

@@ -1,4 +1,4 @@
-"""Processes that try inputs under watch: one that takes too long or too much is ended, and another takes its place."""
+"""Supervised processes that try inputs: one that exceeds its time or memory is killed and replaced."""
 
 import multiprocessing
 import os

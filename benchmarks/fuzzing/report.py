@@ -1,4 +1,4 @@
-"""The answer: a table by kind, and the failures by the place that they come from."""
+"""The report: a table by kind, and the failures by their place in the code."""
 
 import json
 import platform
@@ -61,7 +61,7 @@ class Report:
         )
 
     def refusals(self) -> dict[str, dict[str, int]]:
-        """By kind, how often each sentence stood in front of a user; numbers and names in it count as the same."""
+        """By kind, how often each message was printed, with numbers and names masked."""
         found: dict[str, Counter] = defaultdict(Counter)
         for outcome in self.outcomes:
             if outcome.result == "refused":

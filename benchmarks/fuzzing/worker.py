@@ -1,4 +1,4 @@
-"""What a process of the pool does: makes one input after another and gives it to the program.
+"""A process of the pool: generates inputs and gives them to the program.
 
 The heavy libraries are imported here, in the process that the pool's are forked from, so that a worker that had to be
 ended is replaced in milliseconds.
@@ -86,7 +86,7 @@ def do(task: Task, kind: Kind, folder: Path, ground: Path, pipe: Connection) -> 
         began = time.process_time()
         os.chdir(folder)
         outcome.result, outcome.text = _judge(*_as_script(kind, folder))
-    except BaseException as error:  # noqa: BLE001  whatever it is, it is what we look for
+    except BaseException as error:  # noqa: BLE001  any exception is a finding
         _describe(outcome, error)
     finally:
         os.chdir(here)

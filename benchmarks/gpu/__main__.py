@@ -1,7 +1,7 @@
-"""A quarter of an hour on a GPU: is it right there, how fast is it, and do the necks help? Run it again to go on.
+"""Correctness, speed and accuracy on a GPU in a quarter of an hour. Run the command again to continue.
 
-What there is to measure, in order, and how long each piece may take: --list. Every figure is in OUT/gpu.json the moment
-it exists; OUT/gpu.md is the page of them all. benchmarks/README.md tells how to prepare a machine.
+--list prints the measurements in order and the time limit of each. Figures go to OUT/gpu.json as soon as they exist;
+OUT/gpu.md shows them all. benchmarks/README.md describes how to prepare a machine.
 """
 
 import argparse
@@ -173,7 +173,7 @@ class Session:
         since, rows, error = time.monotonic(), [], ""
         small = ["--small"] if self.args.small else [*ROUNDS, "--images", str(IMAGES)]
         peer = ["--peer", "ultralytics"] if self._peer else []
-        args = train_step.make_parser().parse_args([*small, *peer])
+        args = train_step.build_parser().parse_args([*small, *peer])
         try:
             self._drawn(until)
             piece = train_step.measure(f"{model} batch {batch} {source} {only}", args, self.device,
@@ -236,7 +236,7 @@ def conclude(record: Section, asked: list[str]) -> None:
                         "tries again what failed", code="check-failed")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The flags; the module's text is the help."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -259,4 +259,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)  # a command stopped at its limit has said all that it did
-    run_script(lambda args: main(args, process_age()), make_parser())
+    run_script(lambda args: main(args, process_age()), build_parser())

@@ -1,4 +1,4 @@
-"""What the device does beside the model: suppression, images drawn in its memory, batches that it fetches itself."""
+"""Device code outside the model: suppression, images composed in device memory, asynchronous batches."""
 
 import numpy as np
 import torch

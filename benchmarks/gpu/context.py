@@ -1,4 +1,4 @@
-"""What every measurement is given, and how it tells a figure the moment it has it."""
+"""The context of a measurement, through which it reports each figure immediately."""
 
 import gc
 import time

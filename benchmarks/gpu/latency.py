@@ -1,4 +1,4 @@
-"""How long inference takes: fused models in 16 bits, asked plainly, compiled, and as a CUDA graph; and suppression.
+"""Inference latency: fused models in 16 bits, plain, compiled and as a CUDA graph; and suppression.
 
 A time is that of one call, from the asking until its result is there; boxes are decoded, suppression is apart.
 """

@@ -1,7 +1,7 @@
-"""Gather what a rented machine cannot fetch: `python -m benchmarks.gpu.pack` fills `.carry/shared`, and says how large.
+"""Collect data for a machine without network: `python -m benchmarks.gpu.pack` fills `.carry/shared`.
 
-The originals' numbers that are compared with, and DeepPCB: all images to learn from and to choose the best weights by,
-and every fifth to be judged by. The images are the published files, bit for bit.
+The golden fixtures, and DeepPCB: all training and validation images and every fifth test image, bit-identical to the
+published files.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def pack_data(source: Path, target: Path, every: dict[str, int]) -> dict[str, in
     return counts
 
 
-def make_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The flags; the module's text is the help."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.pack", description=__doc__.splitlines()[0])
     parser.add_argument("--shared", default=str(PROJECT.parent / "shared"), help=f"holds golden/ and data/{DATA}")
@@ -72,4 +72,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)
-    run_script(main, make_parser())
+    run_script(main, build_parser())

@@ -1,4 +1,4 @@
-"""The page of all that was measured, in Markdown, made from the JSON file beside it; whatever is there by now."""
+"""The Markdown page of all measurements so far, from the JSON file beside it."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev

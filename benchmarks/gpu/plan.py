@@ -1,4 +1,4 @@
-"""What there is to measure, in the order in which it is worth measuring, and how long each piece may take."""
+"""The measurements in order of importance, and the time limit of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Whole trainings by train.py, small ones, within this process: how losses are read, equal runs, and going on."""
+"""Small whole trainings by train.py in this process: reading of losses, equal runs, resuming."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ from utils.distributed.launch import join
 from utils.reporting.run_log import read_csv
 
 SIZE, SIZE_SMALL = (192, 16, 3), (8, 4, 2)  # images, batch, epochs
-OF_THE_MACHINE = ("time", "images_per_s", "memory_gb")  # columns of results.csv
+RUNTIME_COLUMNS = ("time", "images_per_s", "memory_gb")  # columns of results.csv
 _ALONE: dict[Path, Path] = {}
 NEAR = 0.1  # relative difference of the last loss after some steps on another device, in another precision
 
@@ -93,7 +93,7 @@ def distance(a: Path, b: Path) -> float:
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    return [{k: v for k, v in row.items() if k not in OF_THE_MACHINE} for row in read_csv(folder / "results.csv")]
+    return [{k: v for k, v in row.items() if k not in RUNTIME_COLUMNS} for row in read_csv(folder / "results.csv")]
 
 
 def last_loss(folder: Path) -> float:

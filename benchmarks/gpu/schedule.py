@@ -1,4 +1,4 @@
-"""Piece after piece while the time lasts, each watched: one that hangs or fails costs its own time alone."""
+"""Runs pieces while time is left, each supervised: one that hangs or fails costs only its own time."""
 
 import contextlib
 import json

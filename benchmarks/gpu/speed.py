@@ -1,4 +1,4 @@
-"""How fast a training step is, and what limits it: arithmetic, memory, or the time that it takes to ask for it.
+"""Speed of a training step and its limit: arithmetic, memory, or launch overhead.
 
 Legend of rows: flops, traffic_gb: of one step, counted from its operations (convolutions and matrix products; bytes
 that each operation reads and writes, without what fusing would spare).

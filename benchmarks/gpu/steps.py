@@ -1,4 +1,4 @@
-"""One training step, with the very parts that train.py is made of: is it right, does it wait, in every precision?"""
+"""One training step with the parts of train.py: correctness and synchronisation in every precision."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""Does the neck help small objects? Whole trainings by train.py, several side by side on one device.
+"""Accuracy of the necks on small objects: whole trainings by train.py, several in parallel on one device.
 
 They are stopped when the time is up, and resumed by the next call.
 """

@@ -1,4 +1,4 @@
-"""The process that measures: `python -m benchmarks.gpu.worker CONFIG.json`, started and watched by `schedule.Runner`.
+"""The measuring process: `python -m benchmarks.gpu.worker CONFIG.json`, supervised by `schedule.Runner`.
 
 Each line on stdin is a task, {"function", "args"}; each is answered by lines of JSON: {"row": ...} the moment there is
 one, then {"end": "done"}, with "error" where it failed; {"end": "broken"} where the device can no longer be used.

@@ -1,4 +1,4 @@
-"""Our training loader as `benchmarks/loader.py` times it, and where the time of one sample goes.
+"""Our training loader, timed by `benchmarks/loader.py`, and a profile of one sample.
 
     python -m benchmarks.loading.ours CONFIG.json
 """

@@ -1,4 +1,4 @@
-"""What both sides of a comparison learn from: one resident batch in a file, or a folder of images in YOLO's format."""
+"""Training data of both sides: one resident batch in a file, or a folder of images in YOLO format."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Several programs that train, taking turns: each runs its steps when its round comes."""
+"""Several training programs that alternate round by round."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""One small training, interrupted in some way, resumed until it ends, and compared with one that was left alone."""
+"""A small training that is interrupted, resumed until it ends, and compared with an uninterrupted one."""
 
 import contextlib
 import os
@@ -95,7 +95,7 @@ class Training:
                 return False
             if time.monotonic() > until:
                 self.process.kill()
-                raise UserError(f"a training did not come along within {LIMIT:.0f} s; see {self.log}", code="timeout")
+                raise UserError(f"a training made no progress within {LIMIT:.0f} s; see {self.log}", code="timeout")
             time.sleep(POLL)
         return True
 
@@ -186,7 +186,7 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and bool(torch.equal(a, b))
 
 
-# The cases. Each begins a training, interrupts it, and says how.
+# The cases. Each starts a training, interrupts it, and returns how.
 
 def _at(trial: Trial, place: Place, folder: Path, act: Callable[[Training], str], *more: str,
         epoch_first: bool = False) -> str:
@@ -303,7 +303,7 @@ def limit(trial: Trial, place: Place, folder: Path) -> str:
 
 def _starve(training: Training, folder: Path,
             take: Callable[[Training], contextlib.AbstractContextManager]) -> str:
-    """Take the space away and wait for the training to fail over it; '' where it needed no more."""
+    """Fill the disk and wait for the training to fail; '' if it needed no more space."""
     with take(training):
         code = training.end()
     if code == 0:

@@ -1,4 +1,4 @@
-"""The page docs/resume.md, made from what `benchmarks.resume` measured."""
+"""The page docs/resume.md, from the results of `benchmarks.resume`."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,7 @@
-"""How a training loop is timed from outside: told in rounds of steps over stdin, answering in JSON lines on stdout.
+"""Timing of a training loop: rounds of steps are requested on stdin and answered as JSON lines on stdout.
 
-Both sides of a comparison run as processes of their own that wait here for their turn, so that they can take turns
-round by round. This file is imported by the peer's process too: nothing of this project may be imported here.
+Both sides of a comparison are processes that wait here for their turn. The peer's process imports this file too, so it
+imports nothing of this project.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The table of `benchmarks.train_step`, made from its JSON file."""
+"""The table of `benchmarks.train_step`, from its JSON file."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -2,11 +2,11 @@
 
 import re
 
-from benchmarks.assign import MODELS, main, make_parser
+from benchmarks.assign import MODELS, build_parser, main
 
 
 def test_the_page_holds_a_ratio_and_the_cost_of_many_boxes(tmp_path):
-    main(make_parser().parse_args(["--small", "--out", str(tmp_path)]))
+    main(build_parser().parse_args(["--small", "--out", str(tmp_path)]))
     page = (tmp_path / "assign_cpu.md").read_text(encoding="utf-8")
     assert "Made with `--small`" in page
     step, ota, ratio = re.search(rf"\| `{MODELS[0]}` \| (\d+) \| (\d+) \| \*\*([\d.]+)\*\* \|", page).groups()

@@ -62,7 +62,7 @@ class Only(Fake):
 
 
 def arguments(*words: object):
-    return fuzz.make_parser().parse_args(list(map(str, words)))
+    return fuzz.build_parser().parse_args(list(map(str, words)))
 
 
 def run(kinds: dict[str, Kind], tmp_path: Path, *words: object) -> Report:

@@ -25,7 +25,7 @@ FAULTS = "tests.benchmarks.gpu_faults"
 
 def call(place: Path, *words: str) -> None:
     here = ["--work", str(place / "work"), "--out", str(place / "out")]
-    gpu.main(gpu.make_parser().parse_args(["--small", "--device", "cpu", "--peer", "none", *here, *words]))
+    gpu.main(gpu.build_parser().parse_args(["--small", "--device", "cpu", "--peer", "none", *here, *words]))
 
 
 def pieces_in(place: Path) -> dict:
@@ -183,7 +183,7 @@ def test_the_time_that_loading_took_is_over(tmp_path, plan):
     assert 0 <= float(done.stdout) < 2, done.stderr  # what Python itself took to start
     plan(("right", f"{FAULTS}.measure"))
     arguments = ["--small", "--device", "cpu", "--peer", "none", "--work", str(tmp_path), "--out", str(tmp_path)]
-    gpu.main(gpu.make_parser().parse_args([*arguments, "--minutes", "1"]), age=55.0)  # the reserve is all that is left
+    gpu.main(gpu.build_parser().parse_args([*arguments, "--minutes", "1"]), age=55.0)  # the reserve is all that is left
     assert not (tmp_path / "gpu.json").exists() and (tmp_path / "gpu.md").is_file()
 
 
@@ -209,7 +209,7 @@ def test_a_broken_device_has_its_worker_replaced():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_gpu_it_says_so(tmp_path):
     with pytest.raises(UserError, match="no CUDA device is visible"):
-        gpu.main(gpu.make_parser().parse_args(["--work", str(tmp_path)]))
+        gpu.main(gpu.build_parser().parse_args(["--work", str(tmp_path)]))
 
 
 def test_small_and_full_results_do_not_mix(tmp_path):

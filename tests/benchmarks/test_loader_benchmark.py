@@ -32,7 +32,7 @@ def test_the_command_writes_both_tables(tmp_path):
 
 
 def test_an_epoch_decodes_each_image_about_once(tmp_path, monkeypatch):
-    args = loader.make_parser().parse_args(["--images", str(tmp_path / "images")])
+    args = loader.build_parser().parse_args(["--images", str(tmp_path / "images")])
     make_records(tmp_path / "images", [(40, 60), (64, 48), (50, 50)])
     config = {**loader.lay_out(tmp_path / "work", args, 48), "imgsz": 64, "batch": 16, "cache": None}
     epochs = Epochs(make_loader(config, 0))
@@ -59,7 +59,7 @@ def test_the_ratio_is_ours_over_the_peers():
 
 
 def test_a_missing_peer_is_told(tmp_path):
-    args = loader.make_parser().parse_args(["--peer", "ultralytics", "--peer-python", str(tmp_path / "none")])
+    args = loader.build_parser().parse_args(["--peer", "ultralytics", "--peer-python", str(tmp_path / "none")])
     with pytest.raises(UserError, match="--peer-python .*README"):
         find_peer(args)
 

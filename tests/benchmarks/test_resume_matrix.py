@@ -17,7 +17,7 @@ STAMP = {"command": "python -m benchmarks.resume", "versions": {"torch": "2"}, "
 
 
 def arguments(*words: str):
-    return resume.make_parser().parse_args(list(words))
+    return resume.build_parser().parse_args(list(words))
 
 
 def ended(folder: Path, weight: float, box: str = "0.5", time_taken: str = "1") -> Path:

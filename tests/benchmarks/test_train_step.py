@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def arguments(*words: str):
-    return train_step.make_parser().parse_args(list(words))
+    return train_step.build_parser().parse_args(list(words))
 
 
 def row(name: str, program: str, ms: float, cpu: float, memory: float, threads: int = 2) -> dict:

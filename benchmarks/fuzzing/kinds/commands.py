@@ -1,4 +1,4 @@
-"""Command lines: every flag of every program with values that nobody means, in this process and as real programs."""
+"""Command lines: every flag of every program with unusual values, in this process and as real programs."""
 
 import argparse
 import importlib
@@ -38,7 +38,7 @@ VALUES = (
     "images", "True", "none", "cpu", "0,1", "cuda:9", "*", "\x5b", "labels", ".", "rtsp://u:secret@h/x", "person",
     "0-3", "image.jpg/x", "\udcff",
 )
-# Honest wishes for hours of work, or for what this machine has not: not drawn.
+# Valid requests for hours of work or for missing hardware: not drawn.
 LONG = {
     "--epochs": ("100000", "40000"), "--evolve": ("1", "2", "100000", "40000", None), "--compile": (None,),
     "--val-interval": (), "--opset": (), "--save-every-minutes": (), "--resume": ("",),

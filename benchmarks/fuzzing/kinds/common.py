@@ -1,4 +1,4 @@
-"""What the kinds start from: pictures, a data set, and the checks that they share."""
+"""Shared by the kinds: images, a data set, and checks."""
 
 from pathlib import Path
 from typing import Any

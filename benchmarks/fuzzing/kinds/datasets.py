@@ -95,7 +95,7 @@ LINES = (
 
 
 class LabelCache(Kind):
-    """The label cache beside a data set, its arrays and their container spoiled: it is checked, not believed."""
+    """The label cache beside a data set, with corrupted arrays or container."""
 
     name, weight = "cache", 1.0
 

@@ -1,4 +1,4 @@
-"""Exported files: what they say about themselves, and outputs that are not what they should be."""
+"""Exported files with corrupted metadata, outputs or bytes."""
 
 import inspect
 import io
@@ -54,7 +54,7 @@ def onnx_file(
 
 
 class Onnx(Kind):
-    """Cards of other types, outputs of other shapes, types and values, bytes that changed."""
+    """Metadata of other types, outputs of other shapes, types and values, changed bytes."""
 
     name, weight = "onnx", 2.0
 
@@ -129,7 +129,7 @@ def spoiled_output(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
 
 
 class TorchScript(Kind):
-    """Programs with spoiled cards, outputs or bytes."""
+    """Programs with corrupted metadata, outputs or bytes."""
 
     name, weight = "torchscript", 0.7
 
