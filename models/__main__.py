@@ -31,13 +31,14 @@ def main(args: argparse.Namespace) -> None:
         print("\n".join(known_models()))
         return
     if len(args.imgsz) > 2:
-        raise UserError("--imgsz takes one number, or height and width")
+        raise UserError("--imgsz takes one number, or height and width", code="bad-value")
     with torch.device("meta"):  # nothing is computed, so nothing need be stored
         model = build_model(args.model, args.nc, neck=args.neck)
     size = (args.imgsz[0], args.imgsz[-1])
     step = max(model.strides)
     if any(side < 1 or side % step for side in size):
-        raise UserError(f"--imgsz {' '.join(map(str, args.imgsz))}: both sides must be multiples of {step}")
+        raise UserError(f"--imgsz {' '.join(map(str, args.imgsz))}: both sides must be multiples of {step}",
+                        code="bad-size")
     print(format_summary(model, summarise(model, size)))
 
 

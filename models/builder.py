@@ -16,7 +16,7 @@ from models.layers import extras, rearrange
 from models.layers.conv import activation, default_activation
 from models.necks import forks
 from models.registry import LayerType, choose, known_layers, known_necks
-from models.rows import Row, find_layer, parse_row, words_of
+from models.rows import Row, aliases_of, find_layer, parse_row
 from utils.errors import UserError, nearest, shown
 
 DECLARED = (layers, extras, forks, rearrange, necks, anchor, dfl)  # importing them fills the registry
@@ -42,7 +42,7 @@ def build_graph(config: dict[str, Any]) -> Graph:
     """The layers of a resolved config (`models.catalogue.resolve`). Raises `UserError` naming the row and the cause."""
     rows = _rows(config)
     scale = Scale(config["depth_multiple"], config["width_multiple"], config["max_channels"])
-    words = words_of(config)
+    aliases = aliases_of(config)
     check_size(config["source"], layers=sum(scale.repeats(row.repeats) for row in rows))
     built: list[nn.Module] = []
     nodes: list[Node] = []
@@ -51,7 +51,7 @@ def build_graph(config: dict[str, Any]) -> Graph:
         for index, row in enumerate(rows):
             try:
                 sources = _link(row, index, nodes)
-                layer, kind = _build_row(row, sources, nodes, scale, words)
+                layer, kind = _build_row(row, sources, nodes, scale, aliases)
                 stride = _stride(sources[0], nodes) * relative_stride(layer)
                 check_stride(stride)
             except Exception as error:  # a row is the user's, and so may be the layer (--debug shows the traceback)
@@ -74,7 +74,7 @@ def _activation(config: dict[str, Any]) -> str:
     try:
         activation(name)
     except ValueError as error:
-        raise UserError(f"{config['source']}: {error}") from None
+        raise UserError(f"{config['source']}: {error}", code="unknown-name") from None
     return name
 
 
@@ -94,9 +94,9 @@ def _lead(config: dict[str, Any], head: Row) -> int:
     if isinstance(anchors, list):
         return len(anchors)
     try:
-        kind, *_ = find_layer(head, words_of(config))
+        kind, *_ = find_layer(head, aliases_of(config))
     except UserError as error:
-        raise UserError(f"{head}: {error}") from None
+        raise UserError(f"{head}: {error}", code=error.code) from None
     return len(head.sources) // getattr(kind.cls, "heads", 1)
 
 
@@ -112,7 +112,7 @@ def _insert_neck(rows: list[Row], neck: dict[str, Any], lead: int) -> None:
     levels = options.pop("levels", None) or list(range(min(lead, len(sources))))
     last = len(sources) - 1
     if not isinstance(levels, list) or any(not is_whole(i, 0, last) for i in levels) or len(set(levels)) < 2:
-        raise UserError(f"neck {kind}: levels {shown(levels)} must be two or more of 0 to {last}")
+        raise UserError(f"neck {kind}: levels {shown(levels)} must be two or more of 0 to {last}", code="bad-value")
     module = known[kind].name if kind in known else kind
     row = Row(f"neck {kind}", [sources[i] for i in levels], 1, module, [], options=options)
     if module not in known_layers():
@@ -125,18 +125,18 @@ def _link(row: Row, index: int, nodes: list[Node]) -> tuple[int, ...]:
     """Sources as absolute indices. Raises `UserError` for rows that are not there or come later."""
     named = {node.name: node.index for node in nodes if node.name}
     if row.name in named:
-        raise UserError(f"the name {row.name!r} is taken by row {named[row.name]}")
+        raise UserError(f"the name {row.name!r} is taken by row {named[row.name]}", code="name-taken")
     sources = []
     for source in row.sources:
         if isinstance(source, str):
             if source not in named:
                 hint = nearest(source, list(named))
-                raise UserError(f"no earlier row is named {source!r}{'; ' + hint if hint else ''}")
+                raise UserError(f"no earlier row is named {source!r}{'; ' + hint if hint else ''}", code="unknown-name")
             source = named[source]
         elif source < 0:
             source += index
         if not (0 <= source < index or (source == IMAGE and index == 0)):
-            raise UserError(f"reads row {source}, which is not before row {index}")
+            raise UserError(f"reads row {source}, which is not before row {index}", code="bad-row")
         sources.append(source)
     return tuple(sources)
 
@@ -146,16 +146,16 @@ def _stride(source: int, nodes: list[Node]) -> float:
 
 
 def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Scale,
-               words: dict[str, Any]) -> tuple[nn.Module, LayerType]:
+               aliases: dict[str, Any]) -> tuple[nn.Module, LayerType]:
     channels = [3 if s == IMAGE else nodes[s].channels for s in sources]
-    kind, args, options = find_layer(row, words)
+    kind, args, options = find_layer(row, aliases)
     bound = kind.signature.bind(*args, **options)
     for width in kind.width:
         written = bound.arguments.get(width)
         if written is not None:
             if not is_whole(written, 1, MAX_CHANNELS):
                 raise UserError(f"{width} must be a whole number of channels from 1 to {MAX_CHANNELS:,}, not "
-                                f"{shown(written)}")
+                                f"{shown(written)}", code="bad-value")
             bound.arguments[width] = scale.channels(written)
     keywords = dict(bound.kwargs)
     if kind.wants("strides"):
@@ -166,7 +166,7 @@ def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Sca
     if kind.repeats:
         keywords[kind.repeats], copies = copies, 1
     if not kind.multi_input and len(channels) != 1:
-        raise UserError(f"reads one map, but {len(channels)} are given")
+        raise UserError(f"reads one map, but {len(channels)} are given", code="bad-row")
 
     def make(read: list[int] | int) -> nn.Module:
         return _declared(kind.cls(read, *bound.args, **keywords))
@@ -191,5 +191,6 @@ def _may_be_huge(channels: int, values: list[Any]) -> bool:
 def _declared(layer: nn.Module) -> nn.Module:
     """The layer, where it says what it gives; a layer of a user's own may have forgotten to."""
     if not isinstance(getattr(layer, "out_channels", None), int):
-        raise UserError(f"{type(layer).__name__} must set out_channels, the number of channels that it gives")
+        raise UserError(f"{type(layer).__name__} must set out_channels, the number of channels that it gives",
+                        code="bad-layer")
     return layer

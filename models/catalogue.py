@@ -2,10 +2,10 @@
 
 A model file holds `backbone` and `head`, lists of rows, as YOLO files do; or `base: <name>` and the keys that it
 changes. Keys: nc, anchors, activation; depth_multiple, width_multiple, max_channels, or for a family
-`scales: {n: [depth, width, max_channels], ...}`; `words`, what names in rows stand for, numbers or modules; `replace`,
-for rows of the base by name: `[module, args, options]`, options where wanted; `neck`, a name or a mapping with `type`;
-`necks`, the default options of each neck on this base; `recipe`, the file in `cfg/train` to learn by, by default the
-one that the head declares.
+`scales: {n: [depth, width, max_channels], ...}`; `aliases` (`words` in older files), what names in rows stand for,
+numbers or modules; `replace`, for rows of the base by name: `[module, args, options]`, options where wanted; `neck`, a
+name or a mapping with `type`; `necks`, the default options of each neck on this base; `recipe`, the file in `cfg/train`
+to train by, by default the one that the head declares.
 
 A scale's letter stands at the `@` of a family's file name, or behind its first number: `yolov5@6.yaml` holds yolov5n6.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_TEXT, checked_config, is_number, is_whole
 from models.registry import LayerType, known_necks
-from models.rows import find_layer, parse_row, words_of
+from models.rows import aliases_of, find_layer, parse_row
 from utils.config import CFG_ROOT, MAX_CLASSES, read_yaml
 from utils.errors import UserError, nearest, short, shown
 
@@ -26,7 +26,7 @@ NO_NECK = "pan"  # what every base has already
 
 _KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
                "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe", "trained",
-               "words", "replace"}
+               "aliases", "words", "replace"}
 
 
 def known_models() -> list[str]:
@@ -48,11 +48,11 @@ def resolve(model: str | Path | dict[str, Any], num_classes: int | None = None, 
     try:
         config = copy.deepcopy(model) if isinstance(model, dict) else _load(str(model))
     except RecursionError:
-        raise UserError("model dict: its values are nested too deeply") from None
+        raise UserError("model dict: its values are nested too deeply", code="bad-value") from None
     config["source"] = where = _text(config.get("source")) or "model dict"
     config = _replaced(_with_base(config, Path()))
     if not config.get("head"):
-        raise UserError(f"{where}: no `head` rows and no `base`, so there is no model to build")
+        raise UserError(f"{where}: no `head` rows and no `base`, so there is no model to build", code="no-head")
     _resolve_scale(config)
     _resolve_neck(config, neck)
     _resolve_classes(config, num_classes, names)
@@ -67,7 +67,7 @@ def _load(name: str, folder: Path = CFG_ROOT / "models", chain: tuple[str, ...] 
     chain: the files whose `base:` led here.
     """
     if len(name) > MAX_TEXT or "\0" in name:
-        raise UserError(f"{shown(name)}: no such model")
+        raise UserError(f"{shown(name)}: no such model", code="unknown-name")
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if path.is_file():
@@ -89,7 +89,7 @@ def _load(name: str, folder: Path = CFG_ROOT / "models", chain: tuple[str, ...] 
     known = known_models()
     hint = nearest(name, [*known, *(f"{k}-{n}" for k in known for n in known_necks())])
     hint = hint or "python -m models lists those that there are"
-    raise UserError(f"{short(name)}: no such model; {hint}")
+    raise UserError(f"{short(name)}: no such model; {hint}", code="unknown-name")
 
 
 def _read(path: Path, chain: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -106,19 +106,20 @@ def _with_base(config: dict[str, Any], folder: Path, chain: tuple[str, ...] = ()
     wrong = sorted(set(map(str, config)) - _KNOWN_KEYS)
     if wrong and "base" in config:  # other people's whole files may hold keys of their own
         hint = nearest(wrong[0], sorted(_KNOWN_KEYS))
-        raise UserError(f"{config['source']}: unknown key {shown(wrong[0])}{'; ' + hint if hint else ''}")
+        raise UserError(f"{config['source']}: unknown key {shown(wrong[0])}{'; ' + hint if hint else ''}",
+                        code="unknown-key")
     if "base" not in config:
         return config
     base = config.pop("base")
     chain = (*chain, config["source"])
     if len(chain) > MAX_BASES:
         raise UserError(f"{chain[0]}: `base:` goes in a circle, or through more than {MAX_BASES} files: "
-                        f"{' -> '.join(chain[:4])} ...")
+                        f"{' -> '.join(chain[:4])} ...", code="circular-base")
     near = folder / base
     content = _load(str(near) if near.suffix in {".yaml", ".yml"} and near.is_file() else base, chain=chain)
     rows = "backbone" in config or "head" in config
-    words = {**content.get("words", {}), **config.get("words", {})}
-    return {**content, **config, "words": words, "source": config["source"] if rows else content["source"]}
+    aliases = {**content.get("aliases", {}), **config.get("aliases", {})}
+    return {**content, **config, "aliases": aliases, "source": config["source"] if rows else content["source"]}
 
 
 def _replaced(config: dict[str, Any]) -> dict[str, Any]:
@@ -133,9 +134,10 @@ def _replaced(config: dict[str, Any]) -> dict[str, Any]:
         if name not in rows:
             hint = nearest(str(name), list(rows))
             raise UserError(f"{config['source']}: no row is named {shown(name)} to replace"
-                            f"{'; ' + hint if hint else ''}")
+                            f"{'; ' + hint if hint else ''}", code="unknown-name")
         if not isinstance(change, list) or not 2 <= len(change) <= 3:
-            raise UserError(f"{config['source']}: replace {name}: expected [module, args], found {shown(change)}")
+            raise UserError(f"{config['source']}: replace {name}: expected [module, args], found {shown(change)}",
+                            code="bad-row")
         module, args, *options = change
         rows[name][2:] = [module, args, name, *options]
     return config
@@ -166,13 +168,14 @@ def _resolve_scale(config: dict[str, Any]) -> None:
     if scales:
         scale = scale or next(iter(scales))
         if scale not in scales:
-            raise UserError(f"{config['source']}: scale {scale!r} is not one of {shown(list(scales))}")
+            raise UserError(f"{config['source']}: scale {scale!r} is not one of {shown(list(scales))}",
+                            code="unknown-name")
         numbers = scales[scale]
         if not (isinstance(numbers, list) and len(numbers) in (2, 3)
                 and all(is_number(n, 1e-3, 100) for n in numbers[:2])
                 and all(is_whole(n, 1, MAX_CHANNELS) for n in numbers[2:])):
             raise UserError(f"{config['source']}: scale {scale!r} must be [depth, width] or [depth, width, "
-                            f"max_channels], not {shown(numbers)}")
+                            f"max_channels], not {shown(numbers)}", code="bad-value")
         config["depth_multiple"], config["width_multiple"] = numbers[:2]
         config["max_channels"] = numbers[2] if len(numbers) == 3 else None
     for key, default in (("depth_multiple", 1.0), ("width_multiple", 1.0), ("max_channels", None)):
@@ -190,7 +193,8 @@ def _resolve_neck(config: dict[str, Any], given: str | dict[str, Any] | None) ->
         return
     kind = neck.get("type")
     if not isinstance(kind, str):
-        raise UserError(f"{config['source']}: a neck needs a type: {', '.join([NO_NECK, *known_necks()])}")
+        raise UserError(f"{config['source']}: a neck needs a type: {', '.join([NO_NECK, *known_necks()])}",
+                        code="bad-value")
     config["neck"] = {**defaults.get(kind, {}), **neck}
 
 
@@ -200,14 +204,15 @@ def _resolve_classes(config: dict[str, Any], num_classes: int | None, names: Any
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise UserError(f"{config['source']}: the keys of `names` must be 0 to {len(names) - 1}, not "
-                            f"{shown(list(names))}")
+                            f"{shown(list(names))}", code="bad-value")
         names = [names[key] for key in sorted(names, key=int)]
     if num_classes is None:
         num_classes = len(names) if names is not None else config.get("nc", 80)
     if not is_whole(num_classes, 1, MAX_CLASSES):
-        raise UserError(f"{config['source']}: {shown(num_classes)} classes; 1 to {MAX_CLASSES:,} are possible")
+        raise UserError(f"{config['source']}: {shown(num_classes)} classes; 1 to {MAX_CLASSES:,} are possible",
+                        code="bad-value")
     if names is not None and len(names) != num_classes:
-        raise UserError(f"{config['source']}: {len(names)} class names for {num_classes} classes")
+        raise UserError(f"{config['source']}: {len(names)} class names for {num_classes} classes", code="wrong-count")
     config["nc"] = num_classes
     config["names"] = [str(n) for n in names] if names is not None else [f"class{i}" for i in range(num_classes)]
 
@@ -226,6 +231,6 @@ def head_type(config: dict[str, Any]) -> LayerType:
     last = len(config.get("backbone", [])) + len(config["head"]) - 1
     row = parse_row(config["head"][-1], f"{config['source']} row {last}")
     try:
-        return find_layer(row, words_of(config))[0]
+        return find_layer(row, aliases_of(config))[0]
     except UserError as error:
         raise UserError(f"{row}: {error}", code=error.code) from None

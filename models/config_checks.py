@@ -56,7 +56,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_channels": (lambda v: is_whole(v, 1, MAX_CHANNELS), f"a whole number of channels, 1 to {MAX_CHANNELS:,}"),
     "scales": _MAPPING, "scale": _TEXT, "activation": _TEXT, "base": _TEXT, "recipe": _TEXT,
     "backbone": _ROWS, "head": _ROWS,
-    "words": _MAPPING, "replace": _MAPPING, "options": _MAPPING,
+    "words": _MAPPING, "aliases": _MAPPING, "replace": _MAPPING, "options": _MAPPING,
     "neck": (lambda v: is_text(v) or is_mapping(v), "a name such as assn, or a mapping with `type`"),
     "necks": (lambda v: is_mapping(v) and all(is_mapping(o) for o in v.values()),
               "the options of each neck, such as assn: {levels: [0, 1, 2]}"),
@@ -64,26 +64,31 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def checked_config(config: dict[str, Any], source: str) -> dict[str, Any]:
-    """`config` without the keys whose value is empty (null), every known key of the right type.
+    """`config` without the keys whose value is empty (null), every known key of the right type and by its new name.
 
     Raises `UserError` naming `source`, the key and what it should be.
     """
     config = {key: value for key, value in config.items() if value is not None}
     for key, (fits, expected) in _RULES.items():
         if key in config and not fits(config[key]):
-            raise UserError(f"{source}: `{key}` must be {expected}, not {shown(config[key])}")
+            raise UserError(f"{source}: `{key}` must be {expected}, not {shown(config[key])}", code="bad-value")
+    if "words" in config:  # the name of before
+        config["aliases"] = {**config.pop("words"), **config.get("aliases", {})}
     return config
 
 
 def check_size(where: str, *, layers: int = 0, parameters: int = 0) -> None:
     """Raises `UserError` where a model has grown beyond what is built."""
     if layers > MAX_LAYERS:
-        raise UserError(f"{where}: the model has more than {MAX_LAYERS:,} layers with its repeats; lower `repeats`")
+        raise UserError(f"{where}: the model has more than {MAX_LAYERS:,} layers with its repeats; lower `repeats`",
+                        code="too-large")
     if parameters > MAX_PARAMETERS:
-        raise UserError(f"{where}: the model has more than {MAX_PARAMETERS:,} parameters; lower its widths")
+        raise UserError(f"{where}: the model has more than {MAX_PARAMETERS:,} parameters; lower its widths",
+                        code="too-large")
 
 
 def check_stride(stride: float) -> None:
     """Raises `UserError` for a map far larger than the image or far smaller than any object."""
     if not MIN_STRIDE <= stride <= MAX_STRIDE:
-        raise UserError(f"its stride is {stride:g} pixels of the image; {MIN_STRIDE} to {MAX_STRIDE} is possible")
+        raise UserError(f"its stride is {stride:g} pixels of the image; {MIN_STRIDE} to {MAX_STRIDE} is possible",
+                        code="bad-stride")

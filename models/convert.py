@@ -26,9 +26,11 @@ def read_names(path: Path | str, count: int) -> list[str]:
     try:
         names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--names {path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(f"--names {path}: cannot be read: {getattr(error, 'strerror', None) or error}",
+                        code="unreadable-file") from None
     if len(names) != count:
-        raise UserError(f"--names {path}: {len(names)} names for {count} classes; give one line per class")
+        raise UserError(f"--names {path}: {len(names)} names for {count} classes; give one line per class",
+                        code="wrong-count")
     return names
 
 
@@ -37,11 +39,11 @@ def main(args: argparse.Namespace) -> None:
     load_plugins(args.plugin)
     new = Path(args.new)
     if new.suffix != ".pt":
-        raise UserError(f"{new}: name the new file .pt")
+        raise UserError(f"{new}: name the new file .pt", code="bad-value")
     if new.exists() and Path(args.old).exists() and new.samefile(args.old):
-        raise UserError(f"{new}: is the original itself; name another file, so that it is kept")
+        raise UserError(f"{new}: is the original itself; name another file, so that it is kept", code="bad-value")
     if is_ours(args.old):
-        raise UserError(f"{args.old}: is in this project's format already; use it as it is")
+        raise UserError(f"{args.old}: is in this project's format already; use it as it is", code="flag-without-effect")
     model, report = import_original(args.old, args.cfg)
     if args.names:
         model.names = model.config["names"] = read_names(args.names, model.num_classes)

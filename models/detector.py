@@ -63,7 +63,7 @@ class Detector(nn.Module):
             step = int(max(node.stride for node in self.model.nodes))
             if height % step or width % step:
                 raise UserError(f"--imgsz: {self.config['source']} has rows of stride {step}, so images of {height} x "
-                                f"{width} pixels do not fit; give multiples of {step}")
+                                f"{width} pixels do not fit; give multiples of {step}", code="bad-size")
         if images.dtype == torch.uint8:
             # At once in the type of the first convolution: whole numbers up to 255 are exact in 16 bits too, so the
             # quotient is rounded once either way, and no copy in float32 is made.
@@ -144,4 +144,5 @@ def check_forward(detector: Detector) -> None:
         detector.train(training)
     row = graph.nodes[reached[-1]]
     raise UserError(f"{detector.config['source']} row {row.index} ({row.module}): fails on an image of "
-                    f"{2 * step} x {2 * step} pixels: {str(error)[:400] or type(error).__name__}") from error
+                    f"{2 * step} x {2 * step} pixels: {str(error)[:400] or type(error).__name__}",
+                    code="bad-model") from error

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.builder import build_graph
 from models.catalogue import resolve
-from models.detector import Detector, build_model
+from models.detector import Detector, check_forward
 from models.weights.convert_checkpoint import described_by, import_original
 from utils.checkpoint import is_ours, read_weights
 from utils.errors import UserError, printable
@@ -26,11 +26,14 @@ def load_model(path: str | Path, device: torch.device | str = "cpu", *,
     if not is_ours(path):
         return _checked(import_original(path, cfg)[0], path).to(device).eval()
     if cfg is not None:
-        raise UserError(f"{path}: a checkpoint of this project says itself which model it holds; leave cfg out")
+        raise UserError(f"{path}: a checkpoint of this project says itself which model it holds; leave cfg out",
+                        code="flag-without-effect")
     config, names, state = read_weights(path)
     with described_by(path):
-        _check_shapes(resolve(config, names=names), state, path)
-        model = build_model(config, names=names)
+        config = resolve(config, names=names)
+        _check_shapes(config, state, path)
+        model = Detector(config)
+        check_forward(model)
     model.load_state_dict(state)
     return _checked(model, path).float().to(device).eval()
 
@@ -45,7 +48,7 @@ def _check_shapes(config: dict[str, Any], state: dict[str, Tensor], path: str | 
         held = f"{list(state[wrong].shape)} in the file" if wrong in state else "not in the file"
         wanted = f"{list(ours[wrong])} in the model" if wrong in ours else "not in the model"
         raise UserError(f"{path}: weights do not fit the model that it describes: {printable(wrong)[:80]} is {held}, "
-                        f"{wanted}")
+                        f"{wanted}", code="weights-do-not-fit")
 
 
 def _checked(model: Detector, path: str | Path) -> Detector:

@@ -53,7 +53,7 @@ def load_plugin(path: str | Path) -> list[str]:
     for layer in layers:
         if layer in taken:
             raise UserError(f"--plugin {path}: the name {layer!r} is taken; register the class under another "
-                            f"and let the model file say `words: {{{layer}: MyName}}`, so that its rows need no change",
+                            f"and let the model file say `aliases: {{{layer}: MyName}}`, so its rows need no change",
                             code="name-taken")
         wrong = next((k.cls for k in lookup(layer) if not issubclass(k.cls, nn.Module)), None)
         if wrong is not None:

@@ -33,7 +33,7 @@ def updated(text: str) -> str:
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"no table of modules: the lines {BEGIN} and {END} are missing")
+        raise UserError(f"no table of modules: the lines {BEGIN} and {END} are missing", code="bad-document")
     return f"{head}{BEGIN}\n{layer_table()}\n{END}{tail}"
 
 
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
         print(layer_table())
         return
     if not args.write.is_file():
-        raise UserError(f"--write {args.write}: no such file")
+        raise UserError(f"--write {args.write}: no such file", code="missing-file")
     args.write.write_text(updated(args.write.read_text(encoding="utf-8")), encoding="utf-8")
 
 

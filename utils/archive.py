@@ -40,35 +40,37 @@ def open_archive(path: Path | str) -> Iterator[Any]:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
-        raise UserError(f"{path}: no such checkpoint" if isinstance(error, FileNotFoundError) else
-                        f"{path}: cannot be read: {error.strerror}") from None
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{path}: no such checkpoint", code="missing-file") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}", code="unreadable-file") from None
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield _read_zip(archive, path)
         elif not start or start.startswith(b"PK\x03\x04"[:len(start)]):
             raise UserError(f"{path}: truncated ({path.stat().st_size:,} bytes): the end of the archive is missing; "
-                            "copy or download it again")
+                            "copy or download it again", code="corrupt-checkpoint")
         elif start.startswith(b"\x80"):
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
                 yield _read_stream(stream, path)
         else:
             raise UserError(f"{path}: not a PyTorch checkpoint ({path.stat().st_size:,} bytes beginning with "
-                            f"{start[:8]!r})")
+                            f"{start[:8]!r})", code="not-a-checkpoint")
     except Refusal as refusal:
         raise UserError(f"{path}: asks to run {refusal}, which no checkpoint needs; nothing was run, and the file is "
-                        "not opened") from None
+                        "not opened", code="unsafe-pickle") from None
     except EOFError:
-        raise UserError(_truncated(path)) from None
+        raise UserError(_truncated(path), code="corrupt-checkpoint") from None
     except (*_UNREADABLE, zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
         text = str(error).strip().splitlines()[:1]
         if "Bad CRC-32" in str(error):
             raise UserError(f"{path}: damaged: the bytes of {str(error).rpartition(' ')[2]} do not agree with their "
                             "checksum (a failing disk, a broken copy); copy or download it again, or go back to an "
-                            "older one") from None
+                            "older one", code="corrupt-checkpoint") from None
         if any(word in str(error) for word in _ENDED):
-            raise UserError(_truncated(path)) from None
-        raise UserError(f"{path}: corrupt checkpoint: {''.join(text)[:200] or type(error).__name__}") from None
+            raise UserError(_truncated(path), code="corrupt-checkpoint") from None
+        raise UserError(f"{path}: corrupt checkpoint: {''.join(text)[:200] or type(error).__name__}",
+                        code="corrupt-checkpoint") from None
 
 
 def _truncated(path: Path) -> str:
@@ -77,22 +79,26 @@ def _truncated(path: Path) -> str:
 
 def _read_zip(archive: zipfile.ZipFile, path: Path) -> Any:
     if len(archive.filelist) > MAX_ENTRIES:
-        raise UserError(f"{path}: a zip file of {len(archive.filelist):,} entries, which is no model")
+        raise UserError(f"{path}: a zip file of {len(archive.filelist):,} entries, which is no model", code="too-large")
     entries = {info.filename: info for info in archive.infolist()}
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
-        raise UserError(f"{path}: a zip file that is no PyTorch checkpoint (it holds no data.pkl)")
+        raise UserError(f"{path}: a zip file that is no PyTorch checkpoint (it holds no data.pkl)",
+                        code="not-a-checkpoint")
     root = roots[0]
     if f"{root}constants.pkl" in entries:
-        raise UserError(f"{path}: a TorchScript program, not a checkpoint; give the .pt that it was made from")
+        raise UserError(f"{path}: a TorchScript program, not a checkpoint; give the .pt that it was made from",
+                        code="not-a-checkpoint")
     if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in entries.values()):
         raise UserError(f"{path}: its entries are compressed or encrypted, as torch.save never writes them; save it "
-                        "again with torch")
+                        "again with torch", code="unsupported-checkpoint")
     order = entries.get(f"{root}byteorder")
     if order is not None and order.file_size < 99 and archive.read(order).strip() == b"big":
-        raise UserError(f"{path}: written on a big-endian machine; save it again on another")
+        raise UserError(f"{path}: written on a big-endian machine; save it again on another",
+                        code="unsupported-checkpoint")
     if entries[f"{root}data.pkl"].file_size > MAX_PICKLE:
-        raise UserError(f"{path}: its data.pkl is larger than {MAX_PICKLE >> 20} MiB, which is no model")
+        raise UserError(f"{path}: its data.pkl is larger than {MAX_PICKLE >> 20} MiB, which is no model",
+                        code="too-large")
 
     def locate(key: str, numel: int, dtype: torch.dtype) -> Callable[[], bytes]:
         info = entries.get(f"{root}data/{key}")
@@ -130,12 +136,14 @@ def _read_stream(stream: mmap.mmap, path: Path) -> Any:
 
     magic = load()
     if type(magic) is not int or magic != MAGIC:
-        raise UserError(f"{path}: a pickle that torch.save did not write; save the model's state dict with torch.save")
+        raise UserError(f"{path}: a pickle that torch.save did not write; save the model's state dict with torch.save",
+                        code="not-a-checkpoint")
     if load() != PROTOCOL:
         raise ValueError("an unknown version of torch's old format")
     system = load()
     if isinstance(system, dict) and system.get("little_endian") is False:
-        raise UserError(f"{path}: written on a big-endian machine; save it again on another")
+        raise UserError(f"{path}: written on a big-endian machine; save it again on another",
+                        code="unsupported-checkpoint")
     content = load()
     for key in load():
         count = stream.read(8)

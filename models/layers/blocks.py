@@ -89,12 +89,14 @@ class BottleneckCSPC(nn.Module):
 class BottleneckCSP(nn.Module):
     """CSP block of YOLOv4: plain 1x1 convolutions end both branches, one batch norm serves them together."""
 
+    plain_end = True  # whether a plain 1x1 follows the bottlenecks
+
     def __init__(self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, *, n: int = 1) -> None:
         super().__init__()
         c = int(c2 * e)
         self.cv1 = Conv(c1, c)
         self.cv2 = nn.Conv2d(c1, c, 1, bias=False)
-        self.cv3 = nn.Conv2d(c, c, 1, bias=False)
+        self.cv3 = nn.Conv2d(c, c, 1, bias=False) if self.plain_end else nn.Identity()
         self.cv4 = Conv(2 * c, c2)
         self.bn = batch_norm(2 * c)
         self.act = activation(True)
@@ -107,22 +109,10 @@ class BottleneckCSP(nn.Module):
 
 
 @register("BottleneckCSPF", width="c2", repeats="n")
-class BottleneckCSPF(nn.Module):
+class BottleneckCSPF(BottleneckCSP):
     """BottleneckCSP of the YOLOR backbone: no plain convolution behind the bottlenecks."""
 
-    def __init__(self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, *, n: int = 1) -> None:
-        super().__init__()
-        c = int(c2 * e)
-        self.cv1 = Conv(c1, c)
-        self.cv2 = nn.Conv2d(c1, c, 1, bias=False)
-        self.cv4 = Conv(2 * c, c2)
-        self.bn = batch_norm(2 * c)
-        self.act = activation(True)
-        self.m = bottlenecks(c, n, shortcut, g)
-        self.out_channels = c2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cv4(self.act(self.bn(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))))
+    plain_end = False
 
 
 @register("BottleneckCSP2", width="c2", repeats="n")

@@ -56,12 +56,12 @@ def described_by(path: Path | str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
+        raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}", code=error.code) from None
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError, RecursionError,
             ZeroDivisionError, MemoryError) as error:
         text = (str(error).splitlines() or [""])[0][:120]
         raise UserError(f"{path}: the model that it describes cannot be built: {type(error).__name__} "
-                        f"({printable(text)})") from error
+                        f"({printable(text)})", code="bad-model") from error
 
 
 def _build(original: Original, cfg: str | Path | Config | None) -> tuple[Detector, TransferReport]:
@@ -103,7 +103,7 @@ def _configs(original: Original, cfg: str | Path | Config | None) -> Iterator[Co
 def _unknown(original: Original) -> UserError:
     return UserError(f"{original.path}: a bare state dict without a model file, and none of our models has these "
                      f"{len(original.state)} tensors; name the model it holds: load_model(path, cfg=...), "
-                     "python -m models.convert --cfg ...")
+                     "python -m models.convert --cfg ...", code="unknown-model")
 
 
 def _described(original: Original) -> Config:
@@ -114,7 +114,7 @@ def _described(original: Original) -> Config:
         config.pop("scale", None)
     rows = [*config.get("backbone", []), *config["head"]]
     if any(not isinstance(row, list) or len(row) < 4 or not isinstance(row[3], list) for row in rows):
-        raise UserError("the model file inside holds rows that are not [from, repeats, module, args]")
+        raise UserError("the model file inside holds rows that are not [from, repeats, module, args]", code="bad-row")
     head = rows[-1][3]
     if len(head) > 1 and isinstance(head[1], list):  # a table written out in the row
         config["anchors"], head[1] = head[1], "anchors"

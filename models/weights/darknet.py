@@ -73,7 +73,8 @@ def translate(original: Original, cfg: str | Path | Config | None = None) -> tup
             return _renamed(original, dict(zip(order, theirs.values(), strict=True)), graph), config
     tried = f"not {str(cfg)[:80]}" if cfg is not None else f"none of {', '.join(NETWORKS)}"
     raise UserError(f"its {len(theirs)} tensors of Darknet layers (module_list.N.*) are those of another network, "
-                    f"{tried}; name the one it holds: load_model(path, cfg=...), python -m models.convert --cfg ...")
+                    f"{tried}; name the one it holds: load_model(path, cfg=...), python -m models.convert --cfg ...",
+                    code="unknown-model")
 
 
 def _in_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -82,7 +83,7 @@ def _in_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
               if (found := _ENTRY.fullmatch(key)) and found[2] in _ORDER}
     strange = next((key for key in state if key not in places), None)
     if strange is not None:
-        raise UserError(f"holds {strange[:80]!r} among Darknet layers (module_list.N.*)")
+        raise UserError(f"holds {strange[:80]!r} among Darknet layers (module_list.N.*)", code="unknown-model")
     return {key: state[key] for key in sorted(places, key=places.__getitem__) if not key.endswith(COUNTER)}
 
 
@@ -99,7 +100,8 @@ def _keys(graph: Graph) -> Iterator[str]:
     *rows, head = graph
     levels = graph.nodes[-1].sources
     if not isinstance(head, AnchorDetect) or not all(isinstance(graph[i], Conv) for i in levels):
-        raise UserError("a network of Darknet layers ends in an anchor head behind one convolution per level")
+        raise UserError("a network of Darknet layers ends in an anchor head behind one convolution per level",
+                        code="unknown-model")
     for index, row in enumerate(rows):
         if index not in levels:
             yield from _unit(row, str(index))
@@ -122,7 +124,8 @@ def _unit(module: nn.Module, name: str) -> Iterator[str]:
         for key, child in module.named_children():
             yield from _unit(child, f"{name}.{key}")
     elif module.state_dict():
-        raise UserError(f"row {name} ({type(module).__name__}) is a block whose order of Darknet layers is not known")
+        raise UserError(f"row {name} ({type(module).__name__}) is a block whose order of Darknet layers is not known",
+                        code="unknown-model")
 
 
 def _renamed(original: Original, state: dict[str, Tensor], graph: Graph) -> Original:

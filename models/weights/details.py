@@ -37,7 +37,7 @@ def _activation(text: str, key: str) -> nn.Module:
     try:
         return activation(text)
     except ValueError as error:
-        raise UserError(f"row {key.partition('.')[0]}: {error}") from None
+        raise UserError(f"row {key.partition('.')[0]}: {error}", code="unknown-name") from None
 
 
 def _same(a: nn.Module, b: nn.Module) -> bool:

@@ -85,7 +85,8 @@ def _choose(content: Any, path: Path) -> tuple[str, Any]:
         if _is_state(content):
             return "state dict", content
     what = f"the keys {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else f"a {_kind(content)}"
-    raise UserError(f"{path}: holds {what} and no model, neither a pickled one nor a dict of tensors")
+    raise UserError(f"{path}: holds {what} and no model, neither a pickled one nor a dict of tensors",
+                    code="not-a-checkpoint")
 
 
 def _kind(value: Any) -> str:

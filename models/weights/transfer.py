@@ -55,11 +55,11 @@ def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> Transf
     for their, our in pairs:
         if their.rpartition(".")[2] != our.rpartition(".")[2] or theirs[their].shape != mine[our].shape:
             raise UserError(f"weights do not fit: the original has {their} {tuple(theirs[their].shape)} where the "
-                            f"model has {our} {tuple(mine[our].shape)}")
+                            f"model has {our} {tuple(mine[our].shape)}", code="weights-do-not-fit")
     if len(theirs) != len(mine):
         more, keys = ("original", list(theirs)) if len(theirs) > len(mine) else ("model", list(mine))
         raise UserError(f"weights do not fit: the original has {len(theirs)} tensors, the model {len(mine)}; "
-                        f"the {more} goes on with {keys[min(len(theirs), len(mine))]}")
+                        f"the {more} goes on with {keys[min(len(theirs), len(mine))]}", code="weights-do-not-fit")
     _write((mine[our], theirs[their]) for their, our in pairs)
     report.carried = pairs
     return report

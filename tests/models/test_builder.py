@@ -118,7 +118,7 @@ def test_base_and_neck_compose_from_a_file(tmp_path):
 def test_words_and_replaced_rows(tmp_path):
     base = copy.deepcopy(TINY)
     base["backbone"][2] = [-1, 2, "block", ["wide"], "middle"]
-    base["words"] = {"block": "C3", "wide": 16}
+    base["aliases"] = {"block": "C3", "wide": 16}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     path = tmp_path / "mine.yaml"
     path.write_text("base: base.yaml\nwords: {wide: 24}\nreplace: {fine: [Bottleneck, [8, False], {e: 1.0}]}\n")

@@ -22,7 +22,7 @@ def changed(key: str, value: object) -> dict:
 
 @pytest.mark.parametrize("key", ["nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "scales",
                                  "max_channels", "scale", "neck", "necks", "base", "backbone", "head", "options",
-                                 "recipe", "words", "replace", "source", "name"])
+                                 "recipe", "words", "aliases", "replace", "source", "name"])
 @pytest.mark.parametrize("value", WRONG, ids=lambda v: type(v).__name__)
 def test_any_value_of_any_key_builds_or_is_told_in_a_sentence(key, value):
     try:
