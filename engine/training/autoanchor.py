@@ -12,7 +12,7 @@ import torch
 
 from models.builder import build_graph
 from models.heads.anchor import AnchorDetect, anchor_pairs
-from models.rows import find_layer, parse_row, words_of
+from models.rows import aliases_of, find_layer, parse_row
 from utils.errors import UserError
 
 GOOD_RECALL = 0.98  # a table with a higher best possible recall is kept
@@ -66,7 +66,7 @@ def adapt_anchors(config: dict[str, Any], wh: np.ndarray, imgsz: int, threshold:
     anchors.
     """
     row = parse_row(config["head"][-1], f"{config['source']}: the head")
-    kind, args, options = find_layer(row, words_of(config))
+    kind, args, options = find_layer(row, aliases_of(config))
     if not issubclass(kind.cls, AnchorDetect):
         return config, ""
     given = kind.signature.bind(*args, **options).arguments["anchors"]

@@ -22,18 +22,20 @@ from utils.structures import PackedTargets, Raw
 
 @dataclass(frozen=True)
 class DFLLossConfig:
-    """What is the same for every batch. Raises `UserError` for an unknown box_loss.
+    """What is the same for every batch. Raises `UserError` for an unknown assign or box_loss.
 
     gains: weights of the terms box, cls, dfl; bins: of the distribution of each side; box_loss: a kind of
-    `box_similarity`; tal: of the assignment.
+    `box_similarity`; assign: "tal", task-aligned assignment, with the options tal.
     """
 
     gains: Mapping[str, float]
     bins: int = 16
     box_loss: str = "ciou"
+    assign: str = "tal"
     tal: TalOptions = TalOptions()
 
     def __post_init__(self) -> None:
+        choose("assign", self.assign, ("tal",))
         choose("box_loss", self.box_loss, KINDS)
 
 

@@ -150,11 +150,11 @@ class TestCBAM:
 def test_what_can_be_built_can_be_loaded_again():
     """One limit of classes holds for data, models and checkpoints."""
     import data.data_yaml
-    import engine.inference.runtime
+    import engine.inference.metadata
     import utils.checkpoint
     from utils.config import MAX_CLASSES
 
-    readers = (data.data_yaml, engine.inference.runtime, utils.checkpoint)
+    readers = (data.data_yaml, engine.inference.metadata, utils.checkpoint)
     assert all(module.MAX_CLASSES is MAX_CLASSES for module in readers)
     with pytest.raises(UserError, match=r"1 to 50,000"):
         build_model(changed("nc", MAX_CLASSES + 1))

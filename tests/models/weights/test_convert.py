@@ -2,17 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from models import build_model, convert, load_model
 from tests.models.weights.original_files import V8, numbered, original, write
+from tests.running import ROOT
 from utils.checkpoint import is_ours, load_checkpoint
 from utils.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*words):
