@@ -41,7 +41,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means out of memory: torch's, Python's, or one of the allocator or of a CUDA library."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in (*CPU_ALLOCATOR, *CUDA_LIBRARIES))
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in (*CPU_ALLOCATOR, *CUDA_LIBRARIES))
 
 
 def find_batch(try_step: Callable[[int], None], model: nn.Module, device: torch.device, *, most: int = MOST,

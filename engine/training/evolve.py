@@ -63,17 +63,17 @@ def search_space(recipe: Recipe) -> Space:
     `Head.scale_gains`."""
     values = recipe.values()
     bounds = {**BOUNDS, **{key: option.search for key, option in known_options().items() if option.search}}
-    space = {word: bounds[word] for word in bounds if word in values}
+    space = {key: bounds[key] for key in bounds if key in values}
     low, high = GAIN_RANGE
-    space.update({word: (gain * low, gain * high) for word, gain in recipe.gains.items() if gain > 0})
+    space.update({key: (gain * low, gain * high) for key, gain in recipe.gains.items() if gain > 0})
     left = SET_BY_AUTO if recipe.optimizer == "auto" else ()
-    return {word: (min(low, values[word]), max(high, values[word])) for word, (low, high) in space.items()
-            if word not in left}
+    return {key: (min(low, values[key]), max(high, values[key])) for key, (low, high) in space.items()
+            if key not in left}
 
 
-def is_logarithmic(word: str) -> bool:
+def is_logarithmic(key: str) -> bool:
     """Whether a hyper-parameter is searched by its order of magnitude."""
-    return word == "lr0" or word in known_gains()
+    return key == "lr0" or key in known_gains()
 
 
 def evolve(objective: Callable[[Recipe, Trial], float], recipe: Recipe, *, folder: Path | str,
@@ -93,7 +93,7 @@ def evolve(objective: Callable[[Recipe, Trial], float], recipe: Recipe, *, folde
     folder.mkdir(parents=True, exist_ok=True)
     space = search_space(recipe)
     found = _open_study(optuna, storage or f"sqlite:///{(folder / 'evolve.db').as_posix()}", study or "evolve", seed)
-    _enqueue(found, {word: recipe.values()[word] for word in space})
+    _enqueue(found, {key: recipe.values()[key] for key in space})
     try:
         for _ in range(trials):
             if sum(t.state.name in ANSWERED for t in found.get_trials(deepcopy=False)) >= trials:
@@ -127,7 +127,7 @@ def _try_once(optuna: ModuleType, study: Study, objective: Callable[[Recipe, Tri
     trial = study.ask()
     # the sampler is seeded by (seed, trial number): machines that share a study draw different values
     study.sampler = _sampler(optuna, seed, trial.number)
-    values = {word: trial.suggest_float(word, *bounds, log=is_logarithmic(word)) for word, bounds in space.items()}
+    values = {key: trial.suggest_float(key, *bounds, log=is_logarithmic(key)) for key, bounds in space.items()}
     print(f"--evolve: trial {trial.number} of study {study.study_name!r}")
     try:
         fitness = float(objective(recipe.with_values(values), trial))
@@ -185,7 +185,7 @@ def _enqueue(study: Study, values: Mapping[str, float]) -> None:
     """Make the recipe itself the next trial, unless it was tried or is queued already."""
     for trial in study.get_trials(deepcopy=False):
         fixed = trial.system_attrs.get("fixed_params", trial.params)
-        if trial.state.name != "FAIL" and all(fixed.get(word) == value for word, value in values.items()):
+        if trial.state.name != "FAIL" and all(fixed.get(key) == value for key, value in values.items()):
             return
     study.enqueue_trial(dict(values))
 
@@ -197,24 +197,24 @@ def best_trial(trials: list[Stored]) -> Stored | None:
 
 def _known(params: Mapping[str, float], recipe: Recipe) -> dict[str, float]:
     """The parameters of a trial that this recipe has; the study may have been started with another one."""
-    return {word: value for word, value in params.items() if word in recipe.values()}
+    return {key: value for key, value in params.items() if key in recipe.values()}
 
 
 def write_results(trials: list[Stored], recipe: Recipe, folder: Path) -> None:
     """Write evolve.csv with a line per trial, and hyp_evolve.yaml with the recipe of the best one."""
-    words = list(dict.fromkeys(word for t in trials for word in t.params))
+    keys = list(dict.fromkeys(key for t in trials for key in t.params))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "fitness", "seconds", *words, "error"])
+    writer.writerow(["trial", "state", "fitness", "seconds", *keys, "error"])
     for t in trials:
         seconds = f"{t.duration.total_seconds():.0f}" if t.duration else ""
         fitness = "" if t.value is None else f"{t.value:.6g}"
-        values = [f"{t.params[word]:.6g}" if word in t.params else "" for word in words]
+        values = [f"{t.params[key]:.6g}" if key in t.params else "" for key in keys]
         writer.writerow([t.number, t.state.name.lower(), fitness, seconds, *values, t.user_attrs.get("error", "")])
     write_bytes(folder / "evolve.csv", text.getvalue().encode())
     best = best_trial(trials)
     if best is not None:
-        rounded = {word: float(f"{value:.5g}") for word, value in _known(best.params, recipe).items()}
+        rounded = {key: float(f"{value:.5g}") for key, value in _known(best.params, recipe).items()}
         content = yaml.safe_dump(recipe.with_values(rounded).values(), sort_keys=False)
         head = f"# Trial {best.number} of {len(trials)}: fitness {best.value:.4f}\n"
         write_bytes(folder / "hyp_evolve.yaml", (head + content).encode())
@@ -228,20 +228,20 @@ def plot_trials(trials: list[Stored], path: Path) -> None:
     done, best = [t for t in trials if t.state.name == "COMPLETE"], best_trial(trials)
     if best is None:
         return
-    words = list(best.params)
-    rows = -(-len(words) // 5)
+    keys = list(best.params)
+    rows = -(-len(keys) // 5)
     figure = Figure(figsize=(15, 3 * rows), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    for axes, word in zip(figure.subplots(rows, 5, squeeze=False).flat, [*words, *[""] * (5 * rows - len(words))]):
-        if not word:
+    for axes, key in zip(figure.subplots(rows, 5, squeeze=False).flat, [*keys, *[""] * (5 * rows - len(keys))]):
+        if not key:
             axes.set_axis_off()
             continue
-        known = [t for t in done if word in t.params]
-        axes.scatter([t.params[word] for t in known], [t.value for t in known], c=[t.number for t in known], s=12,
+        known = [t for t in done if key in t.params]
+        axes.scatter([t.params[key] for t in known], [t.value for t in known], c=[t.number for t in known], s=12,
                      cmap="viridis")
-        axes.plot(best.params[word], best.value, "+", color="crimson", markersize=14)
-        axes.set_title(f"{word} = {best.params[word]:.4g}", fontsize=10)
-        if is_logarithmic(word):
+        axes.plot(best.params[key], best.value, "+", color="crimson", markersize=14)
+        axes.set_title(f"{key} = {best.params[key]:.4g}", fontsize=10)
+        if is_logarithmic(key):
             axes.set_xscale("log")
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.print_png(str(path))

@@ -45,7 +45,7 @@ def data_changed(before: dict[str, dict], now: dict[str, dict], data: str, allow
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    counts = [f"{new[word]} {word} instead of {old[word]}" for word in ("images", "boxes") if old[word] != new[word]]
+    counts = [f"{new[key]} {key} instead of {old[key]}" for key in ("images", "boxes") if old[key] != new[key]]
     what = {"files": "image files differ", "labels": "labels or their order differ"}
     return "split has " + ", ".join(counts) if counts else \
-        "split's " + " and ".join(words for word, words in what.items() if old[word] != new[word])
+        "split's " + " and ".join(text for key, text in what.items() if old[key] != new[key])

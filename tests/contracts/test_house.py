@@ -130,7 +130,7 @@ def test_files_and_functions_are_short():
 
 
 # Functions with more than seven parameters that are still to be split; no new entries.
-LONG_SIGNATURES = {"draw_layers", "letterbox", "open_loaders"}
+LONG_SIGNATURES = {"draw_layers", "letterbox"}
 
 
 def functions(tree: ast.AST, prefix: str = ""):
@@ -185,7 +185,7 @@ def test_errors_have_codes():
 
 
 # Where parsed arguments may appear: what parses them, and modules that are commands themselves.
-PARSES = ("utils/cli.py", "utils/options.py", "utils/errors.py", "engine/training/")
+PARSES = ("utils/cli.py", "utils/options.py", "utils/errors.py")
 
 
 def test_parsed_arguments_stay_in_the_scripts():

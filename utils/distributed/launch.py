@@ -21,8 +21,8 @@ def launched() -> int:
     world = os.environ.get("WORLD_SIZE", "")
     if world in ("", "1"):
         return 1
-    wrong = [word for word in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
-             if not os.environ.get(word, "").isdecimal()]
+    wrong = [name for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
+             if not os.environ.get(name, "").isdecimal()]
     wrong += [] if os.environ.get("MASTER_ADDR") else ["MASTER_ADDR"]
     if wrong:
         raise UserError(f"WORLD_SIZE={world} asks for several processes, but {', '.join(wrong)} is not as torchrun "
