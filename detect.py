@@ -12,13 +12,11 @@ from pathlib import Path
 from engine.inference.config import DETECT_UNSUPPORTED, DetectConfig
 from engine.inference.runtime import load_runtime
 from engine.inference.sources import open_source
-from engine.inference.writer import Results
+from engine.inference.writer import ResultWriter
 from models.plugins import load_plugins
 from utils.class_names import count_classes
-from utils.cli import class_indices
 from utils.errors import UserError, printable, run_script
 from utils.reporting.stage_clock import StageClock, format_speed, per_image
-from utils.select import SelectConfig
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,12 +28,10 @@ def main(args: argparse.Namespace) -> Path | None:
     config = DetectConfig.from_args(args).check()
     load_plugins(config.plugin)
     runtime = load_runtime(config.weights, config.device, config.half, config.trust)
-    classes = class_indices(config.classes, runtime.names)
-    thresholds = SelectConfig(config.conf_thres, config.iou_thres, config.max_det, classes and tuple(classes),
-                              config.agnostic_nms)
+    thresholds = config.thresholds(runtime.names)
     size = runtime.choose_size(config.imgsz)
     frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels)
-    results = Results(config, runtime.names)
+    results = ResultWriter(config, runtime.names)
     clock, images = StageClock(runtime.device, ("pre-process", "inference", "NMS")), 0
     try:
         for frame in frames:

@@ -57,7 +57,7 @@ class ValConfig(Options):
     plugin: tuple[str, ...] = plugin_option()
 
     def check(self) -> "ValConfig":
-        """Itself. Raises `UserError` that names every flag that makes no sense, alone or beside the others."""
+        """Validate; returns itself. Raises one `UserError` that names every invalid flag or combination."""
         check_flags(self, RULES)
         return self
 

@@ -1,12 +1,14 @@
 """The settings of `detect.py` and `export.py`."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from utils.cli import Rule, check_flags, fraction, not_empty, number, positive
+from utils.cli import Rule, check_flags, class_indices, fraction, not_empty, number, positive
 from utils.errors import UserError
 from utils.options import Options, device_option, max_pixels_option, option, plugin_option, size_option
 from utils.reporting.run_log import NAME_RULE
+from utils.select import SelectConfig
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript"}
 OPSET = 17  # has every operator that is needed, and onnxruntime reads it since 1.12
@@ -69,9 +71,15 @@ class DetectConfig(Options):
     plugin: tuple[str, ...] = plugin_option()
 
     def check(self) -> "DetectConfig":
-        """Itself. Raises `UserError` that names every flag that makes no sense, alone or beside the others."""
+        """Validate; returns itself. Raises one `UserError` that names every invalid flag or combination."""
         check_flags(self, DETECT_RULES)
         return self
+
+    def thresholds(self, names: Sequence[str]) -> SelectConfig:
+        """The thresholds of the selection. Raises `UserError` for `--classes` that are not among `names`."""
+        classes = class_indices(self.classes, names)
+        return SelectConfig(self.conf_thres, self.iou_thres, self.max_det, classes and tuple(classes),
+                            self.agnostic_nms)
 
     @property
     def saves_anything(self) -> bool:
@@ -110,7 +118,7 @@ class ExportConfig(Options):
         return sides[0], sides[-1]
 
     def check(self) -> "ExportConfig":
-        """Itself. Raises `UserError` that names every flag that makes no sense, alone or beside the others."""
+        """Validate; returns itself. Raises one `UserError` that names every invalid flag or combination."""
         problems = []
         if not self.weights.endswith((".pt", ".pth")):
             problems.append(f"--weights {self.weights}: only checkpoints (.pt, .pth) can be exported")

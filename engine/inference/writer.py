@@ -168,7 +168,7 @@ class VideoFile:
         self.part.unlink(missing_ok=True)
 
 
-class Results:
+class ResultWriter:
     """Writes detections. The folder is created with the first image, so that an early error leaves none behind.
 
     `folder` is None before that, and if nothing is to be saved.

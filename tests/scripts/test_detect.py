@@ -141,14 +141,14 @@ def test_an_error_midway_leaves_no_half_video(run, tmp_path, monkeypatch):
     clip = video(tmp_path / "clip.mp4")
     old = run(clip) / "clip.mp4"
     whole = old.read_bytes()
-    add = detect.Results.add
+    add = detect.ResultWriter.add
 
     def fail_at_two(self, frame, found):
         if frame.index == 2:
             raise UserError("disk full")
         add(self, frame, found)
 
-    monkeypatch.setattr(detect.Results, "add", fail_at_two)
+    monkeypatch.setattr(detect.ResultWriter, "add", fail_at_two)
     with pytest.raises(UserError, match="disk full"):
         run(clip, "--exist-ok")
     assert old.read_bytes() == whole and [p.name for p in old.parent.iterdir()] == ["clip.mp4"]

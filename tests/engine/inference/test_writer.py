@@ -9,7 +9,7 @@ import torch
 
 from engine.inference.config import DetectConfig
 from engine.inference.sources import Frame
-from engine.inference.writer import Results, VideoFile, class_folders, shorten, write_picture
+from engine.inference.writer import ResultWriter, VideoFile, class_folders, shorten, write_picture
 from utils.structures import Detections
 
 ODD = ["car/truck", "car:truck", "../up", "nul ", "", "...", "CAR_truck", "a\x1b[31m", "圆形", "x" * 300,
@@ -30,7 +30,7 @@ def test_class_folders_are_names_of_their_own(tmp_path):
 
 
 def test_crops_of_odd_classes_stay_below_their_folder(tmp_path):
-    results = Results(DetectConfig(nosave=True, save_crop=True, project=str(tmp_path)), ODD)
+    results = ResultWriter(DetectConfig(nosave=True, save_crop=True, project=str(tmp_path)), ODD)
     for label in range(len(ODD)):
         results.add(Frame("a.png", 0, np.zeros((20, 20, 3), np.uint8), "image"), found(label))
     files = [p.relative_to(tmp_path / "exp" / "crops") for p in (tmp_path / "exp").rglob("*.jpg")]
@@ -38,7 +38,7 @@ def test_crops_of_odd_classes_stay_below_their_folder(tmp_path):
 
 
 def test_a_frame_never_takes_the_name_of_a_picture(tmp_path):
-    results = Results(DetectConfig(nosave=True, save_txt=True, save_crop=True, project=str(tmp_path)), ["car"])
+    results = ResultWriter(DetectConfig(nosave=True, save_txt=True, save_crop=True, project=str(tmp_path)), ["car"])
     for path, index, kind in (("v.mp4", 1, "video"), ("v_1.png", 0, "image"), ("v.mp4", 2, "video")):
         results.add(Frame(path, index, np.zeros((20, 20, 3), np.uint8), kind), found())
     assert sorted(p.name for p in (tmp_path / "exp" / "labels").iterdir()) == ["v_1.txt", "v_1_2.txt", "v_2.txt"]
