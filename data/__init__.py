@@ -1,4 +1,4 @@
-"""Reading datasets. `load_index` is the door; loaders and augmentation are imported by their own modules."""
+"""Reading datasets: `load_index`. Loaders and augmentation are imported from their own modules."""
 
 from data.index import Index, load_index
 from data.labels.records import Record

@@ -74,8 +74,8 @@ def main(args: argparse.Namespace) -> None:
             print(f"near copies were not looked for among {images} images: --duplicates near, some "
                   f"{images / 60_000:.0f} min of a core\n")
     scanned = {kind for index in indexes.values() for kind in index.report.findings}
-    told = [f for f in findings if f.kind not in scanned]  # the scan's own were told with their split
-    print("\n".join(["findings:", *(f.format() for f in told)]) if told else "findings: none")
+    own = [f for f in findings if f.kind not in scanned]  # those of the scan were printed with their split
+    print("\n".join(["findings:", *(f.format() for f in own)]) if own else "findings: none")
     word, reasons = verdict(findings)
     write(args, indexes, findings, numbers, suspects, pairs, word)
     print("\n".join([f"{images} images in {time.perf_counter() - began:.1f} s", f"verdict: {word}",
@@ -103,25 +103,25 @@ def write(args: argparse.Namespace, indexes: dict[str, Index], findings: list[Fi
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
-    words = argparse.ArgumentParser(prog="python -m data", description=__doc__)
-    words.add_argument("data", help="a name in cfg/data, or the path of a data YAML")
-    words.add_argument("--split", choices=SPLITS, help="one split only")
-    words.add_argument("--imgsz", "--img", "--img-size", type=positive, default=640, metavar="PX",
+    """The flags."""
+    flags = argparse.ArgumentParser(prog="python -m data", description=__doc__)
+    flags.add_argument("data", help="a name in cfg/data, or the path of a data YAML")
+    flags.add_argument("--split", choices=SPLITS, help="one split only")
+    flags.add_argument("--imgsz", "--img", "--img-size", type=positive, default=640, metavar="PX",
                        help="the size of the training that is planned: objects are measured at it")
-    words.add_argument("--duplicates", choices=["auto", "off", "exact", "near"], default="auto",
+    flags.add_argument("--duplicates", choices=["auto", "off", "exact", "near"], default="auto",
                        help="what to look for; auto: near copies too where there are no more than "
                             f"{NEAR_LIMIT:,} images")
-    add_max_pixels(words)
-    words.add_argument("--strict", action="store_true",
+    add_max_pixels(flags)
+    flags.add_argument("--strict", action="store_true",
                        help="fail where anything would be repaired or left out, or where the verdict is not healthy")
-    words.add_argument("--no-cache", action="store_true", help="read all labels again")
-    words.add_argument("--noplots", action="store_true", help="no picture sheet")
-    words.add_argument("--seed", type=int, default=0, help="of the choice of pictures")
-    words.add_argument("--project", default="runs/data", help="folder of results")
-    words.add_argument("--name", help="folder within it; the name of the YAML where not given")
-    words.add_argument("--exist-ok", action="store_true", help="write into the folder of that name again")
-    return words
+    flags.add_argument("--no-cache", action="store_true", help="read all labels again")
+    flags.add_argument("--noplots", action="store_true", help="no picture sheet")
+    flags.add_argument("--seed", type=int, default=0, help="of the choice of pictures")
+    flags.add_argument("--project", default="runs/data", help="folder of results")
+    flags.add_argument("--name", help="folder within it; the name of the YAML where not given")
+    flags.add_argument("--exist-ok", action="store_true", help="write into the folder of that name again")
+    return flags
 
 
 if __name__ == "__main__":

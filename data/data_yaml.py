@@ -1,4 +1,4 @@
-"""What a data YAML says: which files of which format hold a split. The words are those of YOLO users.
+"""What a data YAML says: which files of which format hold a split. The keys are those of YOLO users.
 
 `path` (folder), `train`, `val`, `test`, `names` (list, {0: name}, or {1: name} where ids count from 1), `nc`,
 `kpt_shape`; here also `format` (found out where absent), `difficult` (VOC) and `size`, `seed`, `scene` (shapes). README
@@ -29,8 +29,8 @@ class Source:
     entries: per part of the split, its file or folder; for COCO the annotation file, whose images lie in the folder of
     the same place in `image_folders`. names: the classes in order, None where the YAML does not say; nc: how many it
     says there are; first_id: the id of the first one in YOLO's label files. keypoints: (number, numbers of each) behind
-    the boxes, () where there are none, None where the YAML does not say. options: the words of shapes. notes: what is
-    to be told about the YAML itself.
+    the boxes, () where there are none, None where the YAML does not say. options: the keys of shapes. notes: remarks
+    on the YAML itself, for the report.
     """
 
     yaml: Path
@@ -96,8 +96,8 @@ def _add_entry(source: Source, config: dict[str, Any], entry: Any) -> None:
             raise UserError(f"{source.yaml}: `{source.split}:` should be a path, a list of paths, or "
                             f"{{images: folder, annotations: file.json or folder}}; found {shown(entry)}", "bad-value")
         entry, images = entry["annotations"], entry["images"]
-        source.image_folders.append(_place(source, config, images))
-    source.entries.append(_place(source, config, entry))
+        source.image_folders.append(_entry_path(source, config, images))
+    source.entries.append(_entry_path(source, config, entry))
     if images is not None and not source.entries[-1].is_dir():
         source.format = source.format or "coco"
     if source.image_folders and len(source.image_folders) != len(source.entries):
@@ -105,24 +105,24 @@ def _add_entry(source: Source, config: dict[str, Any], entry: Any) -> None:
                         "key-conflict")
 
 
-def _place(source: Source, config: dict[str, Any], entry: Any) -> Path:
+def _entry_path(source: Source, config: dict[str, Any], entry: Any) -> Path:
     """Where an entry of a split lies: in `path`; without `path` as given, beside the YAML, or in the project."""
     if not isinstance(entry, str) or not entry:
         raise UserError(f"{source.yaml}: `{source.split}:` should be a path, found {shown(entry)}; write text such as "
                         f"images/{source.split}, numbers in quotes", "bad-value")
     bases = [source.root] if config.get("path") else _bases(source.yaml)
-    tried = _places(bases, entry, source.root)
+    tried = _candidates(bases, entry, source.root)
     for place in tried:
         if _exists(place):
             if not place.is_dir() and not place.is_file():
                 raise UserError(f"{source.yaml}: `{source.split}: {short(entry)}` is a pipe or device; give a folder "
                                 f"or a list", "not-a-file")
             return _absolute(place)
-    raise UserError(f"{source.yaml}: `{source.split}: {short(entry)}` is not there (looked for {_list(tried)}); "
+    raise UserError(f"{source.yaml}: `{source.split}: {short(entry)}` is not there (looked for {_shown_paths(tried)}); "
                     f"correct it or `path`{_no_download(config)}", "missing-file")
 
 
-def _places(bases: list[Path], entry: str, root: Path) -> list[Path]:
+def _candidates(bases: list[Path], entry: str, root: Path) -> list[Path]:
     """Where an entry may lie; with \\ for /, as Windows writes it, where it has some."""
     spellings = [entry, *([entry.replace("\\", "/")] if "\\" in entry else [])]
     places = [base / spelling for spelling in spellings for base in bases]
@@ -133,7 +133,7 @@ def _places(bases: list[Path], entry: str, root: Path) -> list[Path]:
 def _root(yaml: Path, config: dict[str, Any], split: str, notes: list[str]) -> Path:
     """The folder that `path` names, seen from where the command runs, from the YAML, or from the project.
 
-    The first of these that has the split; where several have it, that is told. `path: .` is the YAML's folder first.
+    The first of these that has the split; where several have it, a note says so. `path: .` is the YAML's folder first.
     """
     given = config.get("path")
     if given is None or given == "":
@@ -150,12 +150,12 @@ def _root(yaml: Path, config: dict[str, Any], split: str, notes: list[str]) -> P
     entries = config[split] if isinstance(config[split], list) else [config[split]]
     paths = [path for entry in entries for path in (entry.values() if isinstance(entry, dict) else [entry])]
     holding = [place for place in there if all(
-        isinstance(path, str) and any(map(_exists, _places([place], path, place))) for path in paths)]
+        isinstance(path, str) and any(map(_exists, _candidates([place], path, place))) for path in paths)]
     if not there and config.get("format") == "shapes":
         return _absolute(PROJECT / given)
     if not there:
-        raise UserError(f"{yaml}: `path: {short(given)}` is no folder (looked for {_list(tried)}); put the data there "
-                        f"or correct `path`{_no_download(config)}", "missing-file")
+        raise UserError(f"{yaml}: `path: {short(given)}` is no folder (looked for {_shown_paths(tried)}); put the data "
+                        f"there or correct `path`{_no_download(config)}", "missing-file")
     others = [place for place in holding[1:] if not place.samefile(holding[0])]
     if others:
         notes.append(f"`path: {short(given)}` is taken as {_absolute(holding[0])}; {_absolute(others[0])} has "
@@ -188,7 +188,7 @@ def _absolute(path: Path) -> Path:
     return plain if same else path.resolve()  # .. behind a link leads elsewhere than it reads
 
 
-def _list(places: list[Path]) -> str:
+def _shown_paths(places: list[Path]) -> str:
     return ", ".join(dict.fromkeys(short(os.path.abspath(str(p).replace("\0", "?"))) for p in places))  # noqa: PTH100
 
 

@@ -119,7 +119,7 @@ def _load(source: Source, cache: bool, polygons: bool,
                 max_pixels, [str(p) for p in (*source.entries, *source.image_folders)])
     key = label_cache.digest(settings, labels.inputs(source)) if cache else None
     name = f"{source.yaml.stem}-{source.split}{'-polygons' if polygons else ''}.cache.npz"
-    places = label_cache.places(source.root, name)
+    places = label_cache.cache_paths(source.root, name)
     damaged: list[Path] = []
     known = label_cache.load(places, key, damaged) if cache else None
     if known is not None:

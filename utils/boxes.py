@@ -1,4 +1,4 @@
-"""Box conversions. Inside, every box is xyxy in pixels; other forms live only in readers, writers and heads."""
+"""Box conversions. Boxes are xyxy in pixels; readers, writers and heads alone use other forms."""
 
 import torch
 from torch import Tensor
@@ -14,11 +14,6 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """(..., 4) centre x, centre y, width, height -> (..., 4) x1 y1 x2 y2, same unit."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((centre - half, centre + half), -1)
-
-
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """(..., 4) x1 y1 x2 y2 -> (..., 4) left, top, width, height: the form of COCO JSON."""
-    return torch.cat((boxes[..., :2], boxes[..., 2:] - boxes[..., :2]), -1)
 
 
 def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -99,19 +99,29 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}", "unwritable-file") from None
 
 
-def read_blocks(path: str, most: int | None = None, block: int = 1 << 20) -> Iterator[bytes]:
-    """The bytes of a regular file in blocks. Raises `OSError` for anything else, or a file of more than `most` bytes.
+def open_regular(path: str) -> tuple[int, int]:
+    """The descriptor of a regular file opened for reading, and its size.
 
-    Pipes and devices are refused without blocking. Plain system calls, since a dataset may have 100k label files.
+    Raises `OSError` for anything else; pipes and devices are refused without blocking.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode):
+        return handle, status.st_size
+    os.close(handle)
+    raise OSError(errno.EINVAL, "a folder, pipe or device, not a file", path)
+
+
+def read_blocks(path: str, most: int | None = None, block: int = 1 << 20) -> Iterator[bytes]:
+    """The bytes of a regular file in blocks. Raises `OSError` as `open_regular` or if it has more than `most` bytes.
+
+    Plain system calls, since a dataset may have 100k label files.
+    """
+    handle, size = open_regular(path)
     try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "a folder, pipe or device, not a file", path)
-        if most is not None and status.st_size > most:
+        if most is not None and size > most:
             raise OSError(errno.EFBIG, f"larger than {most:,} bytes", path)
-        while content := os.read(handle, min(block, status.st_size + 1)):
+        while content := os.read(handle, min(block, size + 1)):
             yield content
     finally:
         os.close(handle)

@@ -26,7 +26,7 @@ FINE = 4  # bits of a pixel's fraction that outlines are drawn with
 def paste_labels(plan: Paste, labels: Labels, size: Size, blended: bool = False) -> Labels:
     """The labels of a frame with those of the pasted objects after them, and `pasted`, the outlines to draw.
 
-    Each object is tried with probability `plan.share`, in an order of chance. Its mirrored box must leave 70 % of every
+    Each object is tried with probability `plan.share`, in random order. Its mirrored box must leave 70 % of every
     object's box in sight, its own included; ignore regions may be covered. The object is its polygon, inside its box.
     One without polygon is its box, and is then left alone where others stand in it: they would come along unlabelled.
     The same is asked of all objects of a `blended` frame (mixup), which shows two images in one place.
@@ -53,7 +53,7 @@ def paste_labels(plan: Paste, labels: Labels, size: Size, blended: bool = False)
         taken.append(i)
         sight = np.concatenate((sight, mirrored[None]))
         hidden = np.append(hidden + covered, 0.0)
-    labels = replace(labels, polygons=None)  # they have served
+    labels = replace(labels, polygons=None)  # not needed from here on
     if not taken:
         return labels
     copies = replace(labels[np.array(taken)], boxes=sight[-len(taken):].astype(np.float32), pasted=tuple(outlines))
@@ -75,7 +75,7 @@ def mask(pasted: tuple[Array, ...], size: Size) -> Array:
     """(H, W) uint8: 255 where a frame shows its own mirror image, frame[y, W - 1 - x], 0 elsewhere."""
     where = np.zeros(frame_sides(size), np.uint8)
     for outline in pasted:
-        # OpenCV counts from pixel centres, the house from pixel corners: hence the half.
+        # OpenCV counts from pixel centres, this project from pixel corners: hence the half.
         points = np.round((outline - 0.5) * (1 << FINE)).astype(np.int32)
         cv2.fillPoly(where, [points], 255, shift=FINE)
     return where

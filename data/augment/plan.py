@@ -1,6 +1,6 @@
-"""Training augmentation, first step: chance decides a `Plan`, numbers only; `data.augment.render` draws it.
+"""Training augmentation, first step: random numbers decide a `Plan`; `data.augment.render` draws it.
 
-Because a plan holds all chance, the pixels can be drawn anywhere, on this CPU or in batches on a GPU.
+A plan contains every random decision, so the pixels can be drawn anywhere, on this CPU or in batches on a GPU.
 
 Legend: S side of the frame; spaces image, canvas and frame as in data.augment.geometry.
 """
@@ -63,7 +63,7 @@ class AugmentConfig:
                   if f.name not in PROBABILITIES
                   and not 0 <= (value := getattr(self, f.name)) <= (most := LARGEST.get(f.name, 1e6))]
         wrong += [f"scale {self.scale} leaves nothing of an image: keep it below 1"] * (self.scale >= 1)
-        wrong += [f"perspective {self.perspective} turns the image inside out: keep it to 0.001"] * (
+        wrong += [f"perspective {self.perspective} folds the image over: keep it to 0.001"] * (
             self.perspective > 0.001)
         wrong += ["mixup_alpha 0 is no Beta distribution: give a positive number"] * (self.mixup_alpha == 0)
         if wrong:
@@ -84,7 +84,7 @@ class Paste:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that chance decided for one sample: one layer, or two blended, `blend` being the weight of the first.
+    """Every random decision about one sample: one layer, or two blended, `blend` being the weight of the first.
 
     paste: how `data.augment.copy_paste` draws the objects that are pasted; None where none is.
     """

@@ -9,6 +9,7 @@ then one per tile; H, W pixels of the frame.
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -54,6 +55,16 @@ class Layout:
         return torch.int32 if 3 * self.pixels < INDEXABLE else torch.int64
 
 
+class LayerTables(NamedTuple):
+    """What `data.augment.render_device.draw_layers` draws N layers from; the fields are those of `PlanBatch`."""
+
+    inverse: Tensor
+    boxes: Tensor
+    regions: Tensor
+    source: Tensor
+    rows: Tensor
+
+
 @dataclass
 class PlanBatch:
     """What `data.augment.render_device.render` draws, and the rest of the batch.
@@ -94,6 +105,10 @@ class PlanBatch:
     def to(self, device: torch.device | str) -> "PlanBatch":
         """What is drawn from goes to the device, without waiting where it is pinned; the targets stay."""
         return replace(self, **{name: t.to(device, non_blocking=True) for name, t in self._tensors()})
+
+    def layers(self, part: slice) -> LayerTables:
+        """The tables of some of the N layers."""
+        return LayerTables(*(getattr(self, name)[part] for name in LayerTables._fields))
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         return [(f.name, value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]

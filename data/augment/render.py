@@ -34,7 +34,7 @@ from data.images.letterbox import FILL
 from data.images.store import Scale, reduction, shrink
 
 LoadImage = Callable[[int], "tuple[Array, Scale] | None"]  # index -> image and its own scale
-FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}  # mirrored in x, in y: OpenCV's word for it
+FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}  # mirrored in x, in y: the flag of cv2.flip
 EXACT = 1e-6  # pixels of the canvas
 
 
@@ -48,7 +48,7 @@ class Scratch:
         self._held: dict[str, Array] = {}
 
     def take(self, name: str, *shape: int) -> Array:
-        """Room (shape) uint8 for one purpose; what it held before is lost."""
+        """Memory (shape) uint8 for one purpose; what it held before is lost."""
         need = math.prod(shape)
         if name not in self._held or self._held[name].size < need:
             self._held[name] = np.empty(need, np.uint8)
@@ -118,8 +118,8 @@ def _enlarged(image: Array, zoom: float, size: Size, scratch: Scratch, name: str
     """The frame of what `_draw` gave: its first pixel is the frame's first, and it reaches past the frame's end."""
     height, width = frame_sides(size)
     if zoom != 1:
-        room = scratch.take(name, *(round(side * zoom) for side in image.shape[:2]), 3)
-        image = cv2.resize(image, None, dst=room, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+        target = scratch.take(name, *(round(side * zoom) for side in image.shape[:2]), 3)
+        image = cv2.resize(image, None, dst=target, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
     return image[:height, :width]
 
 
@@ -228,7 +228,7 @@ def _warp_tile(frame: Array, image: Array, matrix: Array, box: tuple[int, int, i
     right, bottom = (int(np.clip(np.ceil(v) + 2, k + 1, n)) for v, k, n in
                      zip(seen[2:], (left, top), (width, height), strict=True))
     source = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_BGR2BGRA)
-    # OpenCV counts from pixel centres, the house from pixel corners: hence the halves.
+    # OpenCV counts from pixel centres, this project from pixel corners: hence the halves.
     index_map = scaling(1, 1, -left - 0.5, -top - 0.5) @ back @ scaling(1, 1, x1 + 0.5, y1 + 0.5)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     view = frame[y1:y2, x1:x2]

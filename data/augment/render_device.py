@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from data.augment.colour import HUES
-from data.augment.plan_batch import PlanBatch
+from data.augment.plan_batch import LayerTables, PlanBatch
 
 PIXELS = 1 << 22  # drawn at a time: temporaries stay below half a GiB whatever the batch
 
@@ -34,9 +34,7 @@ def render(plans: PlanBatch, block: Tensor, images: Tensor, *, draw: "Callable[.
     step = max(pixels // (height * width), 1)
     frames = block.new_empty((layers, height, width, 3))
     for k in range(0, layers, step):
-        frames[k:k + step] = draw(block, plans.inverse[k:k + step], plans.boxes[k:k + step], plans.regions[k:k + step],
-                                  plans.source[k:k + step], plans.rows[k:k + step], plans.frame, plans.upright,
-                                  plans.flat)
+        frames[k:k + step] = draw(block, plans.layers(slice(k, k + step)), plans.frame, plans.upright, plans.flat)
     for k in range(samples, layers, step):
         mixed, blend = plans.mixed[k - samples:k - samples + step], plans.blend[k - samples:k - samples + step]
         frames.index_copy_(0, mixed, mix(frames.index_select(0, mixed), frames[k:k + step], blend))
@@ -52,9 +50,9 @@ def render(plans: PlanBatch, block: Tensor, images: Tensor, *, draw: "Callable[.
     return images
 
 
-def draw_layers(block: Tensor, inverse: Tensor, boxes: Tensor, regions: Tensor, source: Tensor, rows: Tensor,
-                frame: tuple[int, int], upright: bool, flat: bool) -> Tensor:
+def draw_layers(block: Tensor, layers: LayerTables, frame: tuple[int, int], upright: bool, flat: bool) -> Tensor:
     """(N, H, W, 3) uint8: every layer's tiles on its frame, the rest the fill; arguments as in `PlanBatch`."""
+    inverse, boxes, regions, source, rows = layers
     x, y = canvas_points(inverse, frame, upright, flat)
     owner = tile_rows(boxes, None if upright else (regions, x, y), frame)  # (N, H, W) row of the joined tables
 

@@ -1,4 +1,4 @@
-"""What to do about each kind of finding, in the words of the verdict; and why a split has no object."""
+"""What to do about each kind of finding, as the verdict says it; and why a split has no object."""
 
 from data.labels.scan_report import KINDS, ScanReport
 
@@ -11,7 +11,7 @@ ADVICE = {
     "corrupt_image": FILES,
     "large_image": "raise --max-pixels, or cut them into smaller ones",
     "unread_image": "convert them to JPEG or PNG",
-    "closed_folder": "give yourself the right to read them",
+    "closed_folder": "change their permissions",
     "turned_image": "see in sheet.jpg whether boxes lie on their objects; if not, labels were made on the unturned "
                     "images: take the orientation out of the files",
     "unturned_image": "take the orientation out of the files, so that detection sees them in the same frame",
@@ -22,14 +22,14 @@ ADVICE = {
     "shared_id": "give each image an `id` of its own",
     "twin_image": "list each file once",
     "bad_window": "correct `corner`, or the images that it belongs to",
-    "corrupt_label": "mend these files, or delete them with their images",
+    "corrupt_label": "repair these files, or delete them with their images",
     "wrong_encoding": "save them as UTF-8",
     "corrupt_row": ROWS,
     "mended_row": "write rows as: class x y width height",
     "shared_label": "rename one of the two images and its labels",
     "not_fractions": "divide pixels by the image's size, percent by 100",
     "bad_class": "add the class to `names`, or correct the labels; do ids count from 1?",
-    "other_class": "add them to `names` if they are to be learnt",
+    "other_class": "add them to `names` if they should be trained on",
     "orphan": "let `image_id` be the `id` of an image in the file",
     "swapped": "write the smaller corner first",
     "clipped": "where there are many, labels may belong to images of another size",
@@ -37,12 +37,12 @@ ADVICE = {
     "no_area": "draw them again, or delete them",
     "duplicate": "delete one of each; an export that ran twice makes them",
     "wrong_size": "see in sheet.jpg whether boxes lie on their objects; if not, images were resized after labelling",
-    "lonely_label": "bring their images back, or delete them",
+    "lonely_label": "restore their images, or delete them",
     "missing_label": "put labels where they are looked for; an empty file says that there is no object",
     # what the doctor finds
     "no_objects": "correct that, or name another folder in the YAML",
     "background": "put labels where they are looked for, unless these images show no object",
-    "thin": "delete slips of the hand; real ones need a larger --imgsz or --tile",
+    "thin": "delete mistakes; real ones need a larger --imgsz or --tile",
     "whole": "see in sheet.jpg whether they are objects",
     "stretched": "see in sheet.jpg whether they are objects",
     "contested": "keep the right class of each, and delete the other",
@@ -50,7 +50,7 @@ ADVICE = {
     "crowded": "see in sheet.jpg whether they are labelled like the others",
     "dense": "raise --max-det, and read AP at more detections beside it",
     "absent": "delete them from `names`, or add images of them",
-    "unseen": "add images of them to train: they cannot be learnt",
+    "unseen": "add images of them to train: they cannot be learned",
     "rare": "add images of them, or show theirs more often with --rare-classes",
     "same_name": "give each class a name of its own",
     "leak": "take them out of one of the two splits",

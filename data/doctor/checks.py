@@ -1,6 +1,6 @@
 """The dataset doctor: what a dataset holds, what is suspicious in it, and a verdict.
 
-Legend: n images, M labels of a split. A finding is a `note` (told), a `look` (somebody should look at it) or `broken`
+Legend: n images, M labels of a split. A finding is a `note`, a `look` (somebody should look at it) or `broken`
 (results on this data would mean nothing); the verdict is the worst of them.
 """
 
@@ -34,7 +34,7 @@ NAMED = 5  # examples that a line names
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to be told: kind, level, split ('' for all), what, and examples (paths, pairs, classes)."""
+    """One thing to report: kind, level, split ('' for all), what, and examples (paths, pairs, classes)."""
 
     kind: str
     level: str
@@ -125,9 +125,9 @@ def _dense(index: Index, table: RecordTable, split: str) -> list[Finding]:
         return []
     many = many[np.argsort(-counts[many], kind="stable")]
     places = [(int(k // len(index.names)), int(k % len(index.names))) for k in found[many]]
-    told = (f"{len({i for i, _ in places})} images hold more than {PER_IMAGE} objects of one class, the fullest "
+    text = (f"{len({i for i, _ in places})} images hold more than {PER_IMAGE} objects of one class, the fullest "
             f"{counts[many[0]]}: COCO's AP counts {PER_IMAGE} detections of a class per image and cannot reach 1")
-    return [Finding("dense", "look", split, told, [f"{table.path(i)}: {n} of {index.names[c]}" for (i, c), n in
+    return [Finding("dense", "look", split, text, [f"{table.path(i)}: {n} of {index.names[c]}" for (i, c), n in
                                                    zip(places[:100], counts[many].tolist(), strict=False)])]
 
 
@@ -194,7 +194,7 @@ def compare_classes(indexes: Mapping[str, Index]) -> list[Finding]:
     same = sorted({n for n in names if names.count(n) > 1})
     if same:
         findings.append(Finding("same_name", "look", "", f"{len(same)} names stand for more than one class", same))
-    learnt = counts.get("train")
+    trained = counts.get("train")
     absent = [n for k, n in enumerate(names) if not any(c[k] for c in counts.values())]
     if absent:
         one = next(iter(indexes.values())).source
@@ -202,24 +202,24 @@ def compare_classes(indexes: Mapping[str, Index]) -> list[Finding]:
         hint = " (the first is among them: do class ids count from 1?)" if shifted else ""
         findings.append(Finding("absent", "look", "", f"{len(absent)} classes without an object in any split{hint}",
                                 absent))
-    if learnt is None or not learnt.any():
+    if trained is None or not trained.any():
         return findings
     for split, count in counts.items():
-        unseen = [f"{n}: {count[k]}" for k, n in enumerate(names) if count[k] and not learnt[k]]
+        unseen = [f"{n}: {count[k]}" for k, n in enumerate(names) if count[k] and not trained[k]]
         if unseen:
             findings.append(Finding("unseen", "look", split,
                                     f"{len(unseen)} classes with objects here and none in train", unseen))
     held = counts.get("val")
-    unproven = [n for k, n in enumerate(names) if learnt[k] and held is not None and held.any() and not held[k]]
+    unproven = [n for k, n in enumerate(names) if trained[k] and held is not None and held.any() and not held[k]]
     if unproven:
         findings.append(Finding("unproven", "note", "val", f"{len(unproven)} classes of train without an object here",
                                 unproven))
-    rare = [f"{n}: {learnt[k]}" for k, n in enumerate(names) if 0 < learnt[k] < RARE]
+    rare = [f"{n}: {trained[k]}" for k, n in enumerate(names) if 0 < trained[k] < RARE]
     if rare:
         findings.append(Finding("rare", "look", "train", f"{len(rare)} classes with fewer than {RARE} objects", rare))
-    most, least = int(learnt.argmax()), int(np.where(learnt > 0, learnt, learnt.max() + 1).argmin())
-    if learnt[most] > IMBALANCE * learnt[least]:
-        times = f"{learnt[most] / learnt[least]:.0f} times as many objects as {names[least]}"
+    most, least = int(trained.argmax()), int(np.where(trained > 0, trained, trained.max() + 1).argmin())
+    if trained[most] > IMBALANCE * trained[least]:
+        times = f"{trained[most] / trained[least]:.0f} times as many objects as {names[least]}"
         findings.append(Finding("imbalance", "look", "train",
                                 f"{names[most]} has {times}: --rare-classes shows rare ones more often"))
     return findings
@@ -258,14 +258,14 @@ def _leaks(names: list[str], splits: np.ndarray, found: Duplicates, pairs: Seque
             count, total = int((exact | near).sum()), int((splits == b).sum())
             if not count:
                 continue
-            learnt = names[a] == "train"
+            trained = names[a] == "train"
             said = f"{count} of {total} images are in {names[a]} too ({exact.sum()} exact, {near.sum()} near copies)"
-            if learnt:
+            if trained:
                 said += ": results on them say little about new images"
             elif exact.sum() == total:
                 said = f"the images are those of {names[a]}"
-            level = ("broken" if count >= MANY * total else "look") if learnt else "note"
-            examples = [_told(p, tables) for p in pairs if {p.a[0], p.b[0]} == {names[a], names[b]}]
+            level = ("broken" if count >= MANY * total else "look") if trained else "note"
+            examples = [_pair_text(p, tables) for p in pairs if {p.a[0], p.b[0]} == {names[a], names[b]}]
             findings.append(Finding("leak", level, names[b], said, examples))
     return findings
 
@@ -283,15 +283,15 @@ def _repeats(pairs: Sequence[Pair], tables: Mapping[str, RecordTable]) -> list[F
             exact = sum(p.exact for p in inside)
             said = f"{len(inside)} images are copies of another here ({exact} exact, {len(inside) - exact} near)"
             findings.append(Finding("repeated", "look" if exact else "note", split, said,
-                                    [_told(p, tables) for p in inside]))
+                                    [_pair_text(p, tables) for p in inside]))
     differ = [p for p in pairs if not p.same]
     if differ:
         findings.append(Finding("disagreement", "look", "", f"{len(differ)} pairs of like images have different labels",
-                                [_told(p, tables) for p in differ]))
+                                [_pair_text(p, tables) for p in differ]))
     return findings
 
 
-def _told(pair: Pair, tables: Mapping[str, RecordTable]) -> str:
+def _pair_text(pair: Pair, tables: Mapping[str, RecordTable]) -> str:
     left, right = (tables[split][i] for split, i in (pair.a, pair.b))
     how = "exact" if pair.exact else f"near, {pair.likeness:.3f}"
     labels = f"{len(left)} labels" if pair.same else f"{len(left)} and {len(right)} labels, not the same"

@@ -45,27 +45,27 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     labels = [file.labels([file.ids[k] for k in part.kept] + part.shared, to_label, left_out, part.shared)
               for file, part in zip(files, parts, strict=True)]
     for file in files:
-        file.tell()
+        file.add_to_report()
     before = np.cumsum([0, *(len(part.kept) for part in parts[:-1])])
     image = _joined([part[0] + start for part, start in zip(labels, before, strict=True)])
     label, flags, numbers, seen = (_joined([part[k] for part in labels]) for k in (1, 2, 3, 4))
     outlines = [p for part in labels for p in part[5]] if polygons else None
     ids = _record_ids(files, report)
+    kept = [(f, k) for f, part in zip(files, parts, strict=True) for k in part.kept]
     found = RawLabels(
-        [p for part in parts for p in part.paths], [str(f.entry) for f, p in zip(files, parts, strict=True)
-                                                    for _ in p.paths],
-        [i for own, f, part in zip(ids, files, parts, strict=True) for i in (own[f.ids[k]] for k in part.kept)],
-        np.array([f.sizes[k] for f, p in zip(files, parts, strict=True) for k in p.kept], np.int64).reshape(-1, 2),
-        image, numbers[:, :4].copy(), label, (flags & (CROWD | MARKED)) > 0, numbers[:, 4].copy(),
-        np.where(np.isnan(numbers[:, 5]), seen, numbers[:, 5]).astype(np.int64), seen, names, category_ids,
-        row_name="annotation", exact=True, polygons=outlines,
-        windows=_windows([f.corners[k] for f, p in zip(files, parts, strict=True) for k in p.kept]))
+        paths=[p for part in parts for p in part.paths], label_files=[str(f.entry) for f, _ in kept],
+        image_ids=[own[f.ids[k]] for own, f, part in zip(ids, files, parts, strict=True) for k in part.kept],
+        stated_sizes=np.array([f.sizes[k] for f, k in kept], np.int64).reshape(-1, 2), image=image,
+        boxes=numbers[:, :4].copy(), labels=label, ignore=(flags & (CROWD | MARKED)) > 0, areas=numbers[:, 4].copy(),
+        annotation_ids=np.where(np.isnan(numbers[:, 5]), seen, numbers[:, 5]).astype(np.int64), rows=seen, names=names,
+        category_ids=category_ids, row_name="annotation", exact=True, polygons=outlines,
+        windows=_windows([f.corners[k] for f, k in kept]))
     if not np.isnan(numbers[:, 5]).any():
         found.rows, found.row_name = found.annotation_ids, "id"
     check_units(found)
     _check_areas(found, (flags & LACKS_AREA) > 0, report)
     found.boxes[:, 2:] += found.boxes[:, :2]
-    _tell_regions(found, flags, report)
+    _report_regions(found, flags, report)
     return _with_labels_of_twins(found, report)
 
 
@@ -108,7 +108,7 @@ class _Images:
 
 
 def _images(file: CocoFile, report: ScanReport) -> _Images:
-    """Each image once; those whose id another image has too are left out, since their labels cannot be told apart."""
+    """Each image once; those whose id another image has too are left out, since their labels cannot be attributed."""
     first: dict[Hashable, int] = {}
     shared: dict[Hashable, int] = {}
     for k, key in enumerate(file.ids):
@@ -144,7 +144,7 @@ def _windows(corners: list[tuple[int, int, int, int] | None]) -> np.ndarray | No
     return np.array([c or (0, 0, 0, 0) for c in corners], np.int64) if any(corners) else None
 
 
-def _tell_regions(found: RawLabels, flags: np.ndarray, report: ScanReport) -> None:
+def _report_regions(found: RawLabels, flags: np.ndarray, report: ScanReport) -> None:
     marked = np.flatnonzero((flags & MARKED > 0) & (flags & CROWD == 0))
     if len(marked):
         report.add("marked", f"{found.label_files[found.image[marked[0]]]} {found.row_name} {found.rows[marked[0]]}",
@@ -156,7 +156,7 @@ def _tell_regions(found: RawLabels, flags: np.ndarray, report: ScanReport) -> No
 
 
 def _check_areas(found: RawLabels, lacking: np.ndarray, report: ScanReport) -> None:
-    """Take the box's own area where the one written cannot be; where none is written that is done and told already."""
+    """Take the box's own area where the one written cannot be; without one it is taken already."""
     sides = found.boxes[:, 2:]
     odd = np.any(list(impossible_areas(found.areas, sides, ~found.ignore & ~lacking).values()), 0)
     rows = np.flatnonzero(odd)

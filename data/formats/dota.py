@@ -13,7 +13,7 @@ import numpy as np
 from data.data_yaml import SPLITS, Source, read_source
 from data.formats.parsing import pixel_rows
 from data.formats.parsing.pixel_rows import plain
-from data.formats.raw_labels import RawLabels, ids_from_names
+from data.formats.raw_labels import RawLabels
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError, nearest
 
@@ -33,7 +33,7 @@ def recognises(entry: Path, images: list[str]) -> bool:
 def inputs(source: Source) -> list[str]:
     """Lists, images and label files; those of the other splits too where the classes are collected from all."""
     found = [pair for part in _parts(source) for pair in pixel_rows.pairs(part, FOLDER, ScanReport())]
-    return [str(e) for e in source.entries if e.is_file()] + [p for pair in found for p in pair]
+    return pixel_rows.inputs(source, found)
 
 
 def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabels:
@@ -60,11 +60,10 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     if difficult.any():
         became = "ignore regions of their class" if source.difficult == "ignore" else "kept as objects"
         report.notes.append(f"{int(difficult.sum())} difficult objects are {became}")
-    paths, m = [p for p, _ in pairs], int(keep.sum())
-    return RawLabels(paths, files, ids_from_names(paths), np.zeros((len(paths), 2), np.int64),
-                     np.array(image, np.int64)[keep], np.concatenate((low, high), 1), label[keep],
-                     difficult & (source.difficult == "ignore"), np.full(m, np.nan), np.arange(1, m + 1),
-                     np.array([row[3] for row in rows], np.int64)[keep], names, list(range(1, len(names) + 1)),
+    return RawLabels(paths=[p for p, _ in pairs], label_files=files, image=np.array(image, np.int64)[keep],
+                     boxes=np.concatenate((low, high), 1), labels=label[keep], names=names,
+                     ignore=difficult & (source.difficult == "ignore"),
+                     rows=np.array([row[3] for row in rows], np.int64)[keep],
                      polygons=list(corners.astype(np.float32)) if polygons else None)
 
 
@@ -102,7 +101,7 @@ def _is_row(line: str) -> bool | None:
 
 
 def _parts(source: Source) -> list[Source]:
-    """The splits whose class words count: this one, and without `names` all of the YAML's."""
+    """The splits whose class names count: this one, and without `names` all of the YAML's."""
     parts = [source]
     for split in SPLITS if source.names is None else ():
         with suppress(UserError):
@@ -113,7 +112,7 @@ def _parts(source: Source) -> list[Source]:
 
 
 def _found_names(source: Source) -> list[str]:
-    """The class words of all splits, sorted, so that each split has the same classes."""
+    """The class names in the label files of all splits, sorted, so that each split has the same classes."""
     names: set[str] = set()
     for part in _parts(source):
         found = pixel_rows.pairs(part, FOLDER, ScanReport())

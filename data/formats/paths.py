@@ -7,7 +7,7 @@ from data.labels.scan_report import ScanReport
 from utils.errors import UserError
 from utils.files import read_plain
 
-LARGEST_LIST = 1 << 30  # bytes
+LARGEST_TEXT, LARGEST_LIST = 1 << 26, 1 << 30  # bytes of a label file, of a list of images
 IMAGE_SUFFIXES = frozenset((".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm",
                             ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
 UNREAD_SUFFIXES = frozenset((".arw", ".cr2", ".cr3", ".dcm", ".dng", ".exr", ".hdr", ".heic", ".heif", ".jxl", ".nef",
@@ -74,13 +74,19 @@ def _is_loop(link: str) -> bool:
     return f"{place}{os.sep}".startswith(f"{target.rstrip(os.sep)}{os.sep}")
 
 
+def read_text(file: str, most: int = LARGEST_TEXT) -> str:
+    """A text file of at most `most` bytes, in UTF-8 or, with a byte-order mark, UTF-16. Other bytes become surrogates.
+
+    Raises `OSError`.
+    """
+    data = read_plain(file, most)
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return data.decode("utf-16", "replace") if wide else data.decode("utf-8-sig", "surrogateescape")
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a list file, without blank ones; byte-order marks, of UTF-16 too, are understood."""
-    data = read_plain(str(path), LARGEST_LIST)
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = data.decode("utf-16", errors="replace")
-    else:
-        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
+    text = read_text(str(path), LARGEST_LIST)
     if "\0" in text:
         raise UserError(f"{path}: no list of images in UTF-8; save it as UTF-8, one path per line", "not-utf8")
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,46 +1,65 @@
 """What the readers of all formats share: the labels as found, before a check against the images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RawLabels:
     """Labels of a split as its files have them, all images together (n images, M labels).
 
-    paths, label_files, image_ids: per image; stated_sizes (n, 2): the height and width that the label file claims, 0
-    where it does not; image (M,): the position of each label's image; boxes (M, 4) float64 xyxy, in pixels, or as
-    fractions of the image where `normalised`; labels (M,), no class where outside [0, number of names); ignore (M,);
-    areas (M,), NaN where not told; annotation_ids (M,); rows (M,): what a message calls the label, a `row_name` and
-    this number. exact: a box that reaches less than a pixel out of its image is kept to the last digit, so that AP is
-    COCO's own. polygons: where they were asked for and the format has them, an outline (k, 2) per label in the unit of
-    the boxes, k = 0 for a label without one. all_classes (M,): ignore regions in which an object of any class may lie,
-    where the format has such; their label is 0. windows (n, 4): x1, y1, x2, y2 of the part of its file that an image
-    is, all 0 for a whole file; None where all are whole.
+    Of each image: paths; label_files; image_ids, where not given the numbers that the files are named by, or 1..n;
+    stated_sizes (n, 2), height and width as the label file states them, 0 where it does not; windows (n, 4): x1, y1,
+    x2, y2 of the part of its file that an image is, all 0 for a whole file, None where all are whole.
+
+    Of each label: image (M,), the position of its image; boxes (M, 4) float64 xyxy, in pixels, or as fractions of the
+    image where `normalised`; labels (M,), no class where outside [0, number of names); ignore (M,), none where not
+    given; areas (M,), NaN where not stated; annotation_ids (M,), 1..M where not given; rows (M,): what a message calls
+    the label, a `row_name` and this number; polygons: where they were asked for and the format has them, an outline
+    (k, 2) in the unit of the boxes, k = 0 without one; all_classes (M,): ignore regions in which an object of any class
+    may lie, where the format has such; their label is 0.
+
+    names, category_ids: by label; ids are 1..nc where not given. exact: a box that reaches less than a pixel out of its
+    image is kept to the last digit, so that AP is COCO's own.
     """
 
     paths: list[str]
     label_files: Sequence[str]
-    image_ids: list[int]
-    stated_sizes: np.ndarray
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
-    ignore: np.ndarray
-    areas: np.ndarray
-    annotation_ids: np.ndarray
     rows: np.ndarray
     names: list[str]
-    category_ids: list[int]
+    ignore: np.ndarray = field(default=None)  # type: ignore[assignment]
+    image_ids: list[int] = field(default=None)  # type: ignore[assignment]
+    stated_sizes: np.ndarray = field(default=None)  # type: ignore[assignment]
+    areas: np.ndarray = field(default=None)  # type: ignore[assignment]
+    annotation_ids: np.ndarray = field(default=None)  # type: ignore[assignment]
+    category_ids: list[int] = field(default=None)  # type: ignore[assignment]
     row_name: str = "line"
     normalised: bool = False
     exact: bool = False
     polygons: list[np.ndarray] | None = None
     all_classes: np.ndarray | None = None
     windows: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n, m = len(self.paths), len(self.labels)
+        if self.ignore is None:
+            self.ignore = np.zeros(m, bool)
+        if self.image_ids is None:
+            self.image_ids = ids_from_names(self.paths)
+        if self.stated_sizes is None:
+            self.stated_sizes = np.zeros((n, 2), np.int64)
+        if self.areas is None:
+            self.areas = np.full(m, np.nan)
+        if self.annotation_ids is None:
+            self.annotation_ids = np.arange(1, m + 1)
+        if self.category_ids is None:
+            self.category_ids = list(range(1, len(self.names) + 1))
 
 
 def join_outlines(parts: list[np.ndarray]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from data.data_yaml import Source
 from data.formats.parsing import pixel_rows
 from data.formats.parsing.pixel_rows import plain
-from data.formats.raw_labels import RawLabels, ids_from_names
+from data.formats.raw_labels import RawLabels
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError
 
@@ -30,8 +30,7 @@ def recognises(entry: Path, images: list[str]) -> bool:
 
 def inputs(source: Source) -> list[str]:
     """Lists, images and label files."""
-    found = pixel_rows.pairs(source, FOLDER, ScanReport())
-    return [str(e) for e in source.entries if e.is_file()] + [p for pair in found for p in pair]
+    return pixel_rows.inputs(source, pixel_rows.pairs(source, FOLDER, ScanReport()))
 
 
 def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabels:
@@ -52,11 +51,10 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
                                   f"({CLASSES[category[first] - 1]})", int((~keep).sum()))
     report.notes += source.notes + _counts(category, unscored & keep)
     table, category, everywhere, unscored = table[keep], category[keep], everywhere[keep], unscored[keep]
-    paths, files = [p for p, _ in pairs], [f for _, f in pairs]
-    return RawLabels(paths, files, ids_from_names(paths), np.zeros((len(paths), 2), np.int64),
-                     np.array(image, np.int64)[keep], table[:, :4], to_label[category], everywhere | unscored,
-                     np.full(len(table), np.nan), np.arange(1, len(table) + 1), table[:, 6].astype(np.int64), names,
-                     categories, all_classes=everywhere)
+    return RawLabels(paths=[p for p, _ in pairs], label_files=[f for _, f in pairs],
+                     image=np.array(image, np.int64)[keep], boxes=table[:, :4], labels=to_label[category],
+                     ignore=everywhere | unscored, rows=table[:, 6].astype(np.int64), names=names,
+                     category_ids=categories, all_classes=everywhere)
 
 
 def parse_rows(text: str, file: str, report: ScanReport) -> list[tuple]:

@@ -1,7 +1,7 @@
 """Pascal VOC: one XML per image, listed by ImageSets/Main/<split>.txt, or a folder of images and XML files.
 
 VOC counts pixels from 1 and includes the last one, so xmin..xmax covers the continuous span (xmin - 1, xmax). Files
-that claim a wrong size, name or folder are common; the image itself and the file's own place are believed.
+that state a wrong size, name or folder are common: the image itself and the file's own path count.
 """
 
 import os
@@ -14,7 +14,7 @@ import numpy as np
 from data.data_yaml import Source
 from data.formats.parsing.voc_xml import parse_xml
 from data.formats.paths import IMAGE_SUFFIXES, image_files, read_lines
-from data.formats.raw_labels import RawLabels, ids_from_names
+from data.formats.raw_labels import RawLabels
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError, nearest
 from utils.files import read_plain
@@ -87,25 +87,23 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     image, label, ignore, number = np.array(rows, np.int64).reshape(-1, 4).T
     stated_sizes = np.array(sizes, np.int64).reshape(-1, 2)
     spans = _continuous(np.array(boxes, np.float64).reshape(-1, 4), stated_sizes[image], report)
-    paths = [p for p, _ in kept]
-    names = source.names
-    return RawLabels(paths, [x for _, x in kept], ids_from_names(paths), stated_sizes, image, spans, label,
-                     ignore.astype(bool), np.full(len(rows), np.nan), np.arange(1, len(rows) + 1), number, names,
-                     list(range(1, len(names) + 1)), row_name="object")
+    return RawLabels(paths=[p for p, _ in kept], label_files=[x for _, x in kept], stated_sizes=stated_sizes,
+                     image=image, boxes=spans, labels=label, ignore=ignore.astype(bool), rows=number,
+                     names=source.names, row_name="object")
 
 
 def _open(image: str, xml: str, names: list[str], report: ScanReport) -> ET.Element | None:
     """The root of an XML file, an empty one where there is no file, None where it cannot be read."""
     try:
-        root, told = parse_xml(read_plain(xml, LARGEST), names)
+        root, encoding = parse_xml(read_plain(xml, LARGEST), names)
     except FileNotFoundError:
         report.add("missing_label", f"{xml} for {image}")
         return ET.Element("annotation")
     except (OSError, ET.ParseError) as error:
         report.add("corrupt_label", f"{xml} ({getattr(error, 'strerror', None) or error})")
         return None
-    if told:
-        report.add("wrong_encoding", f"{xml} {told}")
+    if encoding:
+        report.add("wrong_encoding", f"{xml} {encoding}")
     return root
 
 
@@ -196,9 +194,9 @@ def _continuous(corners: np.ndarray, sizes: np.ndarray, report: ScanReport) -> n
     """(M, 4) corners as counted in the files -> continuous xyxy; sizes (M, 2): height and width of their images.
 
     VOC counts from 1 and includes the last pixel. Where more boxes begin at 0 than at 1, the files count from 0, and
-    where more end one short of the image's size than at it, they include the last pixel. Corners that coincide are a
-    slip of the hand, not an object one pixel wide: they stay without area. Swapped ones stay swapped: the scan puts
-    them right, and tells.
+    where more end one short of the image's size than at it, they include the last pixel. Corners that coincide are
+    a mistake, not an object one pixel wide: they stay without area. Swapped ones stay swapped: the scan corrects and
+    counts them.
     """
     first, last = np.sort(corners.reshape(-1, 2, 2), axis=1).transpose(1, 0, 2)  # (M, 2) each
     zeros, ones = int((first < 1).sum()), int(((first >= 1) & (first < 2)).sum())

@@ -60,10 +60,9 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     paths, files, ids = ([column[i] for i in keep] for column in (images, files, ids))
     labels = np.clip(table[:, 0], -1, np.iinfo(np.int32).max).astype(np.int64)
     _check_first_id(source, labels, len(names), files, image)
-    return RawLabels(paths, files, ids, np.zeros((len(paths), 2), np.int64), image, table[:, 1:5],
-                     labels - source.first_id, np.zeros(len(table), bool), np.full(len(table), np.nan),
-                     np.arange(1, len(table) + 1), table[:, 5].astype(np.int64), names,
-                     list(range(1, len(names) + 1)), normalised=True, polygons=outlines)
+    return RawLabels(paths=paths, label_files=files, image_ids=ids, image=image, boxes=table[:, 1:5],
+                     labels=labels - source.first_id, rows=table[:, 5].astype(np.int64), names=names, normalised=True,
+                     polygons=outlines)
 
 
 def _read_all(images: list[str], files: list[str], report: ScanReport, outlines: list[np.ndarray] | None,

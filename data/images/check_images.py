@@ -44,7 +44,7 @@ def report_turned(paths: Sequence[str], headers: Sequence[Header | Exception], s
 def _header(path: str, max_pixels: int) -> Header | Exception:
     try:
         return read_header(path, max_pixels)
-    except Exception as error:  # decoders raise anything on damaged files; each is told with its image
+    except Exception as error:  # decoders raise anything on damaged files; each error is reported with its image
         return error
 
 
@@ -71,5 +71,5 @@ def _brightest(path: str) -> float | None:
         data = read_bytes(path)
         values = deep_values(data, read_kind(data))
         return None if values is None else float(np.nan_to_num(values, posinf=0, neginf=0).max())
-    except Exception:  # told with its image where it cannot be used
+    except Exception:  # reported with its image where it cannot be used
         return None

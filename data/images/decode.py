@@ -8,8 +8,6 @@ above 65535, or floats whose greatest lies between 1 and 16 are stretched to the
 """
 
 import io
-import os
-import stat
 import threading
 
 import cv2
@@ -17,6 +15,7 @@ import numpy as np
 
 from data.images.header_parsers import Header, check_chunks, foreign_kind, jpeg_frame, parse, plain_tiff
 from utils.cli import HARD_LIMIT, MAX_PIXELS
+from utils.files import open_regular
 
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
            8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -38,30 +37,21 @@ class TooLarge(ValueError):
 
 
 def open_plain(path: str, any_size: bool = False) -> tuple[io.FileIO, int]:
-    """A file opened for reading and its size. `OSError`, or `ValueError` where it can hold no image.
-
-    Pipes and devices are refused, and not waited for. any_size: videos may be larger than images.
-    """
-    file = io.FileIO(path, opener=_open_at_once)
-    status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode) and (any_size or status.st_size <= LARGEST_FILE):
-        return file, status.st_size
+    """As `open_regular`; `ValueError` for a file that is too large for an image. any_size: videos may be larger."""
+    handle, size = open_regular(path)
+    file = io.FileIO(handle)
+    if any_size or size <= LARGEST_FILE:
+        return file, size
     file.close()
-    if stat.S_ISREG(status.st_mode):
-        raise ValueError(f"a file of {status.st_size / 2**30:.1f} GiB is no image")
-    raise ValueError("a pipe or device, no image")
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    raise ValueError(f"a file of {size / 2**30:.1f} GiB is no image")
 
 
 def read_bytes(path: str) -> np.ndarray:
     """The bytes of a file, until this thread reads another one; errors as of `open_plain`."""
     file, size = open_plain(path)
     with file:
-        room = _buffer.room(size)
-        return room[:file.readinto(room)]
+        memory = _buffer.take(size)
+        return memory[:file.readinto(memory)]
 
 
 class _Buffer(threading.local):
@@ -69,7 +59,7 @@ class _Buffer(threading.local):
 
     content = np.empty(0, np.uint8)
 
-    def room(self, size: int) -> np.ndarray:
+    def take(self, size: int) -> np.ndarray:
         if size > KEPT:
             return np.empty(size, np.uint8)
         if size > len(self.content):
@@ -228,7 +218,7 @@ def _by_pillow(data: np.ndarray, max_pixels: int, kinds: tuple[str, ...] = PILLO
 
 
 def is_animated(path: str) -> bool:
-    """Whether a file is a GIF that holds more than one image; True where it cannot be told."""
+    """Whether a file is a GIF that holds more than one image; True where that is not known."""
     from PIL import Image
 
     try:

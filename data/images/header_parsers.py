@@ -1,4 +1,4 @@
-"""What an image file says of itself before any pixel is decoded: kind, size, EXIF orientation, bits per value.
+"""Headers of image files, read before any pixel is decoded: kind, size, EXIF orientation, bits per value.
 
 By content, never by suffix. Sizes are those of the stored image; `Header` turns them as EXIF says.
 """
@@ -129,7 +129,7 @@ def png(head: memoryview | bytes, tail: memoryview | bytes) -> Header:
         position += 12 + length
     tail = bytes(tail)
     at = tail.rfind(b"eXIf")
-    if at >= 4:  # pixels may spell the name by chance, but not with its check sum
+    if at >= 4:  # pixel data may contain the name, but not with its check sum
         length = int.from_bytes(tail[at - 4:at], "big")
         block, check = tail[at + 4:at + 4 + length], tail[at + 4 + length:at + 8 + length]
         if zlib.crc32(b"eXIf" + block).to_bytes(4, "big") == check:
@@ -190,7 +190,7 @@ def tiff_tags(data: memoryview | bytes) -> dict[int, tuple[int, int]]:
 def plain_tiff(data: memoryview) -> memoryview | bytearray:
     """A TIFF that OpenCV decodes as it is stored; the same where nothing needs to be changed for that.
 
-    OpenCV turns TIFFs even where it is told not to, and multiplies colours with transparency.
+    OpenCV turns TIFFs even with IMREAD_IGNORE_ORIENTATION, and multiplies colours with transparency.
     """
     changed = None
     for tag, (value, at) in tiff_tags(data).items():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.labels.label_cache import places, writable
+from data.labels.label_cache import cache_paths, writable
 from data.labels.records import Record
 from data.shared_array import SharedArray
 from utils.errors import UserError
@@ -57,12 +57,12 @@ def on_disk(records: Sequence[Record], setting: str, read_each: ReadEach,
     header = f"assn images {VERSION} {key}".ljust(HEADER - 1).encode() + b"\n"
     length = HEADER + len(records) + int(starts[-1])
     folder = os.path.commonpath([os.path.dirname(r.path) for r in records])  # noqa: PTH120
-    files = places(Path(folder), f"images-{name}.u8")
+    files = cache_paths(Path(folder), f"images-{name}.u8")
     found = next((file for file in files if _fits(file, header, length)), None)
     if found is None:
-        found = _place(files, length)
+        found = _choose_path(files, length)
         try:
-            with _alone(found):
+            with _file_lock(found):
                 if not _fits(found, header, length):  # nobody else wrote it while we waited
                     _write(found, header, read_each, starts)
         except OSError as error:
@@ -96,9 +96,9 @@ def _fits(file: Path, header: bytes, length: int) -> bool:
         return False
 
 
-def _place(files: list[Path], need: int) -> Path:
+def _choose_path(files: list[Path], need: int) -> Path:
     """The first place that can be written and has room; a file that will be replaced frees its room only afterwards."""
-    told = []
+    short = []
     for file in files:
         if not writable(file.parent):
             continue
@@ -109,8 +109,8 @@ def _place(files: list[Path], need: int) -> Path:
             continue
         if free > need:
             return file
-        told.append(f"{free / GIB:.1f} GiB are free in {file.parent}")
-    raise UserError(f"--cache disk needs {need / GIB:.1f} GiB but {' and '.join(told) or 'no folder can be written'}: "
+        short.append(f"{free / GIB:.1f} GiB are free in {file.parent}")
+    raise UserError(f"--cache disk needs {need / GIB:.1f} GiB but {' and '.join(short) or 'no folder can be written'}: "
                     "make room, lower the image size or leave the cache off", "no-memory")
 
 
@@ -138,7 +138,7 @@ def _write_all(handle: int, content: memoryview, offset: int) -> None:
 
 
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
+def _file_lock(file: Path) -> Iterator[None]:
     """Keep other processes out; one that dies lets the next in."""
     try:
         import fcntl

@@ -72,14 +72,14 @@ def resize(image: np.ndarray, size: tuple[int, int], antialias: bool = False) ->
 
 
 def letterbox(image: np.ndarray, size: int | tuple[int, int], *, auto: bool = False, stride: int = 32,
-              scaleup: bool = True, stretch: bool = False, fill: int = FILL,
+              scaleup: bool = True, stretch: bool = False,
               antialias: bool = False) -> tuple[np.ndarray, Letterbox]:
     """Fit `image` (H, W, 3) uint8 into a frame of `size`; options as in `plan_letterbox`, `resize` and `place`.
 
     Returns the new image and the `Letterbox` that carries boxes there (`forward`) and back (`inverse`).
     """
     inner, transform = plan_letterbox(image.shape[:2], size, auto=auto, stride=stride, scaleup=scaleup, stretch=stretch)
-    return place(image, inner, transform, fill=fill, antialias=antialias), transform
+    return place(image, inner, transform, antialias=antialias), transform
 
 
 def forward_boxes(transform: Letterbox, boxes: np.ndarray) -> np.ndarray:

@@ -203,7 +203,7 @@ class ImageStore:
         if not self._damaged.array[index]:
             self._damaged.array[index] = True
             warnings.warn(f"{self.records[index].path}: cannot be decoded or has changed size since it was indexed; it "
-                          "teaches nothing (grey, ignored) until the file is replaced", stacklevel=2)
+                          "is drawn grey and excluded from the loss until the file is replaced", stacklevel=2)
 
     def _fill_cache(self, cache: str) -> None:
         if cache == "ram":
@@ -217,7 +217,7 @@ class ImageStore:
 
     def _read_each(self, write: Callable[[int, np.ndarray | None], None]) -> None:
         """Decode all images, in threads, each file once; `write` gets an index and the image, None where damaged."""
-        runs: list[list[int]] = []  # neighbours of one file: its windows
+        runs: list[list[int]] = []  # consecutive records of one file: its windows
         before = None
         for index, record in enumerate(self.records):
             if record.window is None or record.path != before:

@@ -1,4 +1,4 @@
-"""What a label cache must hold to be believed: the types, shapes and ranges that a scan gives.
+"""The content of a label cache is checked: the types, shapes and ranges that a scan gives.
 
 Legend: n images, M labels, P bytes of paths, K points of polygons.
 """

@@ -15,7 +15,7 @@ from data.labels.records import RecordTable, box_areas, pack_polygons
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError
 
-ROUNDING = 1.0  # pixels by which a box may reach out of its image without being told
+ROUNDING = 1.0  # pixels by which a box may reach out of its image without being counted
 FRACTIONS = 2.0  # a fraction of the image beyond this is no slip but another unit
 
 
@@ -72,16 +72,16 @@ def _take_windows(found: RawLabels, sizes: np.ndarray, usable: np.ndarray,
 
 def _compare_sizes(found: RawLabels, sizes: np.ndarray, turned: np.ndarray, usable: np.ndarray,
                    report: ScanReport) -> None:
-    """Tell where a label file claims another size; labels made on the image as stored, unturned, keep that frame."""
-    told = found.stated_sizes
-    stored = turned & (told == sizes[:, ::-1]).all(1)
-    sizes[stored] = told[stored]
-    if stored.any():
-        report.add("unturned_image", found.paths[int(np.argmax(stored))], int(stored.sum()))
-    wrong = np.flatnonzero((told != 0).any(1) & (told != sizes).any(1) & usable)
+    """Count label files that state another size; labels made on the image as stored, unturned, keep that frame."""
+    stated = found.stated_sizes
+    unturned = turned & (stated == sizes[:, ::-1]).all(1)
+    sizes[unturned] = stated[unturned]
+    if unturned.any():
+        report.add("unturned_image", found.paths[int(np.argmax(unturned))], int(unturned.sum()))
+    wrong = np.flatnonzero((stated != 0).any(1) & (stated != sizes).any(1) & usable)
     if len(wrong):
         i = wrong[0]
-        says, has = (f"{w}x{h}" for h, w in (told[i].tolist(), sizes[i].tolist()))
+        says, has = (f"{w}x{h}" for h, w in (stated[i].tolist(), sizes[i].tolist()))
         report.add("wrong_size", f"{found.label_files[i]} says {says}, {found.paths[i]} has {has}", len(wrong))
 
 

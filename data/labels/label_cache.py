@@ -66,12 +66,13 @@ def file_hash(path: str) -> bytes:
     return key.digest()
 
 
-def places(root: Path, name: str) -> list[Path]:
+def cache_paths(root: Path, name: str) -> list[Path]:
     """Where a file `name` may lie, the best place first: with the dataset, in the user's cache folder, in a temporary
     one."""
     tag = hashlib.blake2b(str(root).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assn"
-    return [root / name, user / f"{tag}-{name}", Path(tempfile.gettempdir()) / f"assn-{os.getuid()}" / f"{tag}-{name}"]
+    temporary = Path(tempfile.gettempdir()) / f"assn-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
+    return [root / name, user / f"{tag}-{name}", temporary / f"{tag}-{name}"]
 
 
 def load(files: list[Path], key: Key,

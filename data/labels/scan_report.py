@@ -20,7 +20,7 @@ KINDS = {
     "leftover": ("hidden images and those that other programs leave (._*, .ipynb_checkpoints, __MACOSX)", "left out"),
     "closed_folder": ("folders that cannot be read", "skipped"),
     "repeated_image": ("images listed twice", "taken once"),
-    "shared_id": ("images whose id another image has too", "skipped with their labels, which cannot be told apart"),
+    "shared_id": ("images whose id another image has too", "skipped with their labels, which cannot be attributed"),
     "twin_image": ("entries of files that are listed under several ids", "each shows the labels of all of them"),
     "moved_image": ("images that are not where `file_name` says", "found by their name"),
     "bad_window": ("windows (`corner`) that reach out of their file", "skipped"),
@@ -47,8 +47,8 @@ KINDS = {
     "marked": ("annotations marked `ignore` or `uncertain`", "ignore regions"),
     "no_area": ("boxes without area inside their image", "skipped"),
     "duplicate": ("boxes given twice", "taken once"),
-    "wrong_size": ("label files that claim another image size", "the image is believed"),
-    "wrong_name": ("label files that claim another file or folder", "their own place is believed"),
+    "wrong_size": ("label files that state another image size", "the size of the image counts"),
+    "wrong_name": ("label files that name another image or folder", "their own path counts"),
     "lonely_label": ("label files without an image", "left out"),
     "missing_label": ("images without a label file", "kept as background"),
 }
@@ -89,7 +89,7 @@ class ScanReport:
         """Raise `UserError` where an image or a label was changed or left out."""
         for kind, (count, example) in self.findings.items():
             if kind not in HARMLESS:
-                raise UserError(f"{count} {KINDS[kind][0]}, the first: {example}; mend them or do without strict",
+                raise UserError(f"{count} {KINDS[kind][0]}, the first: {example}; correct them or leave --strict off",
                                 "strict-finding")
 
     def format(self) -> str:

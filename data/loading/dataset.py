@@ -76,21 +76,21 @@ class DetectionDataset(Dataset):
     def draw(self, keys: Sequence[Key], out: np.ndarray) -> list[Sample]:
         """The samples of a batch, all of one frame; their images are views of `out` (B, H, W, 3) uint8.
 
-        Numbers of all samples come first, then pixels: in turn, they would push each other out of the core's caches,
-        and numbers would take twice as long.
+        Plans and labels of all samples come first, then pixels: alternating, they would evict each other from the CPU's
+        caches, and the numbers would take twice as long.
         """
-        places = [self._read(key) for key in keys]
+        keys = [self._complete(key) for key in keys]
         if self.augment is None:
-            return [self._plain(position, image) for (_, position, _), image in zip(places, out, strict=True)]
+            return [self._plain(position, image) for (_, position, _), image in zip(keys, out, strict=True)]
         frame = out.shape[1:3]
-        drawn = [self._draw(*place, frame) for place in places]
+        drawn = [self._draw(*key, frame) for key in keys]
         found = [self._find(plan, frame, lambda index: False) for plan, _ in drawn]
         return [self._augmented(plan, index, labels, image)
                 for (plan, index), labels, image in zip(drawn, found, out, strict=True)]
 
     def frame(self, key: Key) -> tuple[int, int]:
         """(height, width) of a sample."""
-        epoch, position, _ = self._read(key)
+        epoch, position, _ = self._complete(key)
         return frame_sides(self.imgsz) if self.frames is None else self.frames(epoch, position)
 
     @property
@@ -100,7 +100,7 @@ class DetectionDataset(Dataset):
 
     @property
     def damaged(self) -> list[str]:
-        """Paths of the images that could not be decoded so far, by any worker; each taught nothing."""
+        """Paths of the images that could not be decoded so far, by any worker; drawn grey, without loss."""
         return self.store.damaged
 
     def plan(self, key: Key) -> tuple[Plan, Labels, int]:
@@ -109,14 +109,14 @@ class DetectionDataset(Dataset):
         Only images that are known to be damaged by now are treated so.
         """
         frame = self.frame(key)
-        plan, index = self._draw(*self._read(key), frame)
+        plan, index = self._draw(*self._complete(key), frame)
         return plan, self._find(plan, frame, self.store.is_damaged), self.image_id(index)
 
     def image_id(self, index: int) -> int:
         """The id of image `index`."""
         return int(self._table.image_ids[index])
 
-    def _read(self, key: Key) -> tuple[int, int, bool]:
+    def _complete(self, key: Key) -> tuple[int, int, bool]:
         epoch, position, mosaic = (0, key, True) if isinstance(key, int | np.integer) else (*key, True)[:3]
         if not -len(self) <= position < len(self):
             raise IndexError(f"position {position} of {len(self)}")

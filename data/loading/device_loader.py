@@ -43,7 +43,7 @@ class DeviceImages:
 
     def __init__(self, store: ImageStore, device: torch.device, copies: int = 1, fill: int = FILL) -> None:
         self.layout = Layout.of(store.sizes, store.canonical, copies)
-        check_room(self.layout, store.side, device)
+        check_memory(self.layout, store.side, device)
         self.block = torch.empty((self.layout.pixels, 3), dtype=torch.uint8, device=device)  # (P, 3)
         self.block[0] = fill
         self._load(store)
@@ -72,7 +72,7 @@ class DeviceImages:
         return int(end)
 
 
-def check_room(layout: Layout, side: int, device: torch.device) -> None:
+def check_memory(layout: Layout, side: int, device: torch.device) -> None:
     """`UserError` where the images would take more of a GPU's memory than is left beside a training."""
     if device.type != "cuda":
         return
@@ -130,7 +130,7 @@ class DeviceLoader(Loader):
                     yield self._finish(*waiting.popleft())
             while waiting:
                 yield self._finish(*waiting.popleft())
-        finally:  # memory of a batch that nobody fetched must not be lent again while it is still drawn on
+        finally:  # memory of a batch that nobody fetched must not be reused while it is still drawn on
             while waiting:
                 self._finish(*waiting.popleft())
 
@@ -145,9 +145,9 @@ class DeviceLoader(Loader):
                                jitter=torch.compile(jitter_colours, dynamic=True), pixels=sys.maxsize)
 
     def _draw(self, plans: PlanBatch) -> Batch:
-        return self._batch(self._render(plans.to(self.device), self.images.block, self._room(plans)), plans)
+        return self._batch(self._render(plans.to(self.device), self.images.block, self._new_images(plans)), plans)
 
-    def _room(self, plans: PlanBatch) -> Tensor:
+    def _new_images(self, plans: PlanBatch) -> Tensor:
         return torch.empty((len(plans), *plans.frame, 3), dtype=torch.uint8, device=self.device)
 
     def _batch(self, images: Tensor, plans: PlanBatch) -> Batch:
@@ -159,7 +159,7 @@ class DeviceLoader(Loader):
         The images' memory belongs to the stream of the steps, which they are freed in; drawing waits for what has been
         asked of that stream by now, so the memory is free indeed, and a step that lasts never lets batches pile up.
         """
-        images = self._room(plans)
+        images = self._new_images(plans)
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             self._render(plans.to(self.device), self.images.block, images)

@@ -5,7 +5,7 @@ import numpy as np
 from data.formats.raw_labels import RawLabels
 from utils.errors import UserError
 
-FEW = 3  # boxes that reach out of their images, below which it may be chance
+FEW = 3  # boxes that reach out of their images, below which it may be a coincidence
 SHARE = 0.1  # and the share of all
 ROUNDING = 1.0  # pixels
 
@@ -29,16 +29,17 @@ def check_units(found: RawLabels) -> None:
     if (sized & (boxes[:, 2:] <= boxes[:, :2]).any(1)).any():  # so on nearly all data, before anything is copied
         return
     far = boxes[sized]
-    frame = found.stated_sizes[found.image[sized]][:, ::-1].astype(np.float64)  # (M, 2) width, height, 0 where not told
+    frame = found.stated_sizes[found.image[sized]][:, ::-1].astype(np.float64)  # (M, 2) width, height or 0
     frame = np.where(frame > 0, frame, np.inf)
     if (far < 0).any() or (far[:, 2:] > frame + ROUNDING).any():
         return
     corners, sides = (far[:, 2:] - far[:, :2]).prod(1), far[:, 2:].prod(1)
     areas = found.areas[sized]
-    told = areas > 0
-    as_corners = told & (np.abs(areas - corners) <= 0.01 * corners + 0.5) & (np.abs(areas - sides) > 0.01 * sides + 0.5)
+    stated = areas > 0
+    as_corners = (stated & (np.abs(areas - corners) <= 0.01 * corners + 0.5)
+                  & (np.abs(areas - sides) > 0.01 * sides + 0.5))
     beyond = (far[:, :2] + far[:, 2:] > frame + ROUNDING).any(1)
-    by_area = told.any() and as_corners.sum() >= 0.95 * told.sum()
+    by_area = stated.any() and as_corners.sum() >= 0.95 * stated.sum()
     if by_area or (beyond.sum() >= FEW and beyond.mean() >= SHARE):
         why = "their areas are those of corners" if by_area else f"{beyond.sum()} would reach out of their image"
         raise UserError(f"{place}: `bbox` [{said}] should be left, top, width, height; all {len(boxes)} boxes of this "

@@ -165,7 +165,7 @@ class CocoFile:
         """Image (its position in `ids`), label, flags, `numbers` (M, 6), rows before and outlines of the annotations
         with an image and a class.
 
-        The others are counted, but for those of `shared` ids, which are told with their images.
+        The others are counted, but for those of `shared` ids, which are counted with their images.
         """
         place, known = positions(ids, self.keys), positions(to_label, self.kinds)
         labels = list(to_label.values())
@@ -188,8 +188,8 @@ class CocoFile:
         outlines = [] if self.outlines is None else [self.outlines[i] for i in keep]
         return image[keep], label[keep], flags[keep], numbers, seen[keep], outlines
 
-    def tell(self) -> None:
-        """Tell the report what was read as it is meant and not as it is written, and which ids are there twice."""
+    def add_to_report(self) -> None:
+        """Add to the report what was read as it is meant and not as it is written, and which ids are there twice."""
         for kind, count in self.odd.items():
             self.report.add(kind, str(self.entry), count)
         self.report.notes += [f"{self.entry.name}: {said}, read as what it means" for said in self._texts()]

@@ -11,22 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from data.data_yaml import Source
-from data.formats.paths import image_files, label_file
+from data.formats.paths import image_files, label_file, read_text
 from data.formats.yolo import split_images
 from data.labels.scan_report import ScanReport
 from utils.errors import UserError
-from utils.files import read_plain
 
-LARGEST = 1 << 26  # bytes of a label file
-ENOUGH = 10  # rows that tell it, of which some may be damaged
+ENOUGH = 10  # rows that decide on a format, of which some may be damaged
 Parser = Callable[[str, str, ScanReport], list[tuple]]  # text, file, report -> rows
-
-
-def read_text(file: str) -> str:
-    """A label file. A byte order mark is no part of it; other bytes than UTF-8 stay apart."""
-    data = read_plain(file, LARGEST)
-    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    return data.decode("utf-16", "replace") if wide else data.decode("utf-8-sig", "surrogateescape")
 
 
 def label_folders(images: Path, name: str) -> list[Path]:
@@ -51,12 +42,17 @@ def pairs(source: Source, name: str, report: ScanReport) -> list[tuple[str, str]
                   for labels, folder in folders for image in image_files(folder)]
     else:
         listed = split_images(source, report)
-        places = {folder: _place(source, folder, name) for folder in {Path(image).parent for image in listed}}
+        places = {folder: _labels_of(source, folder, name) for folder in {Path(image).parent for image in listed}}
         images = [(image, places[Path(image).parent]) for image in listed]
     there = {folder: _texts(folder) for folder in {folder for _, folder in images}}
     stems = [Path(image).stem for image, _ in images]
     return [(image, str(folder / there[folder].get(stem, f"{stem}.txt")))
             for (image, folder), stem in zip(images, stems, strict=True)]
+
+
+def inputs(source: Source, found: list[tuple[str, str]]) -> list[str]:
+    """The files that a split depends on: its lists, and these (image, label file) pairs."""
+    return [str(e) for e in source.entries if e.is_file()] + [path for pair in found for path in pair]
 
 
 def sniff(entry: Path, images: Sequence[str], name: str, is_row: Callable[[str], bool | None]) -> bool:
@@ -116,7 +112,7 @@ def plain(name: str) -> str:
     return re.sub(r"[-_\s]+", "", name).lower()
 
 
-def _place(source: Source, images: Path, name: str) -> Path:
+def _labels_of(source: Source, images: Path, name: str) -> Path:
     """Where the labels of the images in a folder lie, or should lie."""
     found = label_folders(images, name) or label_folders(images, "labels")
     if len(found) > 1:

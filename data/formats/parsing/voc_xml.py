@@ -18,7 +18,7 @@ SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "iso-8859-1": "cp1252", "lat
 
 def parse_xml(content: bytes, known: Collection[str] = ()) -> tuple[ET.Element, str]:
     """The root, and "" or how the file was read where not in its own encoding. known: class names; an encoding in
-    which all class names of the file are known is believed before the declared one. Raises `ET.ParseError`.
+    which all class names of the file are known is preferred to the declared one. Raises `ET.ParseError`.
     """
     declared, mark = _encodings(content)
     first: tuple[ET.Element, str] | None = None
@@ -33,11 +33,11 @@ def parse_xml(content: bytes, known: Collection[str] = ()) -> tuple[ET.Element, 
             if first is None and encoding in (mark, "utf-8"):
                 problem = error
             continue
-        told = "" if mark or encoding == _superset(declared or "utf-8") else (
+        note = "" if mark or encoding == _superset(declared or "utf-8") else (
             f"{f'declares {declared}' if declared else 'declares no encoding'}, read as {encoding}; save it as UTF-8")
-        first = first or (root, told)
+        first = first or (root, note)
         if not known or text.isascii() or _class_names(root) <= set(known):
-            return root, told
+            return root, note
     if first is None:
         raise problem
     return first

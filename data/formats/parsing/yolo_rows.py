@@ -3,8 +3,8 @@
 A row is a class and numbers, fractions of the image:
 
     5 columns    class x y width height: a box
-    6 columns    a box and a confidence, 0 to 1: the box is taken, and told. Where many sixth numbers are none, or the
-                 box is in the last four columns (a track id before it), the split is refused
+    6 columns    a box and a confidence, 0 to 1: the box is taken, and counted. Where many sixth numbers are none, or
+                 the box is in the last four columns (a track id before it), the split is refused
     7 and more   a polygon `class x1 y1 x2 y2 x3 y3 ...`, as segmentation and oriented boxes (DOTA: 8 numbers) are
                  written, or a box with keypoints, or a box with a confidence and a track id
 
@@ -246,8 +246,8 @@ def _is_likely(xs: list[float], ys: list[float]) -> bool:
         return True
     for values in (xs, ys):
         low, high = min(values[2:]), max(values[2:])
-        room = AROUND * (high - low)
-        if not low - room <= min(values[:2]) <= max(values[:2]) <= high + room:
+        slack = AROUND * (high - low)
+        if not low - slack <= min(values[:2]) <= max(values[:2]) <= high + slack:
             return False
     return True
 

@@ -132,9 +132,9 @@ def test_detections_in_ignored_regions_count_neither_way(tmp_path):
     """COCO's protocol ignores by class: a region of every class takes a detection of any."""
     index = load(write(tmp_path, "annotations", {"a": VIS}))
     judge = CocoEvaluator(index.coco(), 10, index.category_ids)
-    boxes = [[20, 10, 60, 40], [10, 20, 18, 28], [61, 6, 70, 20], [81, 41, 88, 49], [61, 6, 70, 20]]
-    judge.update([index.records[0].image_id], [Detections(torch.tensor(boxes), torch.tensor([.5, .5, .9, .9, .9]),
-                                                          torch.tensor([3, 0, 3, 0, 7]))])
+    boxes = [[61, 6, 70, 20], [81, 41, 88, 49], [61, 6, 70, 20], [20, 10, 60, 40], [10, 20, 18, 28]]
+    judge.update([index.records[0].image_id], [Detections(torch.tensor(boxes), torch.tensor([.9, .9, .9, .5, .5]),
+                                                          torch.tensor([3, 0, 7, 3, 0]))])
     assert judge.compute().AP > 0.999
 
 

@@ -13,7 +13,7 @@ from data.augment.plan_batch import Layout
 from data.images.store import ImageStore
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
-from data.loading.device_loader import DeviceImages, DeviceLoader, check_room
+from data.loading.device_loader import DeviceImages, DeviceLoader, check_memory
 from tests.data.pictures import Index, make_records
 from tests.refusals import refused
 
@@ -127,13 +127,13 @@ def test_pinning_and_moving_leave_no_tensor_behind(index, monkeypatch):
 
 def test_a_dataset_that_does_not_fit_is_refused(monkeypatch):
     layout = Layout.of(np.full((1000, 2), 640), np.full((1000, 2), 640), 1)
-    check_room(layout, 640, torch.device("cpu"))
+    check_memory(layout, 640, torch.device("cpu"))
     device = torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (2 << 30, 80 << 30))
-    check_room(layout, 640, device)
+    check_memory(layout, 640, device)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (3 << 29, 80 << 30))
     with refused("no-memory", "1.1 GiB", "1000 images", "640 px", "60%", "1.5 GiB", "ram"):
-        check_room(layout, 640, device)
+        check_memory(layout, 640, device)
 
 
 class Stream:
