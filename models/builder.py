@@ -55,9 +55,9 @@ def build_graph(config: dict[str, Any]) -> Graph:
                 stride = _stride(sources[0], nodes) * relative_stride(layer)
                 check_stride(stride)
             except Exception as error:  # a row is the user's, and so may be the layer (--debug shows the traceback)
-                said = str(error) if len(str(error)) <= 600 else str(error)[:600] + " ..."
+                text = str(error) if len(str(error)) <= 600 else str(error)[:600] + " ..."
                 code = error.code if isinstance(error, UserError) else "bad-row"
-                raise UserError(f"{row}: {said or type(error).__name__}", code=code) from error
+                raise UserError(f"{row}: {text or type(error).__name__}", code=code) from error
             built.append(layer)
             parameters += sum(p.numel() for p in layer.parameters())
             check_size(str(row), parameters=parameters)
@@ -189,8 +189,8 @@ def _may_be_huge(channels: int, values: list[Any]) -> bool:
 
 
 def _declared(layer: nn.Module) -> nn.Module:
-    """The layer, where it says what it gives; a layer of a user's own may have forgotten to."""
+    """The layer, checked to declare its output channels, which a layer of a plugin may have omitted."""
     if not isinstance(getattr(layer, "out_channels", None), int):
-        raise UserError(f"{type(layer).__name__} must set out_channels, the number of channels that it gives",
+        raise UserError(f"{type(layer).__name__} must set out_channels, the number of its output channels",
                         code="bad-layer")
     return layer

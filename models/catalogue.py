@@ -1,4 +1,4 @@
-"""From what a user names to one plain dict that says everything: the only reader of model YAML.
+"""From the name of a model to one plain dict with everything explicit: the only reader of model YAML.
 
 A model file holds `backbone` and `head`, lists of rows, as YOLO files do; or `base: <name>` and the keys that it
 changes. Keys: nc, anchors, activation; depth_multiple, width_multiple, max_channels, or for a family

@@ -1,4 +1,4 @@
-"""What a checkpoint's layers have otherwise than ours of the same rows: constants of batch norms, single activations.
+"""In what a checkpoint's layers differ from ours of the same rows: constants of batch norms, single activations.
 
 They are kept in the config under `details`: `batch_norm`, [eps, momentum] of all 2-D batch norms, and `modules`, by
 name, [eps, momentum] of one batch norm or the activation that one `act` is. A name begins with the row's number, or
@@ -15,7 +15,7 @@ NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def apply_details(rows: nn.ModuleList, details: dict[str, Any] | None) -> None:
-    """Give the built rows what `details` says; names that are not there, as behind another head, say nothing."""
+    """Apply `details` to the built rows; names that are not there, as behind another head, are ignored."""
     if not details:
         return
     if details.get("batch_norm"):

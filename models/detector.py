@@ -1,4 +1,4 @@
-"""A detector: rows that end in a head, and the five things that scripts ask of it.
+"""A detector: rows that end in a head, and the interface that scripts use.
 
 Legend: B images, H, W pixels of the input frame, N candidates of an image, C classes.
 """
@@ -109,7 +109,7 @@ def build_model(model: str | Path | dict[str, Any], num_classes: int | None = No
                 **head_options: Any) -> Detector:
     """A detector by name (`yolov8n-assn`), by path of a model file, or from a dict of such content.
 
-    num_classes: by default what names or the file say (80 in ours). neck: "pan", "ssfpn", "assn", or a mapping with
+    num_classes: by default that of names or of the file (80 in ours). neck: "pan", "ssfpn", "assn", or a mapping with
     `type` and the neck's options. head_options: arguments of the head by name, such as box_loss, assign, gains; None
     means the head's default. Raises `UserError` naming the file, row or option that is wrong.
     """
@@ -120,7 +120,7 @@ def build_model(model: str | Path | dict[str, Any], num_classes: int | None = No
 
 
 def check_forward(detector: Detector) -> None:
-    """Run a model once on a small blank image, so that rows which do not fit together are told before any work begins.
+    """Run a model once on a small blank image, so that rows which do not fit together are found before any work begins.
 
     Raises `UserError` naming the row; what the rows declared was checked when they were built.
     """

@@ -24,14 +24,14 @@ class Node:
 
 
 class Graph(nn.ModuleList):
-    """Runs its layers in order, letting go of each map after its last reader."""
+    """Runs its layers in order and releases each map after its last reader."""
 
     def __init__(self, layers: list[nn.Module], nodes: list[Node]) -> None:
         super().__init__(layers)
         self._wire(nodes)
         run = {node.index for node in self._run}
         for index in range(len(self)):
-            if index not in run:  # it cannot learn, and processes that train together would wait for its gradients
+            if index not in run:  # it gets no gradient, and processes that train together would wait for its gradients
                 self[index].requires_grad_(False)
 
     def _wire(self, nodes: list[Node]) -> None:
@@ -57,8 +57,8 @@ class Graph(nn.ModuleList):
         return maps[len(self) - 1]  # type: ignore[return-value]
 
     def fuse(self) -> None:
-        """Take off what serves learning alone: auxiliary branches of the head, and the rows that only they read. Rows
-        keep their numbers, and with them the names of their weights."""
+        """Remove training-only branches: auxiliary levels of the head, and the rows that only they read. Rows keep
+        their numbers, and with them the names of their weights."""
         head = self.nodes[-1]
         if not hasattr(self[-1], "drop_auxiliary"):
             return
@@ -79,6 +79,6 @@ class Series(nn.Sequential):
 
 
 def relative_stride(layer: nn.Module) -> float:
-    """The stride that a layer declares; torch's own layers may say it per axis."""
+    """The stride that a layer declares; torch's own layers may state it per axis."""
     stride = getattr(layer, "stride", 1)
     return stride[0] if isinstance(stride, tuple) else stride

@@ -21,7 +21,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu", *,
     their forks (docs/originals.md), of which nothing is executed.
 
     cfg: the model that a bare state dict holds, where it fits none that we know. Raises `UserError` for a file that is
-    truncated, asks to run something, or does not fit the model that it describes.
+    truncated, calls what no checkpoint needs, or does not fit the model that it describes.
     """
     if not is_ours(path):
         return _checked(import_original(path, cfg)[0], path).to(device).eval()
@@ -52,7 +52,7 @@ def _check_shapes(config: dict[str, Any], state: dict[str, Tensor], path: str | 
 
 
 def _checked(model: Detector, path: str | Path) -> Detector:
-    """The model as it was read: class names shown as they are, weights that are no numbers told."""
+    """The model as it was read: class names made printable; a warning for weights that are not finite."""
     model.names = model.config["names"] = [printable(name) for name in model.names]
     state = model.state_dict()
     wrong = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]

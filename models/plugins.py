@@ -74,17 +74,17 @@ def load_plugins(paths: Sequence[str | Path]) -> list[str]:
 
 
 def _layers_of(module: str) -> list[str]:
-    """Names that classes of this module are registered under."""
+    """The layers that this module registered, by name."""
     return [name for name in known_layers() if any(kind.cls.__module__ == module for kind in lookup(name))]
 
 
 def _losses_of(module: str) -> list[str]:
-    """Names of the box losses that functions of this module are."""
+    """The box losses that this module registered, by name."""
     return [name for name, similarity in KINDS.items() if similarity.__module__ == module]
 
 
 def _run(path: Path, name: str) -> ModuleType:
-    """Execute the file as a module of that name; a failure is told with its line and leaves no module behind."""
+    """Execute the file as a module of that name; an error names the line and leaves no module behind."""
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and typing look their module up there while it runs

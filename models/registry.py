@@ -1,4 +1,4 @@
-"""Where layers declare themselves, so that a model file may name them and the builder needs no case for any of them.
+"""The registry of layers: what model files may name, without a case for any of them in the builder.
 
 A layer is an `nn.Module` whose first constructor argument is the channels it reads: an int, or a list with one int per
 input where it is registered with `multi_input=True`. It exposes `out_channels` and, where it changes resolution,
@@ -41,7 +41,7 @@ class LayerType:
         return inspect.Signature([p for p in own if p.name not in (*SUPPLIED, self.repeats)])
 
     def wants(self, supplied: str) -> bool:
-        """Whether the constructor asks the builder for one of `SUPPLIED`."""
+        """Whether the constructor takes one of `SUPPLIED` from the builder."""
         return supplied in inspect.signature(self.cls).parameters
 
     def accepts(self, args: list[Any], options: dict[str, Any]) -> bool:

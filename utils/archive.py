@@ -33,7 +33,7 @@ _ENDED = ("truncated", "exhausted", "not enough data", "remain", "no newline")
 def open_archive(path: Path | str) -> Iterator[Any]:
     """What a checkpoint holds: plain containers, `Record` and `StoredTensor`, which load within this block.
 
-    Raises `UserError` for a missing, truncated or foreign file, and for one that asks to run something.
+    Raises `UserError` for a missing, truncated or foreign file, and for one that calls what no checkpoint needs.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Reading what a pickle says without doing what it asks.
+"""Reading a pickle without executing anything in it.
 
 A pickle is a small program: it names globals, calls some of them (REDUCE) and makes objects of others (NEWOBJ, BUILD).
 Here no name is ever imported. A handful of callables that checkpoints need are re-made below from plain Python; every
@@ -116,7 +116,7 @@ class Allowed(Sealed):
 
 @dataclass(frozen=True)
 class Storage(Sealed):
-    """Numbers that lie elsewhere in the file; `read` gives their bytes, `spend` is told of what becomes a tensor."""
+    """Numbers stored elsewhere in the file; `read` returns their bytes, `spend` counts what becomes a tensor."""
 
     dtype: torch.dtype
     numel: int
@@ -146,7 +146,7 @@ class StoredTensor(Sealed):
     def load(self, keep_strides: bool = False) -> Tensor:
         """The numbers, in memory of their own, contiguous unless `keep_strides` and another order fills it too.
 
-        Raises ValueError where the file holds fewer than it says.
+        Raises ValueError where the file holds fewer than it declares.
         """
         numel, size = self.storage.numel, self.storage.dtype.itemsize
         if prod(self.shape) > numel:

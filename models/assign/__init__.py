@@ -1,4 +1,4 @@
-"""Assignment as pure functions: targets and predictions -> who learns what."""
+"""Assignment as pure functions: targets and predictions -> positives and their targets."""
 
 from models.assign.anchor_match import match_anchors
 from models.assign.ota import assign_ota

@@ -1,4 +1,4 @@
-"""Anchor matching of YOLOv3, v5 and v7: which anchors of which cells answer for a box, from the boxes' shape alone.
+"""Anchor matching of YOLOv3, v5 and v7: which anchors of which cells match a box, from the boxes' shape alone.
 
 Legend: B images, M boxes of the fullest image, na anchors per cell, O = 5 candidate cells per box and anchor.
 """
@@ -24,7 +24,7 @@ class LevelMatches(NamedTuple):
 
 
 class Positives(NamedTuple):
-    """Who learns what on one level, all (P,): image, place in the (na, h, w) map, box among the M; `keep` is False for
+    """The positives of one level, all (P,): image, place in the (na, h, w) map, box among the M; `keep` is False for
     padding, whose indices are legal."""
 
     image: Tensor

@@ -65,8 +65,8 @@ def box_chunks(boxes: int, places: int, device: torch.device) -> Iterator[slice]
 def resolve_claims(places: Tensor, claimed: Tensor, best_box: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Give each place to one box: to its only claimant, or, where several claim it, to the best of all boxes.
 
-    places, claimed (B, M, k): what each box asks for. best_box (B, size). Returns the owner (B, size), -1 for none, and
-    contested (B, size), True where several asked.
+    places, claimed (B, M, k): the candidates of each box. best_box (B, size). Returns the owner (B, size), -1 for none,
+    and contested (B, size), True where several boxes claimed the place.
     """
     boxes = torch.arange(places.shape[1], device=places.device)[None, :, None].expand_as(places)
     target = torch.where(claimed, places, size).flatten(1)  # (B, M*k); no claim -> a last place that is cut off

@@ -27,17 +27,17 @@ class TalOptions:
 
 
 class PointAssignment(NamedTuple):
-    """box (B, N) int64, the box each point learns, -1 for background; score (B, N), the target of its class."""
+    """box (B, N) int64, the box assigned to each point, -1 for background; score (B, N), the target of its class."""
 
     box: Tensor
     score: Tensor
 
 
 class _Claims(NamedTuple):
-    """What each box asks for, places, asked (B, M, k), and the best box of each point with its overlap (B, N)."""
+    """The candidates of each box, places, claimed (B, M, k), and the best box of each point with its overlap (B, N)."""
 
     places: Tensor
-    asked: Tensor
+    claimed: Tensor
     overlaps: Tensor
     best_box: Tensor
     best_overlap: Tensor
@@ -56,12 +56,12 @@ def assign_task_aligned(boxes: Tensor, class_logits: Sequence[Tensor], points: T
     options = options or TalOptions()
     batch, places = boxes.shape[:2]
     if targets.boxes.shape[1] == 0:
-        nobody = torch.full((batch, places), -1, dtype=torch.int64, device=boxes.device)
-        return PointAssignment(nobody, boxes.new_zeros(batch, places))
+        background = torch.full((batch, places), -1, dtype=torch.int64, device=boxes.device)
+        return PointAssignment(background, boxes.new_zeros(batch, places))
     claims = _claims(boxes, class_logits, points, targets, options)
-    box, contested = resolve_claims(claims.places, claims.asked, claims.best_box, places)
+    box, contested = resolve_claims(claims.places, claims.claimed, claims.best_box, places)
     overlap = torch.zeros_like(claims.best_overlap).scatter_reduce_(
-        1, claims.places.flatten(1), (claims.overlaps * claims.asked).flatten(1), "amax")
+        1, claims.places.flatten(1), (claims.overlaps * claims.claimed).flatten(1), "amax")
     overlap = torch.where(contested, claims.best_overlap, overlap)
     return PointAssignment(box, _target_scores(box, overlap, class_logits, targets, options))
 
@@ -82,7 +82,7 @@ def _claims(boxes: Tensor, class_logits: Sequence[Tensor], points: Tensor, targe
         score = torch.cat([level[image, labels] for level in class_logits], -1).to(boxes.dtype).sigmoid_()  # (B, m, N)
         metric = _metric(score, overlap, options).masked_fill_(~inside, 0.0)
         values, indices = metric.topk(k, -1)  # (B, m, k)
-        asked.append((indices, values > 0, overlap.gather(-1, indices)))  # a zero metric would teach nothing
+        asked.append((indices, values > 0, overlap.gather(-1, indices)))  # a zero metric has no weight
         value, index = overlap.masked_fill_(~inside, -1.0).max(1)  # (B, N)
         better = value > best_overlap  # strictly: the first of equals wins, however the boxes are cut into chunks
         best_overlap = torch.where(better, value, best_overlap)

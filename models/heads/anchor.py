@@ -186,7 +186,7 @@ class ImplicitDetect(AnchorDetect):
         return F.conv2d(x, *self._folded(i)) if len(self.ia) else self.m[i](x)
 
     def _folded(self, i: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that equals im * conv(ia + x); exact, and it spares two passes over
+        """Weight and bias of the one convolution that equals im * conv(ia + x); exact, and it saves two passes over
         the map."""
         conv, ia, im = self.m[i], self.ia[i].implicit, self.im[i].implicit.flatten()  # im (c2,)
         # Not a product of matrices, which autocast would round.

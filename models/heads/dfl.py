@@ -89,7 +89,7 @@ class DFLDetect(Head):
 
     @classmethod
     def state_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """`class_branch`, which no model file says."""
+        """`class_branch`, which no model file states."""
         first = next((v for k, v in state.items() if k.endswith(".cv3.0.0.0.conv.weight")), None)
         return {} if first is None or first.shape[1:2] != (1,) else {"class_branch": "depthwise"}
 

@@ -1,4 +1,4 @@
-"""Blocks that model files of YOLOv5, YOLOv7 and YOLOv8 from elsewhere name and ours do without. Parts
+"""Blocks of model files of YOLOv5, YOLOv7 and YOLOv8 in other repositories, which ours do without. Parts
 bear the names of the original checkpoints.
 
 Legend: B images, c1 channels in, c2 channels out, c hidden channels, h, w pixels of a map, n repeats, e hidden width
@@ -323,8 +323,8 @@ class RobustConv2(_Scaled):
 class ConvBlockAttention(nn.Module):
     """CBAM on one map (Woo et al. 2018, Eq. 1 to 3): x times a channel gate, then times a spatial gate.
 
-    `channels` is written by model files of others; the map itself says the width. `kernel_size` of the spatial gate is
-    odd; the channel gate's hidden width is 1/16.
+    `channels` is written by model files of other repositories; the width is that of the map. `kernel_size` of the
+    spatial gate is odd; the channel gate's hidden width is 1/16.
     """
 
     def __init__(self, c1: int, channels: int | None = None, kernel_size: int = 7) -> None:

@@ -1,4 +1,4 @@
-"""Rows of model files from elsewhere that only move channels and pixels, or enlarge a map by a learned convolution.
+"""Layers of other repositories' model files that move channels and pixels, or enlarge a map by a convolution.
 
 Legend: B images, c channels, h, w pixels of a map.
 """

@@ -1,4 +1,4 @@
-"""Losses as pure functions: what a head says and what is true -> weighted scalars."""
+"""Losses as pure functions: raw maps and targets -> weighted scalars."""
 
 from models.assign.task_aligned import TalOptions
 from models.boxes.similarity import box_similarity

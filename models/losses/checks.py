@@ -1,4 +1,4 @@
-"""What every head loss asks of its arguments before it computes anything."""
+"""Checks of the arguments of every head loss."""
 
 from collections.abc import Sequence
 

@@ -73,7 +73,7 @@ def dfl_head_loss(raw: Raw, strides: Sequence[int], targets: PackedTargets, conf
 
 def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assigned: PointAssignment,
                targets: PackedTargets, topk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What the positives say and should say: box logits (P, 4*bins), weight (P,), true box (P, 4), logit of the true
+    """Predictions and targets of the positives: box logits (P, 4*bins), weight (P,), true box (P, 4), logit of the true
     class (P,), index of the point among N (P,). Read level by level, so that the big maps are never joined."""
     start, parts = 0, []
     bound = targets.boxes.shape[1] * topk

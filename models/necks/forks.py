@@ -91,7 +91,7 @@ class _LevelGate(nn.Module):
 @register("CBAM", multi_input=True)
 class CBAM(_LevelGate):
     """Gate of ASSN's YOLOv7 fork: all maps joined, each raw, times a spatial mask read from the first after its
-    channel gate. The written `gate_channels` has no meaning there either: the first map says the width.
+    channel gate. The written `gate_channels` has no meaning there either: the width is that of the first map.
     """
 
     def __init__(self, widths: list[int], gate_channels: int | None = None, reduction_ratio: int = 16, *,
@@ -121,7 +121,7 @@ class SpatialMask(nn.Module):
 class CBAMP3(_LevelGate):
     """Gate of ASSN's YOLOv8 fork: as `CBAM`, but the first map enters the concatenation weighed by its channel gate.
 
-    A first argument other than a kernel, 3 or 7, is a width, which the first map says.
+    A first argument other than a kernel, 3 or 7, is a width, which is that of the first map.
     """
 
     def __init__(self, widths: list[int], channels: int | None = None, kernel_size: int = 7, *,

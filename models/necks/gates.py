@@ -1,4 +1,4 @@
-"""The gate of ASSN: what to look at, by channel and by pixel, said by the finest level (after CBAM, Woo et al. 2018).
+"""The gate of ASSN: attention by channel and by pixel, computed from the finest level (after CBAM, Woo et al. 2018).
 
 Legend: B images, C channels of the finest level, H, W its pixels.
 """

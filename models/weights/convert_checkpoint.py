@@ -41,7 +41,7 @@ def import_original(path: Path | str, cfg: str | Path | Config | None = None) ->
         if is_darknet(original):
             original, cfg = translate(original, cfg)
         model, report = _build(original, cfg)
-        details = find_details(model.model, original, report.carried)
+        details = find_details(model.model, original, report.transferred)
     if details:
         apply_details(model.model, details)
         model.config["details"] = details
@@ -187,7 +187,7 @@ def match_zoo(state: dict[str, Tensor]) -> Config | None:
     for name in known_models():
         try:
             config = resolve(name, neck=neck)
-        except UserError:  # a base on which this neck cannot go
+        except UserError:  # this neck does not fit the base
             continue
         kind = head_type(config)
         if not issubclass(kind.cls, head.cls):

@@ -1,4 +1,4 @@
-"""What a checkpoint of another code base says: its tensors by name, and the facts beside them.
+"""Reading a checkpoint of another code base: its tensors by name, and what else it states.
 
 Pickled models arrive as inert records (`utils.pickles`); torch's own attributes of a module (`_parameters`,
 `_buffers`, `_modules`) give the names of tensors, and ordinary ones the class names, the model file and the strides.
@@ -24,10 +24,10 @@ _WORDS = ("backbone", "head", "depth_multiple", "width_multiple", "scales", "sca
 
 @dataclass
 class Original:
-    """A checkpoint from elsewhere.
+    """A checkpoint of another code base.
 
     state: its tensors in their order, floating ones as float32. part: where they were found. description: the model
-    file that it carries, reduced to the words that say what to build; None for a bare state dict. names: of its
+    file that it carries, reduced to the keys that describe the model; None for a bare state dict. names: of its
     classes. strides: of the head's levels in pixels, where stored. norms: eps and momentum of each batch norm by name;
     activations: what each `act` is, by name. imgsz: the size of training images, where stored.
     """
@@ -47,7 +47,7 @@ def read_original(path: Path | str) -> Original:
     """Read a `.pt` or `.pth` file of YOLOv3, v4, v5, YOLOR, v7, v8, their forks, or a state dict.
 
     The averaged weights (`ema`) are preferred where there are any. Nothing in the file is executed or imported. Raises
-    `UserError` for a file that is truncated, holds no model, or asks to run something.
+    `UserError` for a file that is truncated, holds no model, or calls what no checkpoint needs.
     """
     path = Path(path)
     with open_archive(path) as content:

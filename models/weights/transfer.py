@@ -1,4 +1,4 @@
-"""Weights from elsewhere, by name where the names agree and by order where they do not.
+"""Weights of another model: by name where the names agree, by order where they do not.
 
 Our compound rows (an ELAN, a transition) declare their parts in the order in which the original model files list them,
 so the n-th tensor of an original is the n-th of ours although their names differ.
@@ -20,15 +20,15 @@ COUNTER = "num_batches_tracked"
 
 @dataclass
 class TransferReport:
-    """What was carried, as (their key, our key); what was left of theirs, and which of ours kept their values, each
-    with the reason."""
+    """What was transferred, as (their key, our key); what was left of theirs, and which of ours kept their values,
+    each with the reason."""
 
-    carried: list[tuple[str, str]] = field(default_factory=list)
+    transferred: list[tuple[str, str]] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        text = f"{len(self.carried)} tensors carried"
+        text = f"{len(self.transferred)} tensors transferred"
         for what, entries in (("left", self.left), ("of the model kept as they were", self.kept)):
             for reason in dict.fromkeys(entries.values()):
                 keys = [key for key, why in entries.items() if why == reason]
@@ -37,7 +37,7 @@ class TransferReport:
 
 
 def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> TransferReport:
-    """Carry an original's whole state dict, in its own order, into the model of the same architecture.
+    """Transfer an original's whole state dict, in its own order, into the model of the same architecture.
 
     Geometry constants (anchors, DFL bins) are left out on both sides. Raises `UserError` naming the first pair that
     does not agree in kind or shape, before anything is written.
@@ -59,28 +59,28 @@ def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> Transf
     if len(theirs) != len(mine):
         more, keys = ("original", list(theirs)) if len(theirs) > len(mine) else ("model", list(mine))
         raise UserError(f"weights do not fit: the original has {len(theirs)} tensors, the model {len(mine)}; "
-                        f"the {more} goes on with {keys[min(len(theirs), len(mine))]}", code="weights-do-not-fit")
+                        f"the next one of the {more} is {keys[min(len(theirs), len(mine))]}", code="weights-do-not-fit")
     _write((mine[our], theirs[their]) for their, our in pairs)
-    report.carried = pairs
+    report.transferred = pairs
     return report
 
 
 def transfer(model: Detector, source: Detector) -> TransferReport:
-    """Carry into `model` whatever of `source` fits: head to head, and the rest row by row or in order.
+    """Copy into `model` whatever of `source` fits: head to head, and the rest row by row or in order.
 
     For fine-tuning with other classes or another neck. Row by row, rows of the same number and neck to neck, serves two
     models of our rows. An original's model, of many small rows, lists the same tensors in the same order as ours of
-    compound rows: those are carried in order, up to the first that differs. Whichever way carries more is taken.
+    compound rows: those are copied in order, up to the first that differs. Whichever way transfers more is taken.
     """
     ours, theirs = _by_row(model), _by_row(source)
     by_row = {key: (key, "the model has no such tensor") for key in theirs}
     in_order = {**by_row, **_in_order(theirs, ours)}
     reports = [_compare(theirs, ours, pairs) for pairs in (by_row, in_order)]
-    report = max(reports, key=lambda r: len(r.carried))
+    report = max(reports, key=lambda r: len(r.transferred))
     if source.config.get("details") not in (None, model.config.get("details")):
         report.left["details"] = "batch norm constants or activations of the source alone; without --cfg they stay"
-    mine, his = model.state_dict(), source.state_dict()
-    _write((mine[our], his[their]) for their, our in report.carried)
+    target, origin = model.state_dict(), source.state_dict()
+    _write((target[our], origin[their]) for their, our in report.transferred)
     return report
 
 
@@ -116,7 +116,7 @@ def _kind(place: tuple[str, str]) -> str:
 
 def _compare(theirs: Entries, ours: Entries,
              pairs: dict[tuple[str, str], tuple[tuple[str, str], str]]) -> TransferReport:
-    """What these pairs would carry, and why the rest would stay."""
+    """What these pairs would transfer, and why the rest would stay."""
     report = TransferReport()
     for place, (key, value) in theirs.items():
         partner, reason = pairs[place]
@@ -125,9 +125,9 @@ def _compare(theirs: Entries, ours: Entries,
         elif ours[partner][1].shape != value.shape:
             report.left[key] = "shapes differ"
         else:
-            report.carried.append((key, ours[partner][0]))
-    carried = {our for _, our in report.carried}
-    report.kept = {key: "nothing to carry" for key, _ in ours.values() if key not in carried}
+            report.transferred.append((key, ours[partner][0]))
+    transferred = {our for _, our in report.transferred}
+    report.kept = {key: "nothing to transfer" for key, _ in ours.values() if key not in transferred}
     return report
 
 

@@ -25,7 +25,7 @@ def step(request, golden):
         maps = list(raw.maps["lead"])
     loss = sum((m**2).mean() for m in maps)
     loss.backward()
-    theirs = {our: their for their, our in report.carried}
+    theirs = {our: their for their, our in report.transferred}
     gradients = {theirs[k]: p.grad for k, p in model.named_parameters() if k in theirs}
     statistics = {theirs[k]: b for k, b in model.named_buffers() if k in theirs}
     return meta, arrays, maps, loss, gradients, statistics

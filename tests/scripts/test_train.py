@@ -71,7 +71,7 @@ def test_weights_start_a_run_of_another_model_and_class_count(run, place):
     told = script("train", *words(place, "tuned", **{"--cfg": "yolov8n-assn", "--weights": run / "weights/best.pt",
                                                      "--epochs": 1, "--freeze": 10, "--single-cls": "", "--noplots": "",
                                                      "--optimizer": "SGD", "--box-loss": "sca"})).stdout
-    assert "tensors carried" in told and "nothing to carry" in told and "--freeze" in told
+    assert "tensors transferred" in told and "nothing to transfer" in told and "--freeze" in told
     before, after = load_checkpoint(run / "weights/best.pt"), load_checkpoint(place / "tuned/weights/last.pt")
     assert torch.equal(before["model"]["model.0.conv.weight"], after["model"]["model.0.conv.weight"])
     assert after["names"] == ["item"]

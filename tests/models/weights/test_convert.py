@@ -31,7 +31,7 @@ def test_as_a_user_runs_it(theirs, tmp_path):
     run = subprocess.run([sys.executable, "-m", "models.convert", theirs, tmp_path / "new.pt"], cwd=ROOT, text=True,
                          capture_output=True)
     assert run.returncode == 0, run.stderr
-    assert "3 classes, strides 8, 16, 32; 354 tensors carried" in run.stdout
+    assert "3 classes, strides 8, 16, 32; 354 tensors transferred" in run.stdout
     content = load_checkpoint(tmp_path / "new.pt")
     assert content["names"] == ["a", "b", "c"] and content["model"]["model.0.conv.weight"].dtype == torch.float32
     images = torch.rand(1, 3, 64, 64)

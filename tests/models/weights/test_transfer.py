@@ -25,7 +25,7 @@ def test_order_carries_everything_but_geometry():
     report = import_state_dict(model, renamed(source))
     ours, theirs = model.state_dict().values(), source.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert len(report.carried) == len(model.state_dict())
+    assert len(report.transferred) == len(model.state_dict())
     assert list(report.left) == ["net.99.anchors"]
     assert "1 left (geometry" in str(report)
 
@@ -42,7 +42,7 @@ def test_counters_that_an_original_lacks_are_reported():
     state = {k: v for k, v in renamed(source).items() if not k.endswith("num_batches_tracked")}
     report = import_state_dict(model, state)
     assert all(key.endswith("num_batches_tracked") for key in report.kept)
-    assert len(report.kept) + len(report.carried) == len(model.state_dict())
+    assert len(report.kept) + len(report.transferred) == len(model.state_dict())
 
 
 def test_a_wrong_original_changes_nothing_and_names_the_first_mismatch():
@@ -51,7 +51,7 @@ def test_a_wrong_original_changes_nothing_and_names_the_first_mismatch():
     with pytest.raises(UserError, match=r"has net\.\d+\.\w+ \(.*\) where the model has model\.24\.m\.0\.weight"):
         import_state_dict(model, renamed(build_model("yolov5n", 5)))
     short = OrderedDict(list(renamed(model).items())[:100])
-    with pytest.raises(UserError, match="the original has 100 tensors, the model 348; the model goes on with model"):
+    with pytest.raises(UserError, match="the original has 100 tensors, the model 348; the next one of the model is model"):
         import_state_dict(model, short)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
@@ -76,7 +76,7 @@ def test_an_original_of_small_rows_carries_in_order():
     assert torch.equal(base.head.ia[1].implicit, model.head.ia[1].implicit)
     assert list(report.left.values()) == ["shapes differ"] * 9  # weight, bias and factors of three levels
     assert {key.split(".")[1] for key in report.kept} == {str(len(model.model) - 2), str(len(model.model) - 1)}
-    assert "tensors carried; 9 left (shapes differ): model.105.m.0.weight" in str(report)
+    assert "tensors transferred; 9 left (shapes differ): model.105.m.0.weight" in str(report)
 
 
 def test_order_stops_where_the_models_part():
@@ -84,6 +84,6 @@ def test_order_stops_where_the_models_part():
     base = build_model(rows, 3)
     rows["backbone"][17][3][0] = 64
     report = transfer(build_model({"base": "yolov7", "width_multiple": 0.25}, 3), build_model(rows, 3))
-    assert report.carried and report.left["model.17.conv.weight"] == "the models differ from there on"
-    assert not any(their.startswith("model.17.") for their, _ in report.carried)
-    assert len(base.state_dict()) == len(report.carried) + len(report.left)
+    assert report.transferred and report.left["model.17.conv.weight"] == "the models differ from there on"
+    assert not any(their.startswith("model.17.") for their, _ in report.transferred)
+    assert len(base.state_dict()) == len(report.transferred) + len(report.left)
