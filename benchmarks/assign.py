@@ -106,9 +106,9 @@ def in_own_process(name: str, assign: str, count: int, imgsz: int) -> Row:
     """`dense`, where the peak of memory is that of nothing else."""
     command = [sys.executable, "-m", "benchmarks.assign", "--dense", f"{name},{assign},{count}", "--imgsz", str(imgsz),
                "--threads", str(torch.get_num_threads())]
-    told = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    print(told.strip())
-    return json.loads(told)
+    output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    print(output.strip())
+    return json.loads(output)
 
 
 def make_model(name: str, assign: str):

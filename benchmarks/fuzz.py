@@ -44,12 +44,12 @@ def main(args: argparse.Namespace) -> Report:
 
 
 def run(args: argparse.Namespace, kinds: Mapping[str, Kind], until: float) -> Report:
-    """All cases; each outcome that fails is told at once and kept."""
+    """All cases; each failure is printed at once and kept."""
     report, kept = Report(), Path(args.corpus or Path(args.out) / "corpus")
     work = Path(args.out) / "work"
     shutil.rmtree(work, ignore_errors=True)
 
-    def told(outcome: Outcome, folder: Path) -> None:
+    def report_outcome(outcome: Outcome, folder: Path) -> None:
         report.add(outcome)
         if outcome.failed:
             if not outcome.corpus:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, kinds: Mapping[str, Kind], until: float) -> Re
             print(f"{len(report.outcomes)} inputs, {len(report.failures)} failures", flush=True)
 
     try:
-        Pool(dict(kinds), work, args.jobs).run(tasks(args, kinds, kept), told, until)
+        Pool(dict(kinds), work, args.jobs).run(tasks(args, kinds, kept), report_outcome, until)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return report

@@ -45,13 +45,13 @@ class Worker:
         """What became of the task, where that is known now."""
         try:
             if self.pipe.poll():
-                told = self.pipe.recv()
-                if told == MADE:
+                message = self.pipe.recv()
+                if message == MADE:
                     self.made, self.since = True, time.monotonic()
                     self.cpu, self.memory = self._usage()
                     return None
                 self.done += 1
-                return told
+                return message
             return self._overdue()
         except (EOFError, ConnectionError, FileNotFoundError, ProcessLookupError):
             self.process.join()
@@ -117,8 +117,8 @@ class Pool:
         self.context.set_forkserver_preload(PRELOADED)
         self.workers: list[Worker] = []
 
-    def run(self, tasks: Iterator[Task], told: Callable[[Outcome, Path], None], until: float = float("inf")) -> None:
-        """Try all tasks, or those begun before the clock (`time.monotonic`) says `until`; `told` gets each outcome and
+    def run(self, tasks: Iterator[Task], report: Callable[[Outcome, Path], None], until: float = float("inf")) -> None:
+        """Try all tasks, or those begun before `until` (`time.monotonic`); `report` gets each outcome and
         the folder of its input, as long as that is there."""
         try:
             self.workers = [self._worker(i) for i in range(self.jobs)]
@@ -135,7 +135,7 @@ class Pool:
                 for i in busy:
                     outcome = self.workers[i].look()
                     if outcome is not None:
-                        told(outcome, self.workers[i].home / "case")
+                        report(outcome, self.workers[i].home / "case")
                         self._renew(i)
                         idle.append(i)
         finally:

@@ -23,9 +23,9 @@ CALLS = 20
 AGREE = 0.02  # relative difference of a replayed or compiled model's scores in 16 bits
 
 
-def build(words: str, context: Context, dtype: torch.dtype) -> Detector:
-    """A fused model, `yolov8n --neck assn`, the same weights for the same words."""
-    name, _, neck = words.partition(" --neck ")
+def build(variant: str, context: Context, dtype: torch.dtype) -> Detector:
+    """A fused model, `yolov8n --neck assn`, the same weights for the same flags."""
+    name, _, neck = variant.partition(" --neck ")
     torch.manual_seed(0)
     model = build_model(name, 80, neck=neck or None).eval().fuse()
     return model.to(context.device, dtype, memory_format=torch.channels_last)
@@ -70,16 +70,16 @@ def captured(context: Context, call: Callable[[], tuple[Tensor, Tensor]]) -> tup
     return graph.replay, result
 
 
-def measure(context: Context, words: str) -> None:
+def measure(context: Context, variant: str) -> None:
     """One model in both types at every batch, plain and as a CUDA graph; its FLOPs for one image."""
     imgsz = 64 if context.small else 640
     with autotuned():
         for word, dtype in DTYPES.items() if context.cuda else [("fp32", torch.float32)]:
-            model = build(words, context, dtype)
+            model = build(variant, context, dtype)
             flops = _flops(model, noise(1, imgsz, context.device))
             for batch in BATCHES_SMALL if context.small else BATCHES:
                 _measure_batch(context, model, noise(batch, imgsz, context.device),
-                               {"words": words, "type": word, "batch": batch, "imgsz": imgsz, "flops": flops})
+                               {"variant": variant, "type": word, "batch": batch, "imgsz": imgsz, "flops": flops})
             del model
             context.forget()
 
@@ -113,12 +113,12 @@ def _difference(found: tuple[Tensor, Tensor], wanted: list[Tensor]) -> float:
     return max(boxes, float((found[1] - wanted[1]).abs().max()))
 
 
-def measure_compiled(context: Context, words: str) -> None:
+def measure_compiled(context: Context, variant: str) -> None:
     """A compiled model in fp16 at batches 1 and 16, and how long compiling took."""
     imgsz = 64 if context.small else 640
     word, dtype = ("fp16", torch.float16) if context.cuda else ("fp32", torch.float32)
     with autotuned():
-        model = build(words, context, dtype)
+        model = build(variant, context, dtype)
         batches = BATCHES_SMALL if context.small else BATCHES[:2]
         plain = [model.decode(model(noise(batch, imgsz, context.device))) for batch in batches]
         torch.compiler.reset()
@@ -133,7 +133,7 @@ def measure_compiled(context: Context, words: str) -> None:
             for _ in range(3):
                 model(images)
             error = _difference(found, list(wanted))
-            context.add({"words": words, "type": word, "batch": batch, "imgsz": imgsz, "mode": "compiled",
+            context.add({"variant": variant, "type": word, "batch": batch, "imgsz": imgsz, "mode": "compiled",
                          "first_s": first, **time_calls(context, lambda: model.decode(model(images))),  # noqa: B023
                          "what": "compiled, its result", "difference": error, "ok": error <= AGREE})
     torch.compiler.reset()
@@ -149,5 +149,5 @@ def measure_nms(context: Context) -> None:
             asked = int((scores > options.conf).sum()) // batch
             ms = 1e3 * median_of(context, lambda: non_max_suppression(boxes, scores, options),  # noqa: B023
                                  2 if context.small else 7)
-            context.add({"words": word, "batch": batch, "candidates": asked,
+            context.add({"variant": word, "batch": batch, "candidates": asked,
                          "kept": sum(map(len, kept)) / batch, "ms": ms})

@@ -53,14 +53,15 @@ def summary(record: Section) -> list[str]:
     checks = [row for row in rows_of(pieces) if "ok" in row]
     lines = [["checks that hold", f"{sum(row['ok'] for row in checks)} of {len(checks)}"]]
     steps = [row for row in rows_of(pieces, "train step ") if "ms" in row]
-    lines += [[f"training step, {row['words']}, batch {row['batch']}, {row['imgsz']} px{_compiled(row)}",
+    lines += [[f"training step, {row['variant']}, batch {row['batch']}, {row['imgsz']} px{_compiled(row)}",
                f"{row['images_per_s']:.0f} images/s, {row['memory_gb']:.1f} GiB"] for row in steps]
     for key, piece in pieces.items():
         if key.startswith("train.py "):
             lines += [[f"{key}: {row['name']}", _end_to_end(row)] for row in piece.get("rows", []) if "ms" in row]
     for row in rows_of(pieces, "latency "):
         if row.get("batch") == 1 and row.get("type") in ("fp16", "fp32") and row.get("mode") != "plain":
-            lines.append([f"inference, {row['words']}, {row['type']}, one image, {row['mode']}", f"{row['ms']:.2f} ms"])
+            lines.append([f"inference, {row['variant']}, {row['type']}, one image, {row['mode']}",
+                          f"{row['ms']:.2f} ms"])
     lines += [[f"{data}, {model}, {len(runs)} seeds", f"AP {_mean(runs, 'AP')}, AP_S {_mean(runs, 'AP_S')}"]
               for (data, model), runs in _groups(pieces).items()]
     return table(["what", "seen"], lines)
@@ -117,14 +118,14 @@ def _speed(pieces: Pieces) -> list[str]:
     lines = []
     for row in rows_of(pieces, "train step "):
         if "ms" not in row:
-            lines.append([row["words"], str(row["batch"]), row["what"], *[""] * 7])
+            lines.append([row["variant"], str(row["batch"]), row["what"], *[""] * 7])
             continue
         cells = [""] * 4
         if card and "flops" in row:
             least = limits_of(row, card)
             most = max(least, key=least.get)
             cells = [*(f"{value:.1f}" for value in least.values()), f"{most}, {100 * least[most] / row['ms']:.0f} %"]
-        lines.append([row["words"] + _compiled(row), str(row["batch"]), f"{row['images_per_s']:.0f}",
+        lines.append([row["variant"] + _compiled(row), str(row["batch"]), f"{row['images_per_s']:.0f}",
                       f"{row['ms']:.1f}", f"{row['fastest_ms']:.1f} to {row['slowest_ms']:.1f}",
                       f"{row['memory_gb']:.2f}", *cells])
     if lines:
@@ -145,12 +146,12 @@ def _speed(pieces: Pieces) -> list[str]:
 
 def _latency(pieces: Pieces) -> list[str]:
     rows, text = [row for row in rows_of(pieces, "latency ") if "type" in row], []
-    by = {(row["words"], row["type"], row["batch"], row["mode"]): row for row in rows}
+    by = {(row["variant"], row["type"], row["batch"], row["mode"]): row for row in rows}
     lines = []
-    for words, kind, batch in dict.fromkeys(key[:3] for key in by):
-        modes = [by.get((words, kind, batch, mode)) for mode in ("plain", "compiled", "CUDA graph")]
+    for variant, kind, batch in dict.fromkeys(key[:3] for key in by):
+        modes = [by.get((variant, kind, batch, mode)) for mode in ("plain", "compiled", "CUDA graph")]
         best = min((row["ms"] for row in modes if row), default=0.0)
-        lines.append([words, kind, str(batch), *(f"{row['ms']:.2f}" if row else "" for row in modes),
+        lines.append([variant, kind, str(batch), *(f"{row['ms']:.2f}" if row else "" for row in modes),
                       f"{1e3 * batch / best:.0f}" if best else ""])
     if lines:
         text += ["ms of a call until its boxes are decoded, fused, images resident, suppression apart.", "",
@@ -160,7 +161,7 @@ def _latency(pieces: Pieces) -> list[str]:
         text += ["", "What a neck adds to its base, beside its share of FLOPs. Published for comparison: YOLOv5s 0.9 "
                  "ms, with ssFPN 1.3 ms an image on an A100 (44 % more).", "",
                  *table(["model", "type", "batch", "by", "more ms", "more time", "more FLOPs"], extra)]
-    lines = [[row["words"], str(row["batch"]), str(row["candidates"]), f"{row['kept']:.0f}", f"{row['ms']:.2f}",
+    lines = [[row["variant"], str(row["batch"]), str(row["candidates"]), f"{row['kept']:.0f}", f"{row['ms']:.2f}",
               f"{row['ms'] / row['batch']:.3f}"] for row in rows_of(pieces, "latency nms")]
     return text + (["", *table(["suppression", "batch", "candidates an image", "kept an image", "ms", "ms an image"],
                                lines)] if lines else [])
@@ -168,10 +169,10 @@ def _latency(pieces: Pieces) -> list[str]:
 
 def _extra(by: Mapping[tuple, Piece]) -> list[list[str]]:
     lines = []
-    for (words, kind, batch, mode), row in by.items():
-        base = by.get((words.partition(" --neck ")[0], kind, batch, mode))
-        if " --neck " in words and base and "flops" in row and mode != "compiled":
-            lines.append([words, kind, str(batch), mode, f"{row['ms'] - base['ms']:+.2f}",
+    for (variant, kind, batch, mode), row in by.items():
+        base = by.get((variant.partition(" --neck ")[0], kind, batch, mode))
+        if " --neck " in variant and base and "flops" in row and mode != "compiled":
+            lines.append([variant, kind, str(batch), mode, f"{row['ms'] - base['ms']:+.2f}",
                           f"{100 * (row['ms'] / base['ms'] - 1):+.0f} %",
                           f"{100 * (row['flops'] / base['flops'] - 1):+.0f} %"])
     return lines

@@ -46,7 +46,7 @@ def _correct(small: bool) -> list[Task]:
         *[task(f"golden {name}", "goldens.measure_model", name, seconds=5, limit=60)
           for name in (GOLDENS[:1] if small else GOLDENS)],
         task("golden losses", "goldens.measure_losses"),
-        *[task(f"step {words}", "steps.measure", words, seconds=6) for words in (STEPS[1:2] if small else STEPS[:-1])],
+        *[task(f"step {name}", "steps.measure", name, seconds=6) for name in (STEPS[1:2] if small else STEPS[:-1])],
         task("nms", "behaviour.measure_nms"),
         task("cache gpu", "behaviour.measure_cache"),
         task("page-locked rings", "behaviour.measure_rings"),
@@ -55,17 +55,17 @@ def _correct(small: bool) -> list[Task]:
         task("two equal runs", "runs.measure_deterministic", seconds=8, limit=60),
         *[task(f"resume {a} to {b}", "runs.measure_resume", a, b, seconds=8, limit=60)
           for a, b in (runs[:1] if small else runs)],
-        *[task(f"step {words}", "steps.measure", words, seconds=25, limit=90)  # the largest model, on the CPU too
-          for words in ([] if small else STEPS[-1:])],
+        *[task(f"step {variant}", "steps.measure", variant, seconds=25, limit=90)  # the largest model, on the CPU too
+          for variant in ([] if small else STEPS[-1:])],
         task("compile", "steps.measure_compiled", seconds=45, limit=120)]
 
 
 def _speed(small: bool) -> list[Task]:
-    def step(words: str, batch: int, compiled: bool = False) -> Task:
+    def step(variant: str, batch: int, compiled: bool = False) -> Task:
         word = " compiled" if compiled else ""
         seconds, limit = (60.0, 150.0) if compiled else (8.0, 60.0)
-        return Task("speed", f"train step {words} batch {batch}{word}", PLACE + "speed.measure",
-                    (words, batch, compiled), seconds, limit)
+        return Task("speed", f"train step {variant} batch {batch}{word}", PLACE + "speed.measure",
+                    (variant, batch, compiled), seconds, limit)
 
     def contest(model: str, batch: int, source: str, only: str = "plain") -> Task:
         word = "" if only == "plain" else " compiled"
@@ -76,20 +76,20 @@ def _speed(small: bool) -> list[Task]:
     card = Task("speed", "roofline", PLACE + "speed.measure_card", (), 5.0)
     if small:
         return [card, step("yolov8n", 2), contest("yolov8n", 2, "gpu")]
-    return [card, *[step(words, 64) for words in TRAINED],
+    return [card, *[step(variant, 64) for variant in TRAINED],
             contest("yolov8n", 64, "gpu"), contest("yolov8n", 64, "workers"), step("yolov8n", 64, True),
-            *[step(words, 128) for words in TRAINED],
+            *[step(variant, 128) for variant in TRAINED],
             contest("yolov8s", 64, "gpu"), contest("yolov8s", 64, "workers"),
-            contest("yolov8n", 64, "gpu", "compiled"), *[step(words, 64, True) for words in TRAINED[1:]]]
+            contest("yolov8n", 64, "gpu", "compiled"), *[step(variant, 64, True) for variant in TRAINED[1:]]]
 
 
 def _latency(small: bool) -> list[Task]:
     models = ("yolov8n", "yolov8n --neck assn") if small else LATENCY
     compiled = ("yolov3-tiny",) if small else LATENCY[:3]
     return [Task("latency", "latency nms", PLACE + "latency.measure_nms", (), 10.0),
-            *[Task("latency", f"latency {words}", PLACE + "latency.measure", (words,), 6.0) for words in models],
-            *[Task("latency", f"latency {words} compiled", PLACE + "latency.measure_compiled", (words,), 30.0, 100.0)
-              for words in compiled]]
+            *[Task("latency", f"latency {variant}", PLACE + "latency.measure", (variant,), 6.0) for variant in models],
+            *[Task("latency", f"latency {name} compiled", PLACE + "latency.measure_compiled", (name,), 30.0, 100.0)
+              for name in compiled]]
 
 
 def choose(plan: Sequence[Task], trainings: Sequence[str], names: Sequence[str]) -> tuple[list[Task], list[str]]:

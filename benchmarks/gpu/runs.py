@@ -60,10 +60,10 @@ def run_training(context: Context, name: str, device: torch.device, *extra: obje
     here = ["--device", "cpu" if device.type == "cpu" else str(device.index or 0), "--workers", 0]
     start = ["--data", place / "tiny.yaml", "--cfg", "yolov8n", "--imgsz", 64, "--epochs", epochs, "--batch", batch,
              "--optimizer", "SGD", "--close-mosaic", 1, "--noplots", "--project", place, "--name", name, "--exist-ok"]
-    words = [*extra, *here] if "--resume" in extra else [*start, *here, *extra]
+    flags = [*extra, *here] if "--resume" in extra else [*start, *here, *extra]
     if "--resume" not in extra:
         shutil.rmtree(place / name, ignore_errors=True)
-    args = train.build_parser().parse_args([str(word) for word in words])
+    args = train.build_parser().parse_args([str(word) for word in flags])
     config = train.TrainConfig.from_args(args)
     group, chosen = join(config.device)
     with group.session(), contextlib.suppress(SystemExit):

@@ -66,14 +66,14 @@ def _product_seconds(context: Context, n: int, dtype: torch.dtype) -> float:
     return median_of(context, lambda: a @ b, 3 if context.small else 7, 3)
 
 
-def measure(context: Context, words: str, batch: int, compiled: bool) -> None:
+def measure(context: Context, variant: str, batch: int, compiled: bool) -> None:
     """images/s, memory and costs of a step as train.py takes it: bf16, channels_last, cuDNN's fastest kernels."""
     imgsz, rounds, times = (64, 1, 1) if context.small else (640, 5, 6)
     setting = AS_TRAINED if context.cuda else CLOSEST
     with global_settings(setting):
         context.forget()
         torch.compiler.reset()  # models share the code of their forward pass, of which only so many forms are compiled
-        run = make_run(words + " --compile" * compiled, imgsz, batch, context.device, setting)
+        run = make_run(variant + " --compile" * compiled, imgsz, batch, context.device, setting)
         images, targets = make_batch(imgsz, batch, context.device, setting.layout)
 
         def step() -> None:
@@ -86,16 +86,17 @@ def measure(context: Context, words: str, batch: int, compiled: bool) -> None:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            context.add({"words": words, "batch": batch, "what": "does not fit into memory"})
+            context.add({"variant": variant, "batch": batch, "what": "does not fit into memory"})
             return
         context.synchronize()
         first = time.perf_counter() - since
         if run.micro_batches > 1:
-            context.add({"words": words, "batch": batch, "what": f"fits into memory in {run.micro_batches} parts only"})
+            context.add({"variant": variant, "batch": batch,
+                         "what": f"fits into memory in {run.micro_batches} parts only"})
             return
         seconds_of(context, step, 1, 1 if context.small else WARM_UP)
         seconds = seconds_of(context, step, rounds, times)
-        row = {"words": words, "batch": batch, "imgsz": imgsz, "compiled": compiled, "setting": str(setting),
+        row = {"variant": variant, "batch": batch, "imgsz": imgsz, "compiled": compiled, "setting": str(setting),
                "first_s": first, "ms": 1e3 * seconds[len(seconds) // 2], "fastest_ms": 1e3 * seconds[0],
                "slowest_ms": 1e3 * seconds[-1], "images_per_s": batch / seconds[len(seconds) // 2],
                "memory_gb": memory_gb(context.device)}

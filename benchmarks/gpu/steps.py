@@ -42,8 +42,8 @@ class Setting:
     autotune: bool = False
 
     def __str__(self) -> str:
-        words = [self.amp, "channels_last" if self.layout == torch.channels_last else "contiguous"]
-        return ", ".join([*words, *["not deterministic"] * (not self.deterministic), *["autotune"] * self.autotune])
+        parts = [self.amp, "channels_last" if self.layout == torch.channels_last else "contiguous"]
+        return ", ".join([*parts, *["not deterministic"] * (not self.deterministic), *["autotune"] * self.autotune])
 
 
 PLAIN, CLOSEST = Setting("fp32", torch.contiguous_format), Setting("fp32", torch.channels_last)
@@ -70,10 +70,10 @@ def global_settings(setting: Setting) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[1]
 
 
-def make_run(words: str, imgsz: int, batch: int, device: torch.device, setting: Setting, *,
+def make_run(variant: str, imgsz: int, batch: int, device: torch.device, setting: Setting, *,
              optimizer: str | None = None, double: bool = False) -> Training:
-    """A training as train.py makes it, the same weights for the same words."""
-    flags = ["--cfg", *words.split(), "--data", "-", "--imgsz", str(imgsz), "--batch-size", str(batch),
+    """A training as train.py makes it, the same weights for the same flags."""
+    flags = ["--cfg", *variant.split(), "--data", "-", "--imgsz", str(imgsz), "--batch-size", str(batch),
              "--amp", setting.amp, "--noautoanchor"]
     args = train.build_parser().parse_args(flags + (["--optimizer", optimizer] if optimizer else []))
     torch.manual_seed(0)
@@ -101,7 +101,7 @@ def forward_backward(run: Training, images: Tensor, targets: PackedTargets) -> d
     return dict(zip(names, losses, strict=True))
 
 
-def measure(context: Context, words: str) -> None:
+def measure(context: Context, variant: str) -> None:
     """Loss terms, gradients, updates and averaged weights of one step against the CPU; and whether a step waits.
 
     In float64 the device must agree with the CPU to many digits. In fp32 both are off from that truth: fresh deep
@@ -111,23 +111,24 @@ def measure(context: Context, words: str) -> None:
     size = EQUAL_SMALL if context.small else EQUAL
     cpu = torch.device("cpu")
     with exact_fp32(), global_settings(CLOSEST):
-        truth = _one_step(words, *size, cpu, PLAIN, double=True)
-        rounded = [_one_step(words, *size, cpu, setting) for setting in (PLAIN, CLOSEST)]
-        exact = _one_step(words, *size, context.device, CLOSEST, double=True)
-        ours = _one_step(words, *size, context.device, CLOSEST)
+        truth = _one_step(variant, *size, cpu, PLAIN, double=True)
+        rounded = [_one_step(variant, *size, cpu, setting) for setting in (PLAIN, CLOSEST)]
+        exact = _one_step(variant, *size, context.device, CLOSEST, double=True)
+        ours = _one_step(variant, *size, context.device, CLOSEST)
     for what in truth:
         context.check(f"{what}, float64", relative(exact[what], truth[what]), EXACT)
     for what in truth:
         noise = max(relative(one[what], truth[what]) for one in rounded)
         context.check(f"{what}, fp32", relative(ours[what], truth[what]), max(NOISE * noise, 1e-5))
     for setting in (CLOSEST, AS_TRAINED):
-        _check_waiting(context, words, *size, setting)
+        _check_waiting(context, variant, *size, setting)
 
 
-def _one_step(words: str, imgsz: int, batch: int, device: torch.device, setting: Setting, double: bool = False) -> dict:
+def _one_step(variant: str, imgsz: int, batch: int, device: torch.device, setting: Setting,
+              double: bool = False) -> dict:
     """Vectors of the loss terms and, over all parameters, of gradient norms, gradients, updates and averages."""
     # SGD, since an update by Adam is the sign of the gradient at first: rounding would turn small ones over.
-    run = make_run(words, imgsz, batch, device, setting, optimizer="SGD", double=double)
+    run = make_run(variant, imgsz, batch, device, setting, optimizer="SGD", double=double)
     start = _vector(p for p in run.model.parameters())
     averaged = _vector(p for p in run.ema.model.parameters())
     losses = forward_backward(run, *make_batch(imgsz, batch, device, setting.layout))
@@ -146,13 +147,13 @@ def _vector(tensors) -> Tensor:
     return torch.cat([t.detach().double().cpu().flatten() for t in tensors])
 
 
-def _check_waiting(context: Context, words: str, imgsz: int, batch: int, setting: Setting) -> None:
+def _check_waiting(context: Context, variant: str, imgsz: int, batch: int, setting: Setting) -> None:
     """Does forward, loss, backward, optimiser or EMA wait for the device? PyTorch raises where one does."""
     what, device = f"no synchronisation in {setting}", context.device
     if not context.cuda:
         context.skip(what, "no CUDA")
         return
-    run = make_run(words, imgsz, batch, device, setting)
+    run = make_run(variant, imgsz, batch, device, setting)
     images, targets = make_batch(imgsz, batch, device, setting.layout)
 
     def whole_step() -> None:
@@ -217,9 +218,9 @@ def measure_compiled(context: Context) -> None:
     found, spans = [], []
     for word in ("", " --compile"):
         torch.compiler.reset()
-        words = "yolov3-tiny" if context.small else PRECISION + word
+        variant = "yolov3-tiny" if context.small else PRECISION + word
         with exact_fp32(), global_settings(setting):
-            run = make_run(words, imgsz, batch, context.device, setting, optimizer="SGD")
+            run = make_run(variant, imgsz, batch, context.device, setting, optimizer="SGD")
             if context.small and word:  # on a CPU a compiler of C++ would take minutes
                 run.model.model.compile(backend="eager")
             since = time.perf_counter()

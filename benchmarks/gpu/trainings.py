@@ -57,7 +57,7 @@ SHAPES_SMALL = {"size": 96, "train": 16, "val": 8, "test": 8}
 
 @dataclass(frozen=True)
 class Run:
-    """One training: model in words of train.py, seed, how much of which data, its YAML ('' where it is not here), and
+    """One training: model flags, seed, how much of which data, its YAML ('' where it is not here), and
     where it lives."""
 
     model: str
@@ -167,16 +167,16 @@ def _write_down(run: Run, code: int, section: Section, device: torch.device, wor
 
 def _start(run: Run, device: torch.device, workers: int) -> subprocess.Popen | None:
     """train.py as a process; None where this training has ended before."""
-    words = run.command(device, workers)
-    if words is None:
+    flags = run.command(device, workers)
+    if flags is None:
         return None
     run.folder.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{run.key}: python {shlex.join(words)}")
+    print(f"{run.key}: python {shlex.join(flags)}")
     with run.log.open("a", encoding="utf-8") as log:
-        log.write(f"\n$ python {shlex.join(words)}\n")
+        log.write(f"\n$ python {shlex.join(flags)}\n")
         log.flush()
         # No session of its own: whoever ends this program and its group, ends its trainings with it.
-        return subprocess.Popen([sys.executable, *words], cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT,
+        return subprocess.Popen([sys.executable, *flags], cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT,
                                 stdin=subprocess.DEVNULL)
 
 

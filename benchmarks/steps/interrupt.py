@@ -42,8 +42,8 @@ class Place:
     epochs: int
     whole: dict[str, Whole] = field(default_factory=dict)
 
-    def words(self, optimizer: str, folder: Path, *more: str) -> list[str]:
-        """The words of train.py for a training into `folder`."""
+    def flags(self, optimizer: str, folder: Path, *more: str) -> list[str]:
+        """The command line of train.py for a training into `folder`."""
         return ["--cfg", "yolov8n", "--data", str(self.data), "--imgsz", "64", "--batch-size", "32", "--epochs",
                 str(self.epochs), "--close-mosaic", "1", "--optimizer", optimizer, "--noplots", "--device", "cpu",
                 "--project", str(folder.parent), "--name", folder.name, "--exist-ok", *more]
@@ -68,21 +68,21 @@ class Trial:
 
 
 class Training:
-    """train.py as a process whose words go to a log."""
+    """train.py as a process whose output goes to a log."""
 
-    def __init__(self, words: list[str], log: Path) -> None:
+    def __init__(self, flags: list[str], log: Path) -> None:
         # One thread: a sum split over another number of threads rounds differently.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log, self.start = log, log.stat().st_size if log.is_file() else 0
         self.since = time.monotonic()
         with log.open("a", encoding="utf-8") as file:
-            self.process = subprocess.Popen([sys.executable, str(PROJECT / "train.py"), *words], cwd=PROJECT,
+            self.process = subprocess.Popen([sys.executable, str(PROJECT / "train.py"), *flags], cwd=PROJECT,
                                             stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                                             env=environment)
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         with self.log.open(encoding="utf-8", errors="replace") as file:
             file.seek(self.start)
             return file.read()
@@ -100,7 +100,7 @@ class Training:
         return True
 
     def wait_begun(self) -> bool:
-        return self.wait_for(lambda: "results in" in self.said)
+        return self.wait_for(lambda: "results in" in self.output)
 
     def end(self) -> int:
         """Wait for its end; the exit code."""
@@ -111,11 +111,11 @@ class Training:
 def train_whole(place: Place, optimizer: str) -> Whole:
     """Train with an optimiser, uninterrupted; anew in every call, since code or data may have changed."""
     folder = place.work / f"whole-{optimizer}"
-    training = Training(place.words(optimizer, folder), folder.with_suffix(".log"))
+    training = Training(place.flags(optimizer, folder), folder.with_suffix(".log"))
     begun = training.wait_begun()
     began = time.monotonic() - training.since
     if not begun or training.end():
-        raise UserError(f"the uninterrupted training failed: {last_line(training.said)}; see {training.log}",
+        raise UserError(f"the uninterrupted training failed: {last_line(training.output)}; see {training.log}",
                         code="command-failed")
     return Whole(folder, began, time.monotonic() - training.since)
 
@@ -144,31 +144,31 @@ def interrupt_and_resume(trial: Trial, place: Place) -> Piece:
 
 
 def resume(trial: Trial, place: Place, folder: Path) -> str:
-    """`train.py --resume FOLDER` until the training has ended; where it went on from, in its own words.
+    """`train.py --resume FOLDER` until the training has ended; where it went on from, as it printed.
 
     A training that was killed before its first checkpoint is started anew, as a user would.
     """
     last, log = folder / "weights" / "last.pt", place.log(trial, "resumed")
-    words = ["--resume", str(folder), "--device", "cpu"]
+    flags = ["--resume", str(folder), "--device", "cpu"]
     if trial.case == "workers":
-        words += ["--workers", str(2 - _workers(trial))]
+        flags += ["--workers", str(2 - _workers(trial))]
     if not last.is_file():
-        words = place.words(trial.optimizer, folder)
+        flags = place.flags(trial.optimizer, folder)
     elif trial.case != "torn" and "train" not in load_checkpoint(last):
         return "it had ended"
-    training = Training(words, log)
+    training = Training(flags, log)
     code = training.end()
     if code:
-        raise UserError(f"resuming failed with code {code}: {last_line(training.said)}; see {log}",
+        raise UserError(f"resuming failed with code {code}: {last_line(training.output)}; see {log}",
                         code="command-failed")
-    if words[0] != "--resume":
+    if flags[0] != "--resume":
         return "no checkpoint yet: started anew"
-    told = re.search(r"resuming (after .*)", training.said)
-    if not told:
+    match = re.search(r"resuming (after .*)", training.output)
+    if not match:
         raise UserError(f"it did not say where it went on from; see {log}", code="missing-output")
-    if trial.case == "torn" and "previous.pt" not in training.said:
+    if trial.case == "torn" and "previous.pt" not in training.output:
         raise UserError(f"the checkpoint before the torn one was not taken; see {log}", code="missing-output")
-    return told[1] + (", from previous.pt" if trial.case == "torn" else "")
+    return match[1] + (", from previous.pt" if trial.case == "torn" else "")
 
 
 def compare(folder: Path, whole: Path) -> dict[str, bool]:
@@ -198,7 +198,7 @@ def _at(trial: Trial, place: Place, folder: Path, act: Callable[[Training], str]
     span = whole.seconds - whole.began
     for tries in range(TRIES):
         _clear(folder)
-        training = Training(place.words(trial.optimizer, folder, *more), place.log(trial, "interrupted"))
+        training = Training(place.flags(trial.optimizer, folder, *more), place.log(trial, "interrupted"))
         if training.wait_begun():
             if epoch_first:
                 training.wait_for(lambda: _rows(folder) >= 1)
@@ -208,14 +208,14 @@ def _at(trial: Trial, place: Place, folder: Path, act: Callable[[Training], str]
             while time.monotonic() - since < wait and training.process.poll() is None:
                 time.sleep(POLL / 4)
             if training.process.poll() is None:
-                told = act(training)
-                if told:
-                    return f"{told} {time.monotonic() - training.since:.1f} s after its start"
+                how = act(training)
+                if how:
+                    return f"{how} {time.monotonic() - training.since:.1f} s after its start"
                 continue
         code = training.process.wait()
         if code:
             raise UserError(f"the training failed with code {code} before it was interrupted: "
-                            f"{last_line(training.said)}; see {training.log}", code="command-failed")
+                            f"{last_line(training.output)}; see {training.log}", code="command-failed")
     raise UserError(f"{trial.key}: the training was over {TRIES} times before it was interrupted", code="timeout")
 
 
@@ -233,11 +233,11 @@ def _signalled(number: int) -> Callable[[Training], str]:
             return ""
         if code != 128 + number:
             raise UserError(f"{signal.Signals(number).name} ended it with code {code}, not {128 + number}: "
-                            f"{last_line(training.said)}; see {training.log}", code="command-failed")
-        if "to go on: python train.py --resume" not in training.said:
+                            f"{last_line(training.output)}; see {training.log}", code="command-failed")
+        if "to go on: python train.py --resume" not in training.output:
             raise UserError(f"it did not say how to go on; see {training.log}", code="missing-output")
-        told = re.search(r"after \d+ of \d+ batches", training.said)
-        return f"{signal.Signals(number).name}, exit code {code}, stopped {told[0] if told else 'between epochs'},"
+        when = re.search(r"after \d+ of \d+ batches", training.output)
+        return f"{signal.Signals(number).name}, exit code {code}, stopped {when[0] if when else 'between epochs'},"
     return act
 
 
@@ -272,19 +272,19 @@ def _workers(trial: Trial) -> int:
 
 def workers(trial: Trial, place: Place, folder: Path) -> str:
     """SIGTERM within an epoch, and resumed with another number of workers"""
-    told = _at(trial, place, folder, _signalled(signal.SIGTERM), "--workers", str(_workers(trial)), epoch_first=True)
-    return f"{_workers(trial)} workers, then {2 - _workers(trial)}: {told}"
+    how = _at(trial, place, folder, _signalled(signal.SIGTERM), "--workers", str(_workers(trial)), epoch_first=True)
+    return f"{_workers(trial)} workers, then {2 - _workers(trial)}: {how}"
 
 
 def torn(trial: Trial, place: Place, folder: Path) -> str:
     """SIGKILL, and last.pt cut off at a random byte"""
-    told = _at(trial, place, folder, lambda t: _kill(t) if t.wait_for((folder / "weights/previous.pt").is_file) else "",
+    how = _at(trial, place, folder, lambda t: _kill(t) if t.wait_for((folder / "weights/previous.pt").is_file) else "",
                epoch_first=True)
     last = folder / "weights" / "last.pt"
     size = last.stat().st_size
     keep = int(trial.draws[-1] * size)
     os.truncate(last, keep)
-    return f"last.pt cut to {keep:,} of {size:,} bytes; {told}"
+    return f"last.pt cut to {keep:,} of {size:,} bytes; {how}"
 
 
 def disk(trial: Trial, place: Place, folder: Path) -> str:
@@ -308,7 +308,7 @@ def _starve(training: Training, folder: Path,
         code = training.end()
     if code == 0:
         return ""
-    said = last_line(training.said)
+    said = last_line(training.output)
     if code != 1 or not said.startswith("error:"):
         raise UserError(f"without space it ended with code {code}: {said}; see {training.log}", code="command-failed")
     leftovers = [path.name for path in (folder / "weights").glob(".*")]

@@ -81,13 +81,13 @@ class Timed:
         return ready - since if isinstance(since, float) else since.elapsed_time(ready) / 1e3
 
 
-def words_of(config: dict[str, Any]) -> list[str]:
-    """The words of train.py for a configuration."""
-    words = ["--cfg", config["model"], "--data", config["data"] or "-", "--imgsz", config["imgsz"], "--batch-size",
+def flags_of(config: dict[str, Any]) -> list[str]:
+    """The flags of train.py for a configuration."""
+    flags = ["--cfg", config["model"], "--data", config["data"] or "-", "--imgsz", config["imgsz"], "--batch-size",
              config["batch"], "--epochs", config["epochs"], "--optimizer", config["optimizer"], "--amp", config["amp"],
              "--workers", config["workers"], "--close-mosaic", 0, "--noplots", *["--compile"] * config["compile"],
              *["--cache", "gpu"] * (config["source"] == "gpu")]
-    return [str(word) for word in words]
+    return [str(word) for word in flags]
 
 
 def make_loader(config: dict[str, Any], settings: TrainConfig, augment: dict[str, Any], stride: int,
@@ -120,7 +120,7 @@ def main(path: str) -> None:
         train.to_device = lambda settings, run, batch: (batch.images.to(run.device).contiguous(),
                                                         batch.targets.to(run.device), 0)
     rounds = Rounds(device)
-    settings = TrainConfig.from_args(train.build_parser().parse_args(words_of(config)))
+    settings = TrainConfig.from_args(train.build_parser().parse_args(flags_of(config)))
     seed_everything(settings.seed, device)
     names = config["names"]
     model, settings, recipe = start_model(settings, names, lambda imgsz: np.zeros((0, 2)))

@@ -235,13 +235,13 @@ def test_the_page_says_what_limits_a_step_and_what_a_neck_costs(tmp_path):
     section = Section(tmp_path, "gpu", False, CPU)
     section.add("roofline", {"rows": [{"what": "bf16", "tflops": 500.0}, {"what": "copy", "gb_per_s": 4000.0},
                                       {"what": "one", "us": 5.0}]}, 1.0)
-    step = {"words": "yolov8n", "batch": 64, "imgsz": 640, "compiled": False, "ms": 40.0, "fastest_ms": 39.0,
+    step = {"variant": "yolov8n", "batch": 64, "imgsz": 640, "compiled": False, "ms": 40.0, "fastest_ms": 39.0,
             "slowest_ms": 41.0, "images_per_s": 1600.0, "memory_gb": 9.0, "flops": 2e12, "traffic_gb": 80.0,
             "floor_ms": 15.0}
     section.add("train step yolov8n batch 64", {"rows": [step]}, 1.0)
     call_ = {"type": "fp16", "batch": 1, "mode": "CUDA graph", "flops": 8e9, "ms": 1.0}
-    section.add("latency yolov8n", {"rows": [{"words": "yolov8n", **call_}]}, 1.0)
-    neck = {"words": "yolov8n --neck assn", **call_, "flops": 10e9, "ms": 1.4}
+    section.add("latency yolov8n", {"rows": [{"variant": "yolov8n", **call_}]}, 1.0)
+    neck = {"variant": "yolov8n --neck assn", **call_, "flops": 10e9, "ms": 1.4}
     section.add("latency yolov8n --neck assn", {"rows": [neck]}, 1.0)
     text = page.write_page(section, {"speed": ["roofline", "train step yolov8n batch 64"],
                                      "latency": ["latency yolov8n", "latency yolov8n --neck assn"]})

@@ -92,7 +92,7 @@ def test_the_plan_of_a_gpu_has_every_source_with_and_without_compile(tmp_path):
                      ("ours, compiled", "resident", True)],
         "gpu": [("ultralytics", "workers", None), ("ours", "gpu", False), ("ours, compiled", "gpu", True)],
         "workers": [("ultralytics", "workers", None), ("ours", "workers", False)]}
-    assert "--compile" in ours.words_of(found["resident"][-1].config)
+    assert "--compile" in ours.flags_of(found["resident"][-1].config)
 
 
 def test_ratios_are_to_the_peer_of_the_same_piece(tmp_path):

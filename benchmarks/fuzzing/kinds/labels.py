@@ -154,18 +154,18 @@ class CocoJson(Kind):
         listed = tree.get("annotations") if isinstance(tree, dict) else None
         write_facts(
             folder, written=len(listed) if isinstance(listed, list) and not spoiled else 0,
-            polygons=bool(rng.random() < 0.3), judge=bool(rng.random() < 0.5),
+            polygons=bool(rng.random() < 0.3), evaluate=bool(rng.random() < 0.5),
         )
 
     def attempt(self, folder: Path) -> None:
         facts = read_facts(folder)
         index = read(folder, polygons=facts["polygons"])
         check_counted(index.report, facts["written"])
-        if facts["judge"]:
-            judge(index)
+        if facts["evaluate"]:
+            evaluate(index)
 
 
-def judge(index: Any) -> None:
+def evaluate(index: Any) -> None:
     """Evaluate detections that are the truth itself, as `val.py` would."""
     import torch
 
