@@ -74,7 +74,7 @@ def read_source(data: str | Path, split: str) -> Source:
         return source
     entries = config[split] if isinstance(config[split], list) else [config[split]]
     if not entries:
-        raise UserError(f"{yaml}: `{split}: []` names nothing; give it a folder such as images/{split}",
+        raise UserError(f"{yaml}: `{split}: []` is empty; give it a folder such as images/{split}",
                         "missing-split")
     for entry in entries:
         _add_entry(source, config, entry)
@@ -250,7 +250,7 @@ def _keypoints(yaml: Path, config: dict[str, Any], notes: list[str]) -> tuple[in
             not 1 <= given[0] <= 1000 or given[1] not in (2, 3)):
         raise UserError(f"{yaml}: `kpt_shape: {short(given)}` should be [number of keypoints, 2 or 3], or none",
                         "bad-value")
-    notes.append(f"`kpt_shape: {given}`: keypoints are left aside, the boxes before them are read")
+    notes.append(f"`kpt_shape: {given}`: keypoints are ignored, the boxes before them are read")
     return tuple(given)
 
 

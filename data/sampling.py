@@ -1,7 +1,7 @@
 """How often each image of an epoch is drawn: weights for small objects, rare classes and classes that are hard.
 
-A weight is relative: with `EpochOrder` an image of weight 3 stands about three times as often in an epoch as one of
-weight 1, and the epoch stays as long as it was. Weights of several rules multiply. Crowds and ignore regions count
+A weight is relative: with `EpochOrder` an image of weight 3 occurs about three times as often in an epoch as one of
+weight 1, and the length of the epoch stays the same. Weights of several rules multiply. Crowds and ignore regions count
 nowhere; an image without objects has weight 1 in every rule.
 
 Legend: n images, M labels.

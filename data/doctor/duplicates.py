@@ -1,4 +1,4 @@
-"""The same picture twice: exact copies by content, near ones by a perceptual hash that a small thumbnail confirms.
+"""Copies among images: exact ones by content, near ones by a perceptual hash that a small thumbnail confirms.
 
 Legend: n images of all splits together, in the order of the splits.
 

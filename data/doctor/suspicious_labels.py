@@ -36,7 +36,7 @@ class Suspects:
 
 
 def suspects(table: RecordTable) -> Suspects:
-    """All that is suspicious in a split."""
+    """The suspicious labels and images of a split."""
     image = table.image_of_label()
     boxes = table.boxes.astype(np.float64)
     sides = boxes[:, 2:] - boxes[:, :2]  # width, height

@@ -1,4 +1,4 @@
-"""Readers of label files, a module each. A new format is a new module and its name in `READERS`.
+"""Readers of label formats, a module each. A new format is a new module and its name in `READERS`.
 
 `recognises(entry, images) -> bool`: whether a split is theirs, from its file or folder and some of its images.
 `inputs(source) -> list[str]`: every file that the result depends on, for the cache to watch.

@@ -128,7 +128,7 @@ def _listed(entry: Path) -> list[tuple[str, str]]:
     """Pairs named by ImageSets/Main/<split>.txt or a list beside Annotations: a stem, a file name, a path, or an image
     and its XML per line.
 
-    A column of -1, 0 or 1, as in the lists per class, is left aside.
+    A column of -1, 0 or 1, as in the lists per class, is ignored.
     """
     root = next((p.parent for p in (entry.parent, entry.parent.parent) if p.name == "ImageSets"), entry.parent)
     folder = _images_of(root)

@@ -93,7 +93,7 @@ def jpeg_frame(data: memoryview | bytes) -> tuple[Header, int] | None:
     """Walk the segments of a JPEG up to its frame header: what it says and its place; None where there is none."""
     position, orientation = 2, 1
     while position + 9 <= len(data):
-        if data[position] != 0xFF:  # libjpeg passes over what stands between segments, and so it must be passed here
+        if data[position] != 0xFF:  # libjpeg skips bytes between segments, so they are skipped here
             skipped = bytes(data[position:]).find(b"\xff")
             if skipped < 0:
                 return None

@@ -1,7 +1,7 @@
-"""From a file to pixels: decoding in the labels' frame, and where decoded images are kept.
+"""Decoding images in the frame of their labels, and caching decoded ones.
 
 Training sees one canonical form of each image, its longest side S (smaller images may stay as they are): whether it was
-decoded now, or lies in the pool, in memory or on disk, its bytes are the same.
+decoded now, or comes from the pool, from memory or from disk, its bytes are the same.
 
 Legend: n images, H, W pixels of the original frame, the one labels are in, S the training size; images are (h, w, 3)
 uint8 BGR, OpenCV's order.

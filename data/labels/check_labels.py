@@ -1,4 +1,4 @@
-"""Labels are checked against their images: what is wrong is repaired or left out, and always counted.
+"""The check of labels against their images: what is wrong is repaired or left out, and always counted.
 
 Legend: n images, M labels of all images together.
 """

@@ -1,4 +1,4 @@
-"""What is known of the images of a dataset before any of them is opened.
+"""Records: path, size, id and labels of each image, known before any image is opened.
 
 Legend: n images, M boxes of all images together, N boxes of one image. Boxes are xyxy in pixels of the original frame,
 continuous: a box over the whole of a 640 x 480 image is (0, 0, 640, 480). Where an image is a window of a larger file

@@ -42,8 +42,8 @@ class EpochBatches(Sampler[list[Key]]):
         group = self.world * self.batch_size
         start = number * group
         count = min(group, self.n - start)
-        places = range(self.rank, -(-count // self.world) * self.world, self.world)
-        return [(self.epoch, start + place % count, self.mosaic) for place in places]
+        positions = range(self.rank, -(-count // self.world) * self.world, self.world)
+        return [(self.epoch, start + k % count, self.mosaic) for k in positions]
 
 
 Batches = EpochBatches | list[list[Key]]

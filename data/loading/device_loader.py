@@ -1,6 +1,6 @@
 """`--cache gpu`: the whole dataset in device memory, and a loader that draws its batches there.
 
-Workers draw plans and labels only, numbers without a pixel, so no step waits for a decode. In distributed training each
+Workers draw plans and labels only, no pixels, so no step waits for a decode. In distributed training each
 process holds the whole dataset on its own device, since any image may stand beside any other in a mosaic.
 
 Legend: n images, S longest side of an image as it is held, P pixels of all of them together.

@@ -17,7 +17,7 @@ ORDER, TIES = 0, 1  # random streams
 class EpochOrder:
     """The image at each position of an epoch, decided by (seed, epoch, weights) alone.
 
-    Without weights each image stands once; with weights (n,) image i stands n * w_i / sum(w) times, rounded down or up
+    Without weights each image occurs once; with weights (n,) image i occurs n * w_i / sum(w) times, rounded down or up
     by systematic resampling. Lives in shared memory: workers that were started before `set_epoch` see what it chose.
     """
 
@@ -59,7 +59,7 @@ class EpochOrder:
         return self._own[key][positions].tolist()
 
     def set_weights(self, weights: np.ndarray | None) -> None:
-        """How often images stand relative to each other, (n,) of 0 or more; from the next `set_epoch` on."""
+        """How often images occur relative to each other, (n,) of 0 or more; from the next `set_epoch` on."""
         if weights is not None:
             weights = np.asarray(weights, np.float64)
             if weights.shape != (self.n,) or not np.isfinite(weights).all() or (weights < 0).any() or (

@@ -30,7 +30,7 @@ class Scene:
     objects: fewest and most; small, medium: the shares asked for by COCO area (the rest is large; some of those find no
     room: at 320 px the defaults leave 42 % small, 33 % medium, 25 % large); min_side, max_side: of the square
     root of an object's area and of its longer side; overlap: the share of the smaller of two boxes that may be covered;
-    class_colour: how often an object wears its class's colour, any other otherwise; background, crowd: the share of
+    class_colour: how often an object has its class's colour, any other otherwise; background, crowd: the share of
     images without an object, and with one crowd region.
     """
 
@@ -123,7 +123,7 @@ def _objects(rng: np.random.Generator, side: int, scene: Scene) -> list[tuple[in
         elif kind < scene.small + scene.medium:
             low, high = SMALL_SIDE, LARGE_SIDE
         else:
-            low, high, along = LARGE_SIDE, most, along ** 2  # the largest are rare, or nothing else finds room
+            low, high, along = LARGE_SIDE, most, along ** 2  # the largest are rare, or nothing else fits
         root_area = low * (max(high, low) / low) ** along  # evenly spread over octaves
         patch = draw_patch(NAMES[label], root_area, turn * 2 * np.pi, 0.8 * 1.5625 ** stretch, most)
         drawn.append((label, patch))

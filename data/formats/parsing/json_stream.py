@@ -21,7 +21,7 @@ def read_lists(path: Path, on_item: Mapping[str, Callable[[Any], None]],
                on_other: Callable[[str, Any], None] | None = None) -> set[str]:
     """Call `on_item[key](element)` for each element of the list under each of these top-level keys, in file order.
 
-    Returns the keys whose value was a list; other keys and values are read and left aside. on_other: called with key
+    Returns the keys whose value was a list; other keys and values are read and ignored. on_other: called with key
     and value where one of these keys has something else than a list. `ValueError` (as from `json.loads`) where the
     file is not one whole JSON object, `OSError` where it cannot be read.
     """
