@@ -21,6 +21,7 @@ from utils.options import (
 )
 
 BEST_BY = ("fitness", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "F1")
+DEFAULT_MODEL = "yolov8n-assn"
 LOGGERS = ("wandb", "mlflow", "clearml")
 TRAIN_UNSUPPORTED = {
     "--adam": "use --optimizer Adam", "--cache-images": "use --cache ram", "--quad": "raise --batch-size instead",
@@ -41,7 +42,7 @@ class TrainConfig(Options):
 
     # model
     weights: str = option("", "checkpoint to start from; '' trains from scratch")
-    cfg: str = option("", "model by name (yolov8n-assn, yolov7, ...) or a YAML; default yolov8n-assn")
+    cfg: str = option("", f"model by name (yolov8n-assn, yolov7, ...) or a YAML; default {DEFAULT_MODEL}")
     neck: str | None = option(None, f"put this neck on the model of --cfg: {', '.join([NO_NECK, *known_necks()])}, or "
                               "a plugin's")
     data: str = option("", "name in cfg/data or a YAML; default: the built-in shapes with the demo recipe")

@@ -8,6 +8,7 @@ import yaml
 from engine.evaluation.evaluate import evaluate, without_losses
 from engine.evaluation.results import write_results
 from engine.training.checkpoints import end_run
+from engine.training.config import DEFAULT_MODEL
 from engine.training.state import Job, Training
 from models import build_model
 from utils.checkpoint import load_checkpoint
@@ -21,7 +22,7 @@ def log_run_header(job: Job, run: Training) -> None:
     print(job.train_index.report.format(), job.val_index.report.format(), sep="\n")
     count = sum(p.numel() for p in run.model.parameters())
     processes = f" in {run.group.world} processes" if run.group.world > 1 else ""
-    print(f"{config.cfg or config.weights or 'yolov8n-assn'}: {count:,} parameters, {run.model.num_classes} classes, "
+    print(f"{config.cfg or config.weights or DEFAULT_MODEL}: {count:,} parameters, {run.model.num_classes} classes, "
           f"on {describe(run.device)}{processes} in {str(run.amp or torch.float32).removeprefix('torch.')}; "
           f"{len(job.train_index)} images train, {len(job.val_index)} validate, batches of {config.batch_size}; "
           f"results in {folder}")

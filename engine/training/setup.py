@@ -13,7 +13,7 @@ from engine.optim.optimizer import auto_optimizer, build_optimizer
 from engine.optim.schedule import Schedule, scaled_weight_decay, warmup_iterations
 from engine.training.autoanchor import adapt_anchors
 from engine.training.autobatch import find_batch, optimizer_bytes, probe_step
-from engine.training.config import HEAD_RULES, TrainConfig, resolve_settings
+from engine.training.config import DEFAULT_MODEL, HEAD_RULES, TrainConfig, resolve_settings
 from engine.training.recipe import Recipe, load_recipe
 from engine.training.state import NO_GROWTH, Training
 from models.catalogue import head_type, resolve
@@ -25,7 +25,6 @@ from utils.device import amp_dtype
 from utils.distributed.group import Group
 from utils.errors import UserError
 
-DEFAULT_MODEL = "yolov8n-assn"
 GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU; each reading waits for the device
 
 
@@ -44,9 +43,8 @@ def recipe_to_evolve(config: TrainConfig) -> Recipe:
     return family_recipe(config, model_config["recipe"]).for_head(head_type(model_config).cls)
 
 
-def start_model(config: TrainConfig, names: list[str],
-                sizes_at: Callable[[int], np.ndarray], recipe: Recipe | None = None
-                ) -> tuple[nn.Module, TrainConfig, Recipe]:
+def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[int], np.ndarray],
+                recipe: Recipe | None = None) -> tuple[nn.Module, TrainConfig, Recipe]:
     """Build the model and transfer weights; returns it with the resolved settings and recipe.
 
     sizes_at(imgsz): (N, 2) width and height of all objects in pixels at that input size, which anchors are checked
