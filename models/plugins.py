@@ -18,13 +18,12 @@ import traceback
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from torch import nn
 
 from models import builder  # noqa: F401  our own layers come first, so that a name that they have is seen as taken
 from models.boxes.similarity import KINDS
-from models.registry import known_layers, lookup
+from models.registry import known_layers, lookup, unregister
 from utils.errors import UserError
 
 
@@ -41,12 +40,21 @@ def load_plugin(path: str | Path) -> list[str]:
     if path.suffix != ".py":
         raise UserError(f"--plugin {path}: not a Python file (.py)", code="not-a-plugin")
     name = f"plugin_{zlib.crc32(str(path.resolve()).encode()):08x}_{path.stem}"
-    if name in sys.modules:
-        return sorted(_layers_of(name) + _losses_of(name))
-    taken = set(known_layers())
-    _run(path, name)
-    layers, losses = _layers_of(name), _losses_of(name)
-    if not layers + losses:
+    if name not in sys.modules:
+        taken = set(known_layers())
+        try:
+            _run(path, name)
+            _check(path, name, taken)
+        except UserError:
+            _forget(name)
+            raise
+    return sorted(_layers_of(name) + _losses_of(name))
+
+
+def _check(path: Path, module: str, taken: set[str]) -> None:
+    """Raises `UserError` where a module registers nothing, a name that is taken, or what is no layer."""
+    layers = _layers_of(module)
+    if not layers + _losses_of(module):
         raise UserError(f"--plugin {path}: registers no layer; decorate a class with @register(\"Name\") of "
                         "models.registry, or a box loss with @register_kind(\"name\") of models.boxes.similarity",
                         code="not-a-plugin")
@@ -59,7 +67,6 @@ def load_plugin(path: str | Path) -> list[str]:
         if wrong is not None:
             raise UserError(f"--plugin {path}: {wrong.__name__}, registered as {layer!r}, must be an nn.Module",
                             code="not-a-plugin")
-    return sorted(layers + losses)
 
 
 def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
@@ -83,21 +90,25 @@ def _losses_of(module: str) -> list[str]:
     return [name for name, similarity in KINDS.items() if similarity.__module__ == module]
 
 
-def _run(path: Path, name: str) -> ModuleType:
-    """Execute the file as a module of that name; an error names the line and leaves no module behind."""
+def _forget(module: str) -> None:
+    """Remove a module that failed, and what it had registered."""
+    sys.modules.pop(module, None)
+    unregister(module)
+    for kind in _losses_of(module):
+        del KINDS[kind]
+
+
+def _run(path: Path, name: str) -> None:
+    """Execute the file as a module of that name. Raises `UserError` with the line of an error."""
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and typing look their module up there while it runs
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        del sys.modules[name]
         raise UserError(f"--plugin {path}: line {error.lineno}: {error.msg}", code="broken-plugin") from error
     except Exception as error:
-        del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve()
                  or f.filename == str(path)]
         where = f"line {lines[-1]}: " if lines else ""
-        raise UserError(f"--plugin {path}: {where}{type(error).__name__}: {error}",
-                        code="broken-plugin") from error
-    return module
+        raise UserError(f"--plugin {path}: {where}{type(error).__name__}: {error}", code="broken-plugin") from error

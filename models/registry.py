@@ -73,6 +73,14 @@ def register(*names: str, width: str | tuple[str, ...] = (), repeats: str | None
     return declare
 
 
+def unregister(module: str) -> None:
+    """Remove the layers that a Python module has registered."""
+    for name, kinds in list(_LAYERS.items()):
+        kinds[:] = [kind for kind in kinds if kind.cls.__module__ != module]
+        if not kinds:
+            del _LAYERS[name]
+
+
 def lookup(name: str) -> list[LayerType]:
     """The layers of that name. Raises `UserError` with the nearest names where there is none."""
     if name not in _LAYERS:

@@ -35,9 +35,11 @@ def parse_row(entry: Any, where: str) -> Row:
     """A row in either form. Raises `UserError` beginning with `where` for anything else."""
     if isinstance(entry, dict):
         wrong = [str(k) for k in entry if k not in _KEYS]
-        if wrong or "module" not in entry:
-            problem = f"unknown key {shown(wrong[0])}; {nearest(wrong[0], list(_KEYS))}" if wrong else "no `module`"
-            raise UserError(f"{where}: {problem}".rstrip("; "), code="bad-row")
+        if wrong:
+            hint = f"unknown key {shown(wrong[0])}; {nearest(wrong[0], list(_KEYS))}"
+            raise UserError(f"{where}: {hint}".rstrip("; "), code="unknown-key")
+        if "module" not in entry:
+            raise UserError(f"{where}: no `module`", code="bad-row")
         entry = [entry.get("from", -1), entry.get("repeats", 1), entry["module"], entry.get("args", []),
                  entry.get("name"), entry.get("options", {})]
     if not isinstance(entry, list) or not 4 <= len(entry) <= 6:

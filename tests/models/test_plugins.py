@@ -17,6 +17,7 @@ from models.boxes import similarity
 from models.catalogue import resolve
 from models.plugins import add_plugin_flag, load_plugin, load_plugins
 from models.reference import layer_table, updated
+from tests.refusals import refused
 from tests.scripts.trainings import parsed
 from tests.tiny import tiny_data
 from utils.errors import UserError
@@ -239,31 +240,32 @@ def test_files_of_one_name_in_two_folders(tmp_path):
         assert load_plugin(write(tmp_path / folder / "layers.py", LAYER.replace('"Halve"', f'"{name}"'))) == [name]
 
 
-@pytest.mark.parametrize("text, message", [
-    ("x = 1\n", "registers no layer; decorate a class with @register"),
-    ("x = 1\nclass Halve(\n", "line 2: '\\(' was never closed"),
-    ("x = 1\n\ny = z\n", "line 3: NameError: name 'z' is not defined"),
-    ("import no_such_thing_here\n", "line 1: ModuleNotFoundError: No module named 'no_such_thing_here'"),
-    (LAYER.replace('"Halve"', '"Conv"'), "the name 'Conv' is taken"),
-    (LAYER.replace("class Halve(nn.Module)", "class Halve"), "Halve, registered as 'Halve', must be an nn.Module")])
-def test_a_file_that_is_wrong_is_told_with_its_line(tmp_path, text, message):
+@pytest.mark.parametrize("text, code, names", [
+    ("x = 1\n", "not-a-plugin", ["@register"]),
+    ("x = 1\nclass Halve(\n", "broken-plugin", ["line 2: '\\(' was never closed"]),
+    ("x = 1\n\ny = z\n", "broken-plugin", ["line 3: NameError: name 'z' is not defined"]),
+    ("import no_such_thing_here\n", "broken-plugin", ["line 1: ModuleNotFoundError: .*'no_such_thing_here'"]),
+    (LAYER.replace('"Halve"', '"Conv"'), "name-taken", ["'Conv'", "aliases: {Conv: MyName}"]),
+    (LAYER.replace("class Halve(nn.Module)", "class Halve"), "not-a-plugin", ["Halve", "nn.Module"])])
+def test_a_file_that_is_wrong_is_told_with_its_line(tmp_path, text, code, names):
     path = write(tmp_path / "my_layers.py", text)
-    with pytest.raises(UserError, match=f"--plugin .*my_layers.py: {message}"):
+    with refused(code, r"--plugin .*my_layers\.py: ", *names):
         load_plugin(path)
 
 
-def test_a_file_that_failed_may_be_loaded_once_it_is_right(tmp_path):
-    path = write(tmp_path / "my_layers.py", "oops\n")
-    with pytest.raises(UserError):
+@pytest.mark.parametrize("text", ["oops\n", LAYER + "\noops\n", LOSS + "\noops\n"])
+def test_a_file_that_failed_may_be_loaded_once_it_is_right(tmp_path, text):
+    path = write(tmp_path / "my_layers.py", text)
+    with refused("broken-plugin", "oops"):
         load_plugin(path)
-    write(path, LAYER)
-    assert load_plugin(path) == ["Halve"]
+    write(path, text.replace("oops\n", "") or LAYER)
+    assert load_plugin(path) == (["centre"] if "centre" in text else ["Halve"])
 
 
 def test_a_file_that_is_not_there_or_no_python(tmp_path):
-    with pytest.raises(UserError, match="--plugin .*none.py: no such file"):
+    with refused("missing-file", r"--plugin .*none\.py"):
         load_plugin(tmp_path / "none.py")
-    with pytest.raises(UserError, match=r"--plugin .*best.pt: not a Python file"):
+    with refused("not-a-plugin", r"--plugin .*best\.pt", r"\.py"):
         load_plugin(write(tmp_path / "best.pt", "x"))
 
 
