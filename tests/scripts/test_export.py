@@ -13,7 +13,6 @@ from engine.inference.runtime import load_runtime
 from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
 from utils.checkpoint import save_checkpoint
-from utils.errors import UserError
 
 
 @pytest.fixture
@@ -112,5 +111,5 @@ def test_wrong_words(weights, capsys):
         run("--weights", weights, "--include", "torchscript", "--opset", 17)
     with refused("bad-flags", r"best\.onnx", "--simplify"):  # all problems at once
         run("--weights", "best.onnx", "--include", "torchscript", "--simplify")
-    with pytest.raises(UserError, match=r"absent\.pt"):
+    with refused("missing-file", r"absent\.pt"):
         run("--weights", "absent.pt")
