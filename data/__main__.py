@@ -8,10 +8,11 @@ from typing import Any
 
 from data.doctor.checks import Finding, Pair, compare_classes, compare_images, examine, verdict
 from data.index import Index, load_index
-from utils.cli import add_max_pixels, positive
+from utils.cli import positive
 from utils.config import find_config
 from utils.errors import UserError, run_script
 from utils.files import write_bytes
+from utils.options import add_flag, max_pixels_option
 from utils.truth import AREA_RANGES
 
 SPLITS = ("train", "val", "test")
@@ -112,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--duplicates", choices=["auto", "off", "exact", "near"], default="auto",
                        help="what to look for; auto: near copies too where there are no more than "
                             f"{NEAR_LIMIT:,} images")
-    add_max_pixels(flags)
+    add_flag(flags, "max_pixels", max_pixels_option())
     flags.add_argument("--strict", action="store_true",
                        help="fail where anything would be repaired or left out, or where the verdict is not healthy")
     flags.add_argument("--no-cache", action="store_true", help="read all labels again")

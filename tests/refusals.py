@@ -17,3 +17,8 @@ def refused(code: str, *names: str) -> Iterator[pytest.ExceptionInfo]:
     text = str(error.value)
     assert error.value.code == code and "\n" not in text, text
     assert not [name for name in names if not re.search(name, text)], text
+
+
+def user_error(code: str, *names: object):
+    """`refused` with plain file names, flags and values instead of patterns."""
+    return refused(code, *(re.escape(str(name)) for name in names))

@@ -92,39 +92,11 @@ fraction = number(float, 0.0, 1.0)
 pixels = number(int, 1, LONGEST_SIDE)
 
 
-def add_size(parser: argparse.ArgumentParser, default: int | None = 640, meaning: str = "height and width") -> None:
-    """The flag `--imgsz | --img | --img-size`: one or two whole numbers, kept as a list in `args.imgsz`.
-
-    meaning: what two numbers stand for in this script (`train, test` in YOLOv7's train.py, `height, width` elsewhere).
-    """
-    parser.add_argument("--imgsz", "--img", "--img-size", nargs="+", type=pixels, metavar="PX",
-                        default=None if default is None else [default], action=OneOrTwo,
-                        help=f"input size in pixels: one number, or two for {meaning}")
-
-
 class OneOrTwo(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         if len(values) > 2:
             parser.error(f"{option_string}: takes one or two numbers, got {len(values)}")
         setattr(namespace, self.dest, values)
-
-
-def add_device(parser: argparse.ArgumentParser, default: str = "") -> None:
-    """The flag `--device`, read by `utils.device.select_device`."""
-    parser.add_argument("--device", default=default, help="'' takes the first GPU or else the CPU; cpu; 0, 1, ...")
-
-
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """The flag `--workers`, read by `worker_count`."""
-    parser.add_argument("--workers", type=number(int, 0, 1024), metavar="N",
-                        help="processes that load images, at most one per core; 0 loads in this process; default 8, or "
-                             "half the cores where the model computes on the CPU")
-
-
-def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """The flag `--max-pixels`: what an image may claim before memory is taken for it."""
-    parser.add_argument("--max-pixels", type=number(int, 1, HARD_LIMIT), default=MAX_PIXELS, metavar="N",
-                        help=f"larger images are skipped and counted, not decoded; default {MAX_PIXELS:,}")
 
 
 def worker_count(wanted: int | None, device: str) -> int:

@@ -12,7 +12,7 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from utils.cli import HARD_LIMIT, MAX_PIXELS, OneOrTwo, Parser, number, pixels, refused
@@ -30,6 +30,13 @@ def option(default: Any, help: str, *aliases: str, **words: Any) -> Any:
     return field(default=default, metadata={"aliases": aliases, "words": {"help": help, **words}})
 
 
+def add_flag(parser: argparse.ArgumentParser, name: str, flag: Field) -> None:
+    """Add the flag of a field that `option` made."""
+    default = list(flag.default) if isinstance(flag.default, tuple) else flag.default
+    parser.add_argument("--" + name.replace("_", "-"), *flag.metadata["aliases"], dest=name, default=default,
+                        **flag.metadata["words"])
+
+
 @dataclass(frozen=True)
 class Options:
     """Base of the configuration of a script. given: what stood on the command line, by field, also where that was the
@@ -43,9 +50,7 @@ class Options:
         parser = Parser(description=description)
         for flag in fields(cls):
             if "words" in flag.metadata:
-                names = "--" + flag.name.replace("_", "-"), *flag.metadata["aliases"]
-                default = list(flag.default) if isinstance(flag.default, tuple) else flag.default
-                parser.add_argument(*names, dest=flag.name, default=default, **flag.metadata["words"])
+                add_flag(parser, flag.name, flag)
         refused(parser, unsupported or {})
         return parser
 

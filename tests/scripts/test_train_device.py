@@ -20,9 +20,9 @@ from engine.training.state import NO_GROWTH
 from models import build_model
 from models.catalogue import resolve
 from tests.processes import together
+from tests.refusals import user_error
 from tests.scripts.trainings import parsed, rows
 from tests.tiny import tiny_data, tiny_model
-from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint
 from utils.distributed.group import Group
 from utils.structures import Targets, pack_targets

@@ -10,9 +10,9 @@ import train
 from engine.training.config import TrainConfig
 from engine.training.recipe import load_recipe
 from engine.training.resume import merge_resume_args
+from tests.refusals import user_error
 from tests.scripts.trainings import parsed
 from tests.tiny import tiny_checkpoint, tiny_data
-from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError, run_script
 from utils.reporting.run_log import Board, read_csv

@@ -13,9 +13,9 @@ from data.labels.records import RecordTable
 from engine.training.config import TrainConfig
 from engine.training.fingerprint import data_changed, fingerprint
 from engine.training.resume import merge_resume_args
+from tests.refusals import user_error
 from tests.scripts.trainings import parsed, rows
 from tests.tiny import NAMES, picture
-from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint
 from utils.cli import Parser, given
 from utils.errors import UserError

@@ -11,10 +11,10 @@ import torch
 
 import train
 from engine.training.checkpoints import end_run, find_run, has_ended, open_run
+from tests.refusals import user_error
 from tests.running import ended, script, start, wait_for
 from tests.scripts.trainings import assert_same_end, words
 from tests.tiny import tiny_data
-from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 

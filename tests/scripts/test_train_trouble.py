@@ -6,9 +6,9 @@ import yaml
 
 import train
 from engine.training import step as steps
+from tests.refusals import user_error
 from tests.scripts.trainings import parsed
 from tests.tiny import tiny_data, tiny_model
-from tests.user_errors import user_error
 from utils.checkpoint import load_checkpoint
 from utils.reporting.run_log import read_csv
 from utils.structures import Targets, pack_targets

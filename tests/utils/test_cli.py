@@ -1,12 +1,13 @@
-"""The words of the command line that all scripts share."""
+"""Flags that the scripts share."""
 
 import argparse
 
 import pytest
 
 from utils import cli
-from utils.cli import add_size, class_indices, fraction, input_size, number, refused
+from utils.cli import class_indices, fraction, input_size, number, refused
 from utils.errors import UserError
+from utils.options import add_flag, size_option
 
 NAMES = ["person", "traffic light", "car"]
 
@@ -14,13 +15,13 @@ NAMES = ["person", "traffic light", "car"]
 @pytest.fixture
 def parser():
     parser = argparse.ArgumentParser()
-    add_size(parser)
+    add_flag(parser, "imgsz", size_option())
     parser.add_argument("--include", nargs="+")
     refused(parser, {"--include-nms": "use X", "--max-wh": "use Y"})
     return parser
 
 
-@pytest.mark.parametrize("words, size", [([], [640]), (["--img", "320"], [320]), (["--imgsz", "64"], [64]),
+@pytest.mark.parametrize("words, size", [([], None), (["--img", "320"], [320]), (["--imgsz", "64"], [64]),
                                          (["--img-size", "320", "416"], [320, 416])])
 def test_size(parser, words, size):
     assert parser.parse_args(words).imgsz == size

@@ -10,8 +10,8 @@ from torch import nn
 
 from engine.training.autobatch import Meter, find_batch, is_out_of_memory, optimizer_bytes, probe_step, untouched
 from models import build_model
+from tests.refusals import user_error
 from tests.running import run
-from tests.user_errors import user_error
 
 CUDA = torch.device("cuda")  # only its limits are taken; nothing is put there
 CPU = torch.device("cpu")

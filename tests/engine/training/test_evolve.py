@@ -11,7 +11,7 @@ from engine.training.evolve import evolve, search_space, stop_if_hopeless
 from engine.training.recipe import load_recipe
 from models.heads.anchor import AnchorDetect
 from models.heads.dfl import DFLDetect
-from tests.user_errors import user_error
+from tests.refusals import user_error
 from utils.errors import UserError
 
 

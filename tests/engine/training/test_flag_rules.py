@@ -7,8 +7,8 @@ import pytest
 import train
 from engine.training.config import HEAD_RULES, RULES, TrainConfig
 from engine.training.inputs import open_train
+from tests.refusals import user_error
 from tests.tiny import picture
-from tests.user_errors import user_error
 from utils.cli import check_flags
 from utils.errors import UserError
 

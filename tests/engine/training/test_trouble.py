@@ -16,8 +16,8 @@ from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
 from data.loading.workers import data_loader, start_pass
 from engine.training.signals import StopRequest
+from tests.refusals import user_error
 from tests.running import ROOT
-from tests.user_errors import user_error
 from utils.errors import LostWorker, UserError, lost_worker, run_script
 from utils.files import prefix, replacing, sweep
 
