@@ -90,7 +90,7 @@ class Worker:
             else ""
         )
         stacks = [place_of(f"most recent call first\n{part}") for part in re.split("(?:Current t|T)hread", log)]
-        busy = [place for place in stacks if place not in ("outside", "data/threads.py:in_threads")]
+        busy = [place for place in stacks if place not in ("outside", "data/file_threads.py:in_threads")]
         place = busy[-1] if busy else stacks[-1]  # the main thread comes last, and may only wait for the others
         clock = time.monotonic() - self.since
         return Outcome(

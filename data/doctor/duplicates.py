@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.file_threads import in_threads
 from data.images.decode import HARD_LIMIT, decode_as, read_bytes, read_kind
 from data.labels.label_cache import file_hash
 from data.labels.records import Record
-from data.threads import in_threads
 
 BITS = 6  # of 64 in which the hashes of a near pair may differ; they differ in even numbers, half of the bits are set
 LIKENESS = 0.93  # correlation of the thumbnails of a near pair

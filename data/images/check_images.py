@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 
+from data.file_threads import in_threads
 from data.images.decode import MAX_PIXELS, TooLarge, deep_values, depth_of, read_bytes, read_kind
 from data.images.headers import Header, read_header
 from data.labels.scan_report import ScanReport
-from data.threads import in_threads
 
 LOOKED_AT = 16  # images of more than 8 bits that are decoded to see which range they use
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
+from data.file_threads import in_threads
 from data.images import image_cache
 from data.images.decode import MAX_PIXELS, decode, decode_as, read_bytes, read_kind
 from data.images.decoded_pool import DecodedPool
 from data.labels.records import Record, RecordTable
 from data.shared_array import SharedArray
-from data.threads import in_threads
 from utils.errors import UserError
 
 Scale = tuple[float, float]  # (x, y): pixels of the decoded image per pixel of the original frame

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from data.file_threads import in_threads
 from data.formats.paths import IMAGE_SUFFIXES
 from data.labels.cache_content import check, read_array, read_table
 from data.labels.records import RecordTable
 from data.labels.scan_report import ScanReport
-from data.threads import in_threads
 from utils.files import read_blocks, replacing
 
 VERSION = 5  # raised when the same files give other arrays

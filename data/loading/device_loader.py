@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from data.augment.plan import AugmentConfig
 from data.augment.plan_batch import Layout, PlanBatch, pack_plans
 from data.augment.render_device import draw_layers, jitter_colours, render
+from data.file_threads import in_threads
 from data.images.letterbox import FILL
 from data.images.store import ImageStore, shrink
 from data.loading.batches import Batches
@@ -26,7 +27,6 @@ from data.loading.config import LoaderConfig
 from data.loading.dataset import DetectionDataset, Key
 from data.loading.loader import Loader
 from data.loading.workers import data_loader, start_pass
-from data.threads import in_threads
 from utils.errors import UserError
 from utils.structures import Batch
 

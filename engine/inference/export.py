@@ -26,7 +26,7 @@ from utils.errors import UserError
 from utils.files import replacing
 from utils.select import SELECTORS, SelectConfig
 from utils.structures import Detections
-from utils.trust import remember
+from utils.trusted_exports import remember
 
 # Tolerance of a file against PyTorch, by (half, kind of input): boxes in input pixels, scores, fraction of detections
 # that may differ (rounded up: a difference in the last digit can reverse a decision of NMS and those that follow).

@@ -26,7 +26,7 @@ from utils.device import select_device
 from utils.errors import UserError, shown
 from utils.select import SelectConfig, Selector, find_selector
 from utils.structures import Detections, Letterbox
-from utils.trust import is_own
+from utils.trusted_exports import is_own
 
 
 class Runtime:

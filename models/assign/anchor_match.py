@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.assign.slots import padded_nonzero
+from models.assign.padded_indices import padded_nonzero
 from utils.structures import PackedTargets
 
 # The containing cell, then its left, upper, right and lower neighbour.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.assign.anchor_match import LevelMatches, Positives, cell_corner, decode_relative, take
-from models.assign.slots import box_chunks, padded_nonzero, padded_table, resolve_claims
+from models.assign.padded_indices import box_chunks, padded_nonzero, padded_table, resolve_claims
 from models.boxes.similarity import box_similarity, upcast
 from utils.structures import PackedTargets
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.assign.slots import box_chunks, resolve_claims
+from models.assign.padded_indices import box_chunks, resolve_claims
 from models.boxes.similarity import box_similarity
 from utils.structures import PackedTargets
 

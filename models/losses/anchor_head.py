@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.assign.anchor_match import Positives, all_matches, cell_corner, decode_relative, match_anchors, unravel
 from models.assign.ota import assign_ota
-from models.assign.slots import ignored_cells
+from models.assign.padded_indices import ignored_cells
 from models.boxes.similarity import KINDS, box_similarity, full_precision, upcast
 from models.losses.checks import check_maps
 from models.losses.normalisers import AllReduce, normalisers

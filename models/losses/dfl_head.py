@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.assign.slots import ignored_cells, padded_nonzero
+from models.assign.padded_indices import ignored_cells, padded_nonzero
 from models.assign.task_aligned import PointAssignment, TalOptions, assign_task_aligned
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.boxes.similarity import KINDS, box_similarity, full_precision, upcast

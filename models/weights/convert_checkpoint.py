@@ -18,8 +18,8 @@ from models.detector import Detector
 from models.heads import Head
 from models.heads.anchor import anchor_grid, anchors_per_cell
 from models.registry import LayerType, lookup, subclasses_of
+from models.weights.compare_details import find_details
 from models.weights.darknet import is_darknet, translate
-from models.weights.details import find_details
 from models.weights.originals import Original, read_original
 from models.weights.transfer import COUNTER, GEOMETRY, TransferReport, import_state_dict
 from models.weights.unfold import unfold

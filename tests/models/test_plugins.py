@@ -15,8 +15,8 @@ from engine.training.setup import start_model
 from models import build_model, load_model, registry
 from models.boxes import similarity
 from models.catalogue import resolve
+from models.module_table import layer_table, updated
 from models.plugins import add_plugin_flag, load_plugin, load_plugins
-from models.reference import layer_table, updated
 from tests.refusals import refused
 from tests.scripts.trainings import parsed
 from tests.tiny import tiny_data
@@ -278,7 +278,7 @@ def test_flag(tmp_path):
 
 
 def test_table_of_the_documentation_is_the_registrys(tmp_path):
-    """Where it is not: `python -m models.reference --write docs/model_files.md`."""
+    """Where it is not: `python -m models.module_table --write docs/model_files.md`."""
     text = DOCUMENT.read_text(encoding="utf-8")
     assert updated(text) == text
     load_plugin(write(tmp_path / "my_layers.py", LAYER))

@@ -10,9 +10,9 @@ import torch
 
 import data.images.store
 from data.augment.plan import AugmentConfig
+from data.file_threads import in_threads
 from data.images.store import ImageStore
 from data.loading.device_loader import DeviceImages
-from data.threads import in_threads
 from tests.data.pictures import make_records
 
 

@@ -1,5 +1,5 @@
 """The table of every module that a row may name, made from what the layers declare:
-`python -m models.reference` prints it, `--write docs/model_files.md` puts it into that file between its marks.
+`python -m models.module_table` prints it, `--write docs/model_files.md` puts it into that file between its marks.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from models import builder  # noqa: F401  fills the registry
 from models.registry import LayerType, known_layers, lookup
 from utils.errors import UserError, run_script
 
-BEGIN, END = "<!-- modules: made by python -m models.reference -->", "<!-- end of modules -->"
+BEGIN, END = "<!-- modules: made by python -m models.module_table -->", "<!-- end of modules -->"
 
 
 def layer_table() -> str:
@@ -62,7 +62,7 @@ def _purpose(kind: LayerType) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(prog="python -m models.reference", description="The modules that rows may name.")
+    flags = argparse.ArgumentParser(prog="python -m models.module_table", description="The modules that rows may name.")
     flags.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document")
     return flags
 
