@@ -27,7 +27,7 @@ def assign_ota(maps: Sequence[Tensor], matches: Sequence[LevelMatches], anchors:
     were candidates of; one claimed by several boxes goes to the box for which it is cheapest, of all boxes.
     The candidates of an image are a set: where several boxes name the same anchor of the same cell it counts once (the
     original lists it once per box, so that a box may spend its choices on copies). Memory: O(B*K*nc) with K at most
-    the places of all maps, plus pairwise temporaries of `slots.PAIRS_*` elements.
+    the places of all maps, plus pairwise temporaries of `padded_indices.PAIRS_*` elements.
     """
     device, boxes = maps[0].device, targets.boxes.shape[1]
     tables = [_pool(match, level.shape) for match, level in zip(matches, maps, strict=True)]

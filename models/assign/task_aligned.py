@@ -51,7 +51,7 @@ def assign_task_aligned(boxes: Tensor, class_logits: Sequence[Tensor], points: T
     boxes: (B, N, 4) predicted xyxy pixels. class_logits: (B, nc, n) per level, N in all, so that no map is copied.
     points: (N, 2) x, y in pixels. The k best points strictly inside a box are its own; a point claimed by several
     boxes goes to the one it overlaps most, of all boxes it lies inside. Memory: a few float32 temporaries of at most
-    `slots.PAIRS_*` elements (or B*N, if more), whatever M is, plus O(B * (N + M*k)).
+    `padded_indices.PAIRS_*` elements (or B*N, if more), whatever M is, plus O(B * (N + M*k)).
     """
     options = options or TalOptions()
     batch, places = boxes.shape[:2]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.assign import slots
+from models.assign import padded_indices
 from models.losses import AllReduce, AnchorLossConfig, DFLLossConfig, anchor_head_loss, dfl_head_loss
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import PackedTargets, Raw, Targets, pack_targets
@@ -86,4 +86,4 @@ def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, 
 
 def pad_as_on_cuda(monkeypatch) -> None:
     """Let the CPU run the padded lists that a GPU gets."""
-    monkeypatch.setattr(slots, "sync_free", lambda device: False)
+    monkeypatch.setattr(padded_indices, "sync_free", lambda device: False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from models.assign import slots
+from models.assign import padded_indices
 from models.assign.anchor_match import all_matches, match_anchors
 from models.assign.ota import assign_ota
 from models.assign.task_aligned import TalOptions, assign_task_aligned
@@ -122,7 +122,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
                 *assign_ota(maps, matches, V7_ANCHORS, STRIDES, targets)]
 
     whole = assign()
-    monkeypatch.setattr(slots, "PAIRS_CPU", 1)
+    monkeypatch.setattr(padded_indices, "PAIRS_CPU", 1)
     for a, b in zip(whole, assign(), strict=True):
         torch.testing.assert_close(tuple(a), tuple(b))
 
@@ -237,7 +237,7 @@ def test_five_thousand_boxes_on_one_image_stay_within_memory(head, padded, monke
     targets = random_targets(1, 5000, 640, 3, largest=0.06)
     if padded:
         pad_as_on_cuda(monkeypatch)
-        monkeypatch.setattr(slots, "PAIRS_CUDA", slots.PAIRS_CPU)
+        monkeypatch.setattr(padded_indices, "PAIRS_CUDA", padded_indices.PAIRS_CPU)
     with _Largest() as largest:
         if head == "dfl":
             raw = Raw(dict(zip(("box", "cls"), map(tuple, dfl_maps(1, 3, 640)), strict=True)), (640, 640))
@@ -246,4 +246,4 @@ def test_five_thousand_boxes_on_one_image_stay_within_memory(head, padded, monke
             raw = anchor_raw(anchor_maps(1, 3, 640), 640)
             losses = anchor_head_loss(raw, V7_ANCHORS, STRIDES, targets, AnchorLossConfig(V7_GAINS, head))
     assert all(v.isfinite() and v > 0 for v in losses.values())
-    assert largest.elements <= 4 * slots.PAIRS_CPU  # the dense (M, N) table would be 40 times larger
+    assert largest.elements <= 4 * padded_indices.PAIRS_CPU  # the dense (M, N) table would be 40 times larger
