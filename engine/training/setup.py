@@ -20,7 +20,7 @@ from models.catalogue import head_type, resolve
 from models.detector import build_model
 from models.loading import load_model
 from models.weights import transfer
-from utils.cli import check_flags, input_size
+from utils.cli import check_flags, flag_of, input_size
 from utils.device import amp_dtype
 from utils.distributed.group import Group
 from utils.errors import UserError
@@ -52,10 +52,14 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[int],
     """
     start = load_model(config.weights) if config.weights else None
     cfg = config.cfg or (start.config if start else DEFAULT_MODEL)
-    model_config = resolve(cfg, len(names), names, config.neck, {"box_loss": config.box_loss, "assign": config.assign})
-    recipe = recipe or family_recipe(config, model_config["recipe"])
-    with torch.device("meta"):  # no memory, no initialisation: only to know its head
-        head = build_model(model_config).head
+    head_flags = {"box_loss": config.box_loss, "assign": config.assign}
+    try:
+        model_config = resolve(cfg, len(names), names, config.neck, head_flags)
+        recipe = recipe or family_recipe(config, model_config["recipe"])
+        with torch.device("meta"):  # no memory, no initialisation: only to know its head
+            head = build_model(model_config).head
+    except UserError as error:
+        raise _naming_flag(error, {"neck": config.neck, **head_flags}) from None
     check_flags(config, HEAD_RULES, head)
     config, recipe = resolve_settings(config, recipe)
     recipe = recipe.for_head(head)
@@ -75,6 +79,13 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[int],
         print(f"{config.weights}: {transfer(model, start)}")
         _check_weights(model, config.weights)
     return model, config, recipe
+
+
+def _naming_flag(error: UserError, flags: dict[str, str | None]) -> UserError:
+    """An error of a model file's row, preceded by the flag whose value the row does not accept."""
+    flag = next((f"{flag_of(name)} {value}: " for name, value in flags.items()
+                 if value and repr(value) in str(error)), "")
+    return UserError(f"{flag}{error}", error.code)
 
 
 def _check_weights(model: nn.Module, path: str) -> None:

@@ -86,7 +86,9 @@ WRONG = {
     "two schedules": (["--cos-lr", "--linear-lr"], "choose one"),
     "nothing to resume": (["--resume", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
     "a device that is not there": (["--device", "7"], "--device 7"),
-    "anchors' assignment on a head without": (["--assign", "ota"], "ota"),
+    "anchors' assignment on a head without": (["--assign", "ota"], "--assign ota: "),
+    "an unknown box loss": (["--box-loss", "ciuo"], "--box-loss ciuo: "),
+    "an unknown neck": (["--neck", "asn"], "--neck asn: "),
 }
 
 
