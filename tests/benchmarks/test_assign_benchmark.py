@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
+
 from benchmarks.assign import MODELS, build_parser, main
 
 
+@pytest.mark.slow
 def test_the_page_holds_a_ratio_and_the_cost_of_many_boxes(tmp_path):
     main(build_parser().parse_args(["--small", "--out", str(tmp_path)]))
     page = (tmp_path / "assign_cpu.md").read_text(encoding="utf-8")

@@ -166,6 +166,7 @@ def has_ended(child: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_minute_is_a_minute(tmp_path, plan):
     """All of it, in small: a piece hangs, and the program ends in its time with a page; the piece is not lost."""
     plan(("hangs", f"{FAULTS}.hang"), ("right", f"{FAULTS}.measure"))

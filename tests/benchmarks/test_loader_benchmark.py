@@ -16,6 +16,7 @@ from tests.running import run
 from utils.errors import UserError
 
 
+@pytest.mark.slow
 def test_the_command_writes_both_tables(tmp_path):
     make_records(tmp_path / "images", [(40, 60), (64, 48), (50, 50)])
     done = run("-m", "benchmarks.loader", "--small", "--images", tmp_path / "images", "--out", tmp_path / "out")

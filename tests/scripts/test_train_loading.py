@@ -19,6 +19,9 @@ WAYS = {
 }
 
 
+QUICK = ("multi-scale", "on the device")  # the others run with -m slow
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tiny_data(tmp_path_factory.mktemp("ways"), train=18, val=4, size=[48, 64])
@@ -27,7 +30,7 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way in QUICK else pytest.mark.slow) for way in WAYS])
 def test_a_run_resumed_within_an_epoch_ends_the_same(place, way, monkeypatch, capsys):
     torch.set_num_threads(1)
     monkeypatch.setattr("engine.optim.schedule.NOMINAL_BATCH", 4)  # a step for every batch

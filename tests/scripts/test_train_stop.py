@@ -35,7 +35,7 @@ def begin(place: Path, name: str) -> subprocess.Popen:
     return start("train.py", *words(place, name, **{"--batch": 16, "--workers": 1, "--noplots": ""}))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_within_the_epoch_and_the_run_goes_on(whole, place, number):
     name = f"stopped{int(number)}"
     process = begin(place, name)

@@ -140,6 +140,7 @@ os._exit(0)  # not the rest of the epoch
 """
 
 
+@pytest.mark.slow
 def test_a_worker_holds_no_copy_of_the_index(tmp_path):
     path = makers.image(tmp_path / "a.jpg", 400, 400)
     small, large = measure(WORKERS, path, 64, 465), measure(WORKERS, path, 118287, 860001)
