@@ -33,7 +33,8 @@ def trace(folder: Path, root: Path, cfg: str) -> list[tuple[str, list[str]]]:
         if event == "call" and STEPS[0] <= steps < STEPS[1]:
             path = Path(frame.f_code.co_filename)
             if path.is_relative_to(root) and ".venv" not in path.parts and path.name != Path(__file__).name:
-                entered.setdefault(str(path.relative_to(root)), {})[frame.f_code.co_qualname] = None
+                name = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # from Python 3.11 on
+                entered.setdefault(str(path.relative_to(root)), {})[name] = None
 
     def count(*_) -> None:
         nonlocal steps
@@ -55,7 +56,8 @@ def main(args: argparse.Namespace) -> None:
         data = {"format": "shapes", "path": f"{name}/shapes", "train": 256, "val": 2, "size": 64, "seed": 0}
         (folder / "tiny.yaml").write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
         command = [sys.executable, __file__, "--trace", name, "--cfg", args.cfg]
-        subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, check=True, stdout=sys.stderr)
+        # the output of the training goes to stderr (2)
+        subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, check=True, stdout=2)
         entered = json.loads((folder / "path.json").read_text(encoding="utf-8"))
     for file, functions in entered:
         print(f"{len(functions):4}  {file}")
