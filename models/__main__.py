@@ -6,10 +6,11 @@ import torch
 
 from models.catalogue import NO_NECK, known_models
 from models.detector import build_model
-from models.plugins import add_plugin_flag, load_plugins
+from models.plugins import load_plugins
 from models.registry import known_necks
 from models.summary import format_summary, summarise
 from utils.errors import UserError, run_script
+from utils.options import add_flag, plugin_option
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
                        help="side, or height and width, in pixels")
     flags.add_argument("--nc", type=int, help="number of classes; the model file's by default")
     flags.add_argument("--neck", help=f"put this neck on: {', '.join([NO_NECK, *known_necks()])}")
-    add_plugin_flag(flags)
+    add_flag(flags, "plugin", plugin_option())
     return flags
 
 

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from models.plugins import add_plugin_flag, load_plugins
+from models.plugins import load_plugins
 from models.weights.convert_checkpoint import import_original
 from utils.checkpoint import is_ours, save_checkpoint
 from utils.errors import UserError, run_script
+from utils.options import add_flag, plugin_option
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("new", help="the .pt to write")
     flags.add_argument("--cfg", help="the model that a bare state dict holds, by name or model file")
     flags.add_argument("--names", help="class names that the file lacks: a .names or .txt file, one per line")
-    add_plugin_flag(flags)
+    add_flag(flags, "plugin", plugin_option())
     return flags
 
 

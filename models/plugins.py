@@ -11,7 +11,6 @@
 taken from the command line alone, never from a model file or a checkpoint.
 """
 
-import argparse
 import importlib.util
 import sys
 import traceback
@@ -67,12 +66,6 @@ def _check(path: Path, module: str, taken: set[str]) -> None:
         if wrong is not None:
             raise UserError(f"--plugin {path}: {wrong.__name__}, registered as {layer!r}, must be an nn.Module",
                             code="not-a-plugin")
-
-
-def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
-    """The flag `--plugin`, once for each file."""
-    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
-                        help="Python file with layers of your own (@models.registry.register); may be repeated")
 
 
 def load_plugins(paths: Sequence[str | Path]) -> list[str]:

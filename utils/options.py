@@ -58,16 +58,20 @@ class Options:
     def from_args(cls: type[Config], args: argparse.Namespace) -> Config:
         """The configuration that parsed arguments give."""
         values = {flag.name: getattr(args, flag.name) for flag in fields(cls) if hasattr(args, flag.name)}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return cls(**_frozen(values))
 
     def replace(self: Config, **changes: Any) -> Config:
-        """A copy with other values."""
-        return replace(self, **changes)
+        """A copy with other values; lists become tuples."""
+        return replace(self, **_frozen(changes))
 
     def to_dict(self) -> dict[str, Any]:
         """Every flag's value as plain data, as checkpoints and YAML files hold it."""
         values = {flag.name: getattr(self, flag.name) for flag in fields(self) if "words" in flag.metadata}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _frozen(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def size_option(meaning: str = "height and width") -> Any:

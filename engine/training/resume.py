@@ -49,11 +49,7 @@ def merge_resume_args(config: TrainConfig, stored: dict[str, Any], path: Path) -
               f"of {epochs} epochs")
         state["ended"] = False
     kept = {name: value for name, value in {**saved, **changed}.items() if name not in RUNTIME_FLAGS}
-    return config.replace(**{flag.name: _frozen(kept[flag.name]) for flag in fields(config) if flag.name in kept})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return config.replace(**{flag.name: kept[flag.name] for flag in fields(config) if flag.name in kept})
 
 
 def _checked(saved: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from models import build_model, load_model, registry
 from models.boxes import similarity
 from models.catalogue import resolve
 from models.module_table import layer_table, updated
-from models.plugins import add_plugin_flag, load_plugin, load_plugins
+from models.plugins import load_plugin, load_plugins
 from tests.refusals import refused
 from tests.scripts.trainings import parsed
 from tests.tiny import tiny_data
 from utils.errors import UserError
+from utils.options import add_flag, plugin_option
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "model_files.md"
 LAYER = '''\
@@ -271,7 +272,7 @@ def test_a_file_that_is_not_there_or_no_python(tmp_path):
 
 def test_flag(tmp_path):
     parser = argparse.ArgumentParser()
-    add_plugin_flag(parser)
+    add_flag(parser, "plugin", plugin_option())
     assert load_plugins(parser.parse_args([]).plugin) == []
     one, two = write(tmp_path / "one.py", LAYER), write(tmp_path / "two.py", LAYER.replace('"Halve"', '"Other"'))
     assert load_plugins(parser.parse_args(["--plugin", str(one), "--plugin", str(two)]).plugin) == ["Halve", "Other"]
