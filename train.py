@@ -42,7 +42,7 @@ from utils.distributed.group import Group
 from utils.distributed.launch import join, launched
 from utils.errors import LostWorker, UserError, lost_worker, run_script
 from utils.reporting import plots
-from utils.reporting.run_log import Board, CsvLog, LossMeter, check_name, increment_dir, progress_line
+from utils.reporting.run_log import Board, CsvLog, LossMeter, increment_dir, progress_line
 from utils.reporting.trackers import make_loggers
 
 PLOT_BATCHES = 3
@@ -51,7 +51,6 @@ PLOT_BATCHES = 3
 def main(args: argparse.Namespace) -> Path:
     """Train, search hyper-parameters, or replay a bad batch; returns the folder of results."""
     config = TrainConfig.from_args(args).check(launched())
-    check_name(config.name)
     load_plugins(config.plugin)  # only from the command line: a checkpoint never names code to run
     if config.replay:
         print(*replay_file(config.replay), sep="\n")

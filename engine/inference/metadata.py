@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.config_checks import is_number, is_whole
 from utils.config import MAX_CLASSES
 from utils.errors import UserError, printable, shown
 from utils.select import EVALUATION, SELECTORS, SelectConfig
@@ -68,9 +69,9 @@ class ExportMetadata:
                       "thresholds": _thresholds(content.get("thresholds"), path)})
 
 
-def is_whole(value: Any, least: int = 1, most: int = 1 << 16) -> bool:
-    """Whether a value is an int within the bounds."""
-    return type(value) is int and least <= value <= most
+def is_count(value: Any) -> bool:
+    """Whether a value is an int from 1 to 65,536."""
+    return is_whole(value, 1, 1 << 16)
 
 
 def is_list_of(value: Any, check: Callable[[Any], bool], most: int) -> bool:
@@ -79,7 +80,7 @@ def is_list_of(value: Any, check: Callable[[Any], bool], most: int) -> bool:
 
 
 def _is_fraction(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1
+    return is_number(value, 0, 1)
 
 
 def _is_bool(value: Any) -> bool:
@@ -90,7 +91,7 @@ def _thresholds(stored: Any, path: Path) -> SelectConfig:
     """The thresholds of the metadata; files without them select by NMS with the default ones."""
     if stored is None:
         return EVALUATION
-    checks = {"conf": _is_fraction, "iou": _is_fraction, "max_det": is_whole, "agnostic": _is_bool,
+    checks = {"conf": _is_fraction, "iou": _is_fraction, "max_det": is_count, "agnostic": _is_bool,
               "multi_label": _is_bool}
     if not isinstance(stored, dict) or not all(check(stored.get(key)) for key, check in checks.items()):
         raise UserError(f"{path}: its metadata is damaged: thresholds {shown(stored)[:80]}; export it again",
@@ -100,6 +101,6 @@ def _thresholds(stored: Any, path: Path) -> SelectConfig:
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "names": lambda v: is_list_of(v, lambda name: isinstance(name, str) and len(name) <= 1000, MAX_CLASSES),
-    "strides": lambda v: is_list_of(v, is_whole, 16),
-    "size": lambda v: v is None or is_list_of(v, is_whole, 2) and len(v) == 2,
-    "batch": lambda v: v is None or is_whole(v), "half": _is_bool}
+    "strides": lambda v: is_list_of(v, is_count, 16),
+    "size": lambda v: v is None or is_list_of(v, is_count, 2) and len(v) == 2,
+    "batch": lambda v: v is None or is_count(v), "half": _is_bool}

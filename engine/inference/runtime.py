@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from data.images.letterbox import letterbox
-from engine.inference.metadata import METADATA_KEY, ExportMetadata, is_list_of, is_whole
+from engine.inference.metadata import METADATA_KEY, ExportMetadata, is_count, is_list_of
 from engine.inference.onnx_layouts import Layout, Slot, as_input, find_layout
 from models import load_model
 from utils.cli import input_size
@@ -44,7 +44,7 @@ class Runtime:
         self.fixed_size, self.fixed_batch, self.half = metadata.size, metadata.batch, metadata.half
         self.thresholds, self._selector = metadata.thresholds, find_selector(selection or metadata.select)
         trained = metadata.trained if isinstance(metadata.trained, dict) else {}
-        self.trained = trained if is_list_of(trained.get("imgsz", [640]), is_whole, 2) else {}
+        self.trained = trained if is_list_of(trained.get("imgsz", [640]), is_count, 2) else {}
 
     def choose_size(self, wanted: Sequence[int] | None = None) -> tuple[int, int]:
         """(height, width) to run at: the file's fixed size, or `wanted`, or the size of the training, or 640.

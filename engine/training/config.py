@@ -19,6 +19,7 @@ from utils.options import (
     size_option,
     workers_option,
 )
+from utils.reporting.run_log import NAME_RULE
 
 BEST_BY = ("fitness", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "F1")
 DEFAULT_MODEL = "yolov8n-assn"
@@ -130,7 +131,7 @@ WITH_REPLAY = ("replay", "plugin", "debug")
 ONLY_LAST = "with --noval only the last epoch is validated; drop one of the two"
 ONLY_LAST_SAVED = "with --nosave only the last epoch is saved; choose one"
 RULES = [
-    *not_empty(("resume", "replay", "data", "hyp", "project", "name", "storage", "study")),
+    *not_empty(("resume", "replay", "data", "hyp", "project", "name", "storage", "study")), NAME_RULE,
     Rule("tile_overlap", lambda config, _: config.tile, "windows overlap where there are some; add --tile"),
     Rule("rect", lambda config, _: not config.tile, "windows of --tile are square; drop --rect"),
     Rule("sync_bn", lambda _, processes: processes > 1, "one process sees the whole batch", fatal=False),
