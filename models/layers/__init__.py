@@ -1,5 +1,5 @@
 """Layers by name: importing this package declares all of them."""
 
-from models.layers import blocks, conv, plumbing, pooling
+from models.layers import blocks, conv, plumbing, pooling, resnet
 
-__all__ = ["blocks", "conv", "plumbing", "pooling"]
+__all__ = ["blocks", "conv", "plumbing", "pooling", "resnet"]
