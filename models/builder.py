@@ -9,7 +9,7 @@ from torch import nn
 
 from models import layers, necks
 from models.catalogue import NO_NECK
-from models.config_checks import MAX_CHANNELS, check_size, check_stride, is_whole
+from models.config_checks import MAX_CHANNELS, check_size, check_stride
 from models.graph import IMAGE, Graph, Node, Series, relative_stride
 from models.heads import Head, anchor, dfl
 from models.layers import extras, rearrange
@@ -17,6 +17,7 @@ from models.layers.conv import activation, default_activation
 from models.necks import forks
 from models.registry import LayerType, choose, known_layers, known_necks
 from models.rows import Row, aliases_of, find_layer, parse_row
+from utils.config import is_whole
 from utils.errors import UserError, nearest, shown
 
 DECLARED = (layers, extras, forks, rearrange, necks, anchor, dfl)  # importing them fills the registry

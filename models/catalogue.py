@@ -5,7 +5,8 @@ changes. Keys: nc, anchors, activation; depth_multiple, width_multiple, max_chan
 `scales: {n: [depth, width, max_channels], ...}`; `aliases` (`words` in older files), what names in rows stand for,
 numbers or modules; `replace`, for rows of the base by name: `[module, args, options]`, options where wanted; `neck`, a
 name or a mapping with `type`; `necks`, the default options of each neck on this base; `recipe`, the file in `cfg/train`
-to train by, by default the one that the head declares.
+to train by, by default the one that the head declares; `frame` and `pixels`, what the model asks of its input
+(`utils.frame`); `batch_norm`, [eps, momentum] of all 2-D batch norms.
 
 A scale's letter stands at the `@` of a family's file name, or behind its first number: `yolov5@6.yaml` holds yolov5n6.
 """
@@ -16,17 +17,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_TEXT, checked_config, is_number, is_whole
+from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_TEXT, checked_config
 from models.registry import LayerType, known_necks
 from models.rows import aliases_of, find_layer, parse_row
-from utils.config import CFG_ROOT, MAX_CLASSES, read_yaml
+from utils.config import CFG_ROOT, MAX_CLASSES, is_number, is_whole, read_yaml
 from utils.errors import UserError, nearest, short, shown
 
 NO_NECK = "pan"  # what every base has already
 
 _KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
                "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe", "trained",
-               "aliases", "words", "replace"}
+               "aliases", "words", "replace", "frame", "pixels", "batch_norm"}
 
 
 def known_models() -> list[str]:

@@ -4,10 +4,9 @@ A config comes from a YAML file, a checkpoint or a dict, none of which is truste
 """
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Any
 
-from utils.config import MAX_CLASSES
+from utils.config import MAX_CLASSES, is_number, is_whole
 from utils.errors import UserError, shown
 
 MAX_ROWS = 2_000
@@ -18,16 +17,6 @@ MAX_STRIDE = 1_024  # input pixels to a cell; the published models end at 128
 MIN_STRIDE = 0.25
 MAX_BASES = 8  # files in a chain of `base:`
 MAX_TEXT = 200  # characters of a name or key
-
-
-def is_whole(value: Any, low: int, high: int) -> bool:
-    """Whether `value` is an int (no bool) within [low, high]."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def is_number(value: Any, low: float, high: float) -> bool:
-    """Whether `value` is a finite int or float (no bool) within [low, high]."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and low <= value <= high
 
 
 def is_text(value: Any) -> bool:
@@ -45,6 +34,8 @@ def is_rows(value: Any) -> bool:
 _NUMBER = (lambda v: is_number(v, 1e-3, 100), "a number from 0.001 to 100")
 _TEXT = (is_text, f"a text of at most {MAX_TEXT} characters")
 _MAPPING = (is_mapping, "`key: value` lines")
+_NORM = (lambda v: isinstance(v, list) and len(v) == 2 and is_number(v[0], 1e-12, 1) and is_number(v[1], 0, 1),
+         "[eps, momentum], such as [0.001, 0.03]")
 _ROWS = (is_rows, f"a list of at most {MAX_ROWS} rows [from, repeats, module, args]")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "nc": (lambda v: is_whole(v, 1, MAX_CLASSES), f"the number of classes, 1 to {MAX_CLASSES:,}"),
@@ -56,6 +47,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_channels": (lambda v: is_whole(v, 1, MAX_CHANNELS), f"a whole number of channels, 1 to {MAX_CHANNELS:,}"),
     "scales": _MAPPING, "scale": _TEXT, "activation": _TEXT, "base": _TEXT, "recipe": _TEXT,
     "backbone": _ROWS, "head": _ROWS,
+    "frame": _MAPPING, "pixels": _MAPPING, "batch_norm": _NORM,
     "words": _MAPPING, "aliases": _MAPPING, "replace": _MAPPING, "options": _MAPPING,
     "neck": (lambda v: is_text(v) or is_mapping(v), "a name such as assn, or a mapping with `type`"),
     "necks": (lambda v: is_mapping(v) and all(is_mapping(o) for o in v.values()),

@@ -15,6 +15,7 @@ from models.catalogue import resolve
 from models.details import apply_details
 from models.losses import AllReduce
 from utils.errors import UserError
+from utils.frame import Frame, Pixels
 from utils.select import SelectConfig, find_selector
 from utils.structures import Detections, PackedTargets, Raw, Targets, pack_targets
 
@@ -22,7 +23,8 @@ from utils.structures import Detections, PackedTargets, Raw, Targets, pack_targe
 class Detector(nn.Module):
     """forward -> Raw; loss and decode read that Raw; select turns decoded candidates into detections.
 
-    config: the resolved, plain description from which `build_model` makes the same model again.
+    config: the resolved, plain description from which `build_model` makes the same model again. frame, pixels: what the
+    model asks of its input.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -30,7 +32,12 @@ class Detector(nn.Module):
         self.config = config
         self.names: list[str] = list(config["names"])
         self.model = build_graph(config)
+        apply_details(self.model, {"batch_norm": config.get("batch_norm")})
         apply_details(self.model, config.get("details"))
+        coarsest = int(max(node.stride for node in self.model.nodes))
+        self.frame = Frame.from_mapping(config.get("frame"), config["source"], multiple=coarsest)
+        self.pixels = Pixels.from_mapping(config.get("pixels"), config["source"])
+        self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def to(self, *args: Any, **kwargs: Any) -> "Detector":
         """As `nn.Module.to`; `memory_format=torch.channels_last` reaches the 4-D tensors and leaves the others, where
@@ -57,20 +64,41 @@ class Detector(nn.Module):
         return self.head.strides
 
     def forward(self, images: Tensor) -> Raw:
-        """(B, 3, H, W) RGB, uint8 or float in [0, 1], -> `Raw`. H and W are multiples of the largest stride."""
+        """(B, 3, H, W) RGB, uint8 or float in [0, 1], -> `Raw`. H and W as `frame` allows."""
         height, width = images.shape[2:]
         if not torch.jit.is_tracing():
-            step = int(max(node.stride for node in self.model.nodes))
-            if height % step or width % step:
-                raise UserError(f"--imgsz: {self.config['source']} has rows of stride {step}, so images of {height} x "
-                                f"{width} pixels do not fit; give multiples of {step}", code="bad-size")
-        if images.dtype == torch.uint8:
-            # At once in the type of the first convolution: whole numbers up to 255 are exact in 16 bits too, so the
-            # quotient is rounded once either way, and no copy in float32 is made.
-            kind = images.device.type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else next(self.parameters()).dtype
-            images = images.to(dtype).div_(255)
-        return Raw(self.model(images), (height, width))
+            self._check_size(height, width)
+        return Raw(self.model(self._normalised(images)), (height, width))
+
+    def _check_size(self, height: int, width: int) -> None:
+        """Raises `UserError` for images that the frame does not allow."""
+        source, step = self.config["source"], self.frame.multiple
+        if self.frame.size not in (None, (height, width)):
+            wanted = " x ".join(map(str, self.frame.size))
+            raise UserError(f"--imgsz: {source} takes images of {wanted} pixels, not {height} x {width}",
+                            code="fixed-size")
+        if height % step or width % step:
+            raise UserError(f"--imgsz: {source} takes multiples of {step}, so images of {height} x "
+                            f"{width} pixels do not fit", code="bad-size")
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """Images as the network reads them, uint8 ones in the type of the first convolution.
+
+        Whole numbers up to 255 are exact in 16 bits too, so plain pixels are converted at once: the quotient is rounded
+        once either way, and no copy in float32 is made.
+        """
+        whole = images.dtype == torch.uint8
+        if self.pixels.is_plain and not whole:
+            return images
+        kind = images.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else next(self.parameters()).dtype
+        if self.pixels.is_plain:
+            return images.to(dtype).div_(255)
+        if images.device not in self._constants:  # kept: a copy to a GPU in each step would make the host wait
+            self._constants[images.device] = self.pixels.constants(images.device)
+        factor, shift = self._constants[images.device]
+        images = images.flip(1) if self.pixels.order == "bgr" else images
+        return (images.float() * (factor / 255 if whole else factor) - shift).to(dtype)
 
     def loss(self, raw: Raw, targets: Sequence[Targets] | PackedTargets,
              all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
@@ -125,16 +153,18 @@ def check_forward(detector: Detector) -> None:
     Raises `UserError` naming the row; what the rows declared was checked when they were built.
     """
     graph, training, reached = detector.model, detector.training, [0]
-    step = int(max(node.stride for node in graph.nodes))
+    step = detector.frame.multiple
+    # a layer without padding may need more than the least
+    sizes = [detector.frame.size] if detector.frame.size else [(2 * step,) * 2, (8 * step,) * 2]
     handles = [layer.register_forward_pre_hook(lambda *_, i=i: reached.append(i)) for i, layer in enumerate(graph)]
     device = next(detector.parameters()).device
     error: Exception | None = None
     try:
         detector.eval()
-        for side in (2 * step, 8 * step):  # a layer without padding may need more than the least
+        for size in sizes:
             try:
                 with torch.no_grad():
-                    detector.decode(detector(torch.zeros(1, 3, side, side, device=device)))
+                    detector.decode(detector(torch.zeros(1, 3, *size, device=device)))
                 return
             except Exception as failure:
                 error = error or failure
@@ -144,5 +174,5 @@ def check_forward(detector: Detector) -> None:
         detector.train(training)
     row = graph.nodes[reached[-1]]
     raise UserError(f"{detector.config['source']} row {row.index} ({row.module}): fails on an image of "
-                    f"{2 * step} x {2 * step} pixels: {str(error)[:400] or type(error).__name__}",
+                    f"{sizes[0][0]} x {sizes[0][1]} pixels: {str(error)[:400] or type(error).__name__}",
                     code="bad-model") from error

@@ -8,8 +8,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.config_checks import is_text, is_whole
+from models.config_checks import is_text
 from models.registry import LayerType, lookup
+from utils.config import is_whole
 from utils.errors import UserError, nearest, shown
 
 _KEYS = ("from", "repeats", "module", "args", "name", "options")

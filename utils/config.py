@@ -1,5 +1,6 @@
 """Safe loading of YAML files, with limits on their size and one-line errors."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,13 @@ def _exists(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a name longer than the system allows, or with a NUL
         return False
+
+
+def is_whole(value: Any, low: int, high: int) -> bool:
+    """Whether `value` is an int (no bool) within [low, high]."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_number(value: Any, low: float, high: float) -> bool:
+    """Whether `value` is a finite int or float (no bool) within [low, high]."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and low <= value <= high

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.config_checks import is_number, is_whole
-from utils.config import MAX_CLASSES
+from utils.config import MAX_CLASSES, is_number, is_whole
 from utils.errors import UserError, printable, shown
 from utils.select import EVALUATION, SELECTORS, SelectConfig
 

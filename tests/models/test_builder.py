@@ -372,5 +372,5 @@ def test_a_row_deeper_than_the_head_says_which_sizes_fit():
     head = [["deep", *TINY["head"][0][1:]], *TINY["head"][1:]]
     model = build_model({**TINY, "backbone": rows, "head": head}, 3).eval()
     assert max(model.strides) == 8 and model(torch.zeros(1, 3, 64, 96)).image_size == (64, 96)
-    with pytest.raises(UserError, match="rows of stride 32, so images of 64 x 72 pixels do not fit; give mult"):
+    with pytest.raises(UserError, match="multiples of 32, so images of 64 x 72 pixels do not fit"):
         model(torch.zeros(1, 3, 64, 72))
