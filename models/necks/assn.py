@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.layers.blocks import ELANH
 from models.layers.conv import Conv
 from models.necks.gates import ScaleGate
-from models.necks.resample import enlarge
+from models.necks.resample import check_pyramid, enlarge
 from models.registry import register
 
 
@@ -39,6 +39,7 @@ class ASSN(nn.Module):
         self.out_channels = finest * (2 if self.concat else 1)
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
+        check_pyramid("ASSN", pyramid, self.factors)
         p3, *coarse = pyramid
         mask, entering = self.gate(p3)  # (B, 1, H, W), (B, C, H, W)
         levels = [entering, *(unit(x) for unit, x in zip(self.reduce, coarse, strict=True))]
@@ -49,14 +50,14 @@ class ASSN(nn.Module):
     def _enter(self, unit: Conv, levels: list[Tensor], mask: Tensor) -> Tensor:
         """`unit`, one of the two 1x1 that open the ELAN, over cat(enlarged levels) * mask.
 
-        A 1x1 convolution commutes with nearest enlargement and with a mask over pixels, so each level is multiplied by
-        its share of the weight at its own resolution, and the sum is masked: the same numbers from 1.3 instead of 3
-        C^2 products per pixel (three levels), and the wide concatenation is never made.
+        A 1x1 convolution commutes with nearest enlargement, cropping and a mask over pixels, so each level is
+        multiplied by its share of the weight at its own resolution, and the sum is masked: the same numbers from 1.3
+        instead of 3 C^2 products per pixel (three levels), and the wide concatenation is never made.
         """
         shares = unit.conv.weight.split([x.shape[1] for x in levels], 1)
         y = F.conv2d(levels[0], shares[0])
         for x, share, factor in zip(levels[1:], shares[1:], self.factors[1:], strict=True):
-            y = y + enlarge(F.conv2d(x, share), factor)
+            y = y + enlarge(F.conv2d(x, share), factor, levels[0].shape[2:])
         return unit.finish(y * mask)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.layers.conv import Conv, activation, batch_norm
 from models.necks.gates import ChannelGate, SpatialGate
+from models.necks.resample import crop
 from models.necks.ssfpn import NormedConv3d
 from models.registry import register
 
@@ -74,7 +75,8 @@ class SizedConv3D(Conv3D):
 
 
 class _LevelGate(nn.Module):
-    """What both gates share: levels of one resolution, finest first, to be weighed and joined.
+    """What both gates share: levels of one resolution, finest first, to be weighed and joined; those that an upsampling
+    row made longer than the first, because its size is no multiple of theirs, are cropped to it.
 
     strides: of the inputs in pixels. Raises ValueError for a single map and for maps of different resolution.
     """
@@ -102,7 +104,8 @@ class CBAM(_LevelGate):
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         p3 = levels[0]
-        return torch.cat(levels, 1) * self.SpatialGate(p3 * self.ChannelGate(p3))
+        joined = torch.cat([crop(x, p3.shape[2:]) for x in levels], 1)
+        return joined * self.SpatialGate(p3 * self.ChannelGate(p3))
 
 
 class SpatialMask(nn.Module):
@@ -135,7 +138,7 @@ class CBAMP3(_LevelGate):
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         p3 = levels[0] * self.channel_attention(levels[0])
-        return torch.cat((p3, *levels[1:]), 1) * self.spatial_attention(p3)
+        return torch.cat((p3, *(crop(x, p3.shape[2:]) for x in levels[1:])), 1) * self.spatial_attention(p3)
 
 
 @register("ConvP3", multi_input=True)

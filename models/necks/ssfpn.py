@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.layers.conv import Conv, activation, fold_batch_norm
 from models.necks.assn import scale_factors
-from models.necks.resample import conv3x3_enlarged
+from models.necks.resample import check_pyramid, conv3x3_enlarged
 from models.registry import register
 
 
@@ -43,14 +43,15 @@ class ScaleConv(NormedConv3d):
         self.act = activation(act)
 
     def forward(self, levels: list[Tensor], factors: list[int]) -> Tensor:
-        """Levels (B, C, H/f, W/f) in the order of the scale axis, with their factors f -> (B, C, H, W)."""
-        depth = len(levels)
+        """Levels (B, C, H/f, W/f), the finest first, then in the order of the scale axis, with their factors f ->
+        (B, C, H, W)."""
+        depth, size = len(levels), levels[0].shape[2:]
         planes: list[list[Tensor]] = [[] for _ in range(depth)]
         for i, (x, factor) in enumerate(zip(levels, factors, strict=True)):
             reached = range(max(i - 1, 0), min(i + 2, depth))
             # Of each plane d, the tap that sees level i.
             weight = torch.cat([self.conv3d.weight[:, :, i - d + 1] for d in reached])  # (planes*C, C, 3, 3)
-            for d, y in zip(reached, conv3x3_enlarged(x, weight, factor).chunk(len(reached), 1), strict=True):
+            for d, y in zip(reached, conv3x3_enlarged(x, weight, factor, size).chunk(len(reached), 1), strict=True):
                 planes[d].append(y)
         stack = torch.stack([sum(parts[1:], parts[0]) for parts in planes], 2)  # (B, C, D, H, W)
         return self.act(self.batch3d(stack + self.conv3d.bias[:, None, None, None])).mean(2)
@@ -83,6 +84,7 @@ class SSFPN(nn.Module):
         self.out_channels = finest + c if self.concat else finest
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
+        check_pyramid("SSFPN", pyramid, self.factors)
         levels = [self.reduce[str(i)](x) for i, x in enumerate(pyramid)]
         sequence = self.scale(levels, self.factors)
         return torch.cat((sequence, pyramid[0]), 1) if self.concat else sequence + pyramid[0]
@@ -113,8 +115,10 @@ class FlatSSFPN(nn.Module):
         self.out_channels = c + widths[0] if merge == "concat" else c
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
+        check_pyramid("FlatSSFPN", pyramid, self.factors)
         weights = self.conv.weight[:, :, 0].split([x.shape[1] for x in pyramid], 1)
-        parts = [conv3x3_enlarged(x, w, f) for x, w, f in zip(pyramid, weights, self.factors, strict=True)]
+        size = pyramid[0].shape[2:]
+        parts = [conv3x3_enlarged(x, w, f, size) for x, w, f in zip(pyramid, weights, self.factors, strict=True)]
         seen = sum(parts[1:], parts[0])  # (B, C, H, W)
         planes = torch.stack((torch.zeros_like(seen), seen, torch.zeros_like(seen)), 2)  # (B, C, 3, H, W)
         flat = self.act(self.bn(planes)).mean(2)
