@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.augment.plan import AugmentConfig
 from data.object_sizes import object_sizes
 from engine.evaluation.evaluate import evaluate
 from engine.optim.groups import freeze
@@ -93,10 +92,11 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
     if config.batch_size == -1:
         own = fitting_batch(config, recipe, model, device, len(train_index), group)
         config = config.replace(batch_size=own * group.world)
-    if recipe.augment.get("copy_paste"):
+    policy = recipe.make_policy()
+    if policy.needs_polygons:
         train_index = open_train(config, polygons=True)
     weights = fixed_weights(config, train_index)
-    loader, val_loader = open_loaders(config, AugmentConfig(**recipe.augment), (train_index, val_index), weights,
+    loader, val_loader = open_loaders(config, policy, (train_index, val_index), weights,
                                       max(model.strides), group, device)
     run = make_training(config, recipe, model, group, device, len(loader))
     run.data = data

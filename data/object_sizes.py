@@ -6,7 +6,7 @@ import numpy as np
 
 from data.labels.records import Record, RecordTable
 
-LEAST = 2.0  # px; training leaves out boxes with a thinner side (`AugmentConfig.min_side`)
+LEAST = 2.0  # px; training leaves out boxes with a thinner side (`YoloPolicy.min_side`)
 
 
 def object_sizes(records: Sequence[Record], imgsz: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.context import Context
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
@@ -14,7 +14,7 @@ from utils.select import SelectConfig, non_max_suppression
 from utils.structures import Batch, Detections
 
 SIZES = [(120, 160), (200, 100), (80, 80), (128, 128), (60, 240), (256, 200), (128, 96), (90, 90)]  # of images
-AUGMENT = AugmentConfig(mixup=0.5, degrees=4, scale=0.7)
+AUGMENT = YoloPolicy(mixup=0.5, degrees=4, scale=0.7)
 SPARSE, DENSE = SelectConfig(0.25), SelectConfig(0.001, 0.6, multi_label=True)  # as detect.py and val.py ask
 
 

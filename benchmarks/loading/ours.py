@@ -18,7 +18,7 @@ import data.augment.render
 import data.loading.dataset
 from benchmarks.loading.clock import UNCOUNTED, serve
 from data import load_index
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.labels.records import Record
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
@@ -55,7 +55,7 @@ class Epochs:
 def make_loader(config: dict[str, Any], workers: int) -> Loader:
     """The loader of a training, with v8's augmentation."""
     index = load_index(config["data"], "train", cache=False)
-    return train_loader(index, config["imgsz"], AugmentConfig(),
+    return train_loader(index, config["imgsz"], YoloPolicy(),
                         LoaderConfig(config["batch"], workers=workers, cache=config["cache"]))
 
 
@@ -69,7 +69,7 @@ def profile(config: dict[str, Any]) -> dict[str, Any]:
             pass
     store = loader.dataset.store
     samples = data.loading.dataset
-    for name, owner, word in (("plan", samples, "draw_plan"), ("labels", samples, "plan_labels"),
+    for name, owner, word in (("plan", type(loader.dataset.augment), "draw"), ("labels", samples, "plan_labels"),
                               ("pixels", samples, "render_plan"), ("decode", store, "load"),
                               ("HSV", data.augment.render, "adjust_hsv")):
         watch.listen(name, owner, word)

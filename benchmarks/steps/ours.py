@@ -16,7 +16,7 @@ import torch
 import train
 from benchmarks.steps.batches import load_batch
 from benchmarks.steps.rounds import Rounds
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.loading.loader import Loader
 from engine.training.config import TrainConfig
 from engine.training.inputs import open_loaders, open_splits
@@ -100,7 +100,7 @@ def make_loader(config: dict[str, Any], settings: TrainConfig, augment: dict[str
                       [Letterbox(frame, frame, (1.0, 1.0), (0, 0))] * len(images))
         return Resident(batch, config["batches"])
     splits = open_splits(settings, Group())
-    loader, _ = open_loaders(settings, AugmentConfig(**augment), splits, None, stride, Group(), device)
+    loader, _ = open_loaders(settings, YoloPolicy(**augment), splits, None, stride, Group(), device)
     return loader
 
 

@@ -29,7 +29,8 @@ from data.augment.geometry import (
     scaling,
     transform_boxes,
 )
-from data.augment.plan import AugmentConfig, Plan
+from data.augment.plan import Plan
+from data.augment.policies.policy import Policy
 from data.images.letterbox import FILL
 from data.images.store import Scale, reduction, shrink
 
@@ -58,14 +59,14 @@ class Scratch:
         return Scratch, ()
 
 
-def render_plan(plan: Plan, load: LoadImage, size: Size, config: AugmentConfig, scratch: Scratch | None = None,
+def render_plan(plan: Plan, load: LoadImage, size: Size, policy: Policy, scratch: Scratch | None = None,
                 out: Array | None = None) -> tuple[Array, set[int]]:
     """Draw a plan: the frame (S, S, 3) RGB uint8, in `out` where given; the indices of images that `load` could not
     give."""
     scratch = scratch or Scratch()
     if out is None:
         out = np.empty((*frame_sides(size), 3), np.uint8)
-    drawn = [_draw(layer, size, load, config.fill, scratch, str(k)) for k, layer in enumerate(plan.layers)]
+    drawn = [_draw(layer, size, load, policy.fill, scratch, str(k)) for k, layer in enumerate(plan.layers)]
     damaged = set().union(*(missing for _, _, missing in drawn))
     if len(drawn) == 1 and drawn[0][1] > 1:  # colours act on each pixel alone: change them while there are fewer
         (image, zoom, _), = drawn
@@ -77,7 +78,7 @@ def render_plan(plan: Plan, load: LoadImage, size: Size, config: AugmentConfig, 
 
 
 def plan_labels(plan: Plan, labels_of: Callable[[int], Labels], size_of: Callable[[int], tuple[int, int]], size: Size,
-                config: AugmentConfig, damaged: Callable[[int], bool]) -> Labels:
+                policy: Policy, damaged: Callable[[int], bool]) -> Labels:
     """The labels in the frame of a plan. Where an image should be that is damaged, there is an ignore region.
 
     With copy-paste they hold the pasted objects, and `pasted` for `data.augment.copy_paste.draw_pasted`.
@@ -85,7 +86,7 @@ def plan_labels(plan: Plan, labels_of: Callable[[int], Labels], size_of: Callabl
     parts = []
     for layer in plan.layers:
         labels = [Labels.unknown(*size_of(t.index)) if damaged(t.index) else labels_of(t.index) for t in layer.tiles]
-        parts.append(layer_labels(layer, labels, size, config.box_filter))
+        parts.append(layer_labels(layer, labels, size, policy.box_filter))
     found = Labels.join(parts)
     return found if plan.paste is None else paste_labels(plan.paste, found, size, blended=len(parts) > 1)
 

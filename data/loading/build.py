@@ -1,12 +1,12 @@
 """The loader of a training or of an evaluation, put together from its parts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.policy import Policy
 from data.images.decoded_pool import pool_for
 from data.images.store import image_sizes
 from data.labels.records import Record
@@ -27,7 +27,7 @@ class HasRecords(Protocol):
     records: Sequence[Record]
 
 
-def train_loader(index: HasRecords, imgsz: int, augment: AugmentConfig, config: LoaderConfig,
+def train_loader(index: HasRecords, imgsz: int, augment: Policy, config: LoaderConfig,
                  weights: np.ndarray | None = None) -> Loader:
     """Shuffled, augmented batches in frames of imgsz x imgsz.
 
@@ -40,13 +40,13 @@ def train_loader(index: HasRecords, imgsz: int, augment: AugmentConfig, config: 
         sizes = image_sizes(records)
         order = AspectOrder(sizes, config.batch_size * config.world, config.seed, weights)
         frames = TrainFrames(order, sizes, imgsz, config.stride)
-        augment = replace(augment, mosaic=0.0)
+        augment = augment.in_rectangles()
     batches = EpochBatches(len(records), config.batch_size, config.rank, config.world)
     dataset = DetectionDataset(records, imgsz, augment, config.seed, cache=config.cache, order=order, frames=frames)
     if config.cache == "gpu":
         return DeviceLoader(dataset, batches, config)
     if not config.cache:
-        dataset.store.pool = pool_for(dataset.store.canonical, config, mosaic=augment.mosaic > 0)
+        dataset.store.pool = pool_for(dataset.store.canonical, config, mosaic=augment.shows_others)
     return Loader(dataset, batches, config)
 
 

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from data.augment.copy_paste import draw_pasted
 from data.augment.geometry import Labels, frame_sides
-from data.augment.plan import AugmentConfig, Plan, draw_plan
+from data.augment.plan import Plan, Scene
+from data.augment.policies.policy import Policy
 from data.augment.render import Scratch, plan_labels, render_plan
 from data.images.letterbox import FILL, forward_boxes, plan_rect, resize
 from data.images.store import ImageStore
@@ -51,13 +52,13 @@ class Sample:
 class DetectionDataset(Dataset):
     """Samples of `records` in an input frame of `imgsz` pixels.
 
-    augment: an `AugmentConfig` for training, None for evaluation (letterbox only; the position is then the image).
+    augment: a policy for training, None for evaluation (letterbox only; the position is then the image).
     cache: where decoded images are kept: None, "ram", "disk", or "gpu" for a loader that draws them on the device and
     enlarges none before. order: which image stands at which position. frames: where others than the square of `imgsz`
     are wanted. `dataset[epoch, position]` draws every random number from a generator of (seed, epoch, position).
     """
 
-    def __init__(self, records: Sequence[Record], imgsz: int, augment: AugmentConfig | None = None, seed: int = 0, *,
+    def __init__(self, records: Sequence[Record], imgsz: int, augment: Policy | None = None, seed: int = 0, *,
                  cache: str | None = None, order: EpochOrder | None = None, frames: Frames | None = None) -> None:
         self.records, self.imgsz, self.augment, self.seed, self.frames = records, imgsz, augment, seed, frames
         self.order = EpochOrder(len(records), seed) if order is None and augment else order
@@ -130,7 +131,8 @@ class DetectionDataset(Dataset):
         def others(count: int) -> list[int]:
             return self.order.mosaic_indices(rng, epoch, position, count)
 
-        return draw_plan(rng, self.augment, index, others, self._size, frame, mosaic), index
+        scene = Scene(index, frame, self._size, others, self._labels, mosaic)
+        return self.augment.draw(rng, scene), index
 
     def _find(self, plan: Plan, frame: tuple[int, int], damaged: Callable[[int], bool]) -> Labels:
         return plan_labels(plan, self._labels, self._size, frame, self.augment, damaged)

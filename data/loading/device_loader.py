@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.augment.plan import AugmentConfig
 from data.augment.plan_batch import Layout, PlanBatch, pack_plans
+from data.augment.policies.policy import Policy
 from data.augment.render_device import draw_layers, jitter_colours, render
 from data.file_threads import in_threads
 from data.images.letterbox import FILL
@@ -83,12 +83,12 @@ def check_memory(layout: Layout, side: int, device: torch.device) -> None:
                         f"or lower --imgsz", "no-memory")
 
 
-def copies_needed(config: AugmentConfig) -> int:
+def copies_needed(policy: Policy) -> int:
     """How many copies of an image, each half the size of that before, the strongest zoom out can ask for.
 
     Down to exactly half the size of a copy, linear interpolation misses none of its pixels.
     """
-    return 1 + sum((1 - config.scale) * 2**k < 1 for k in range(1, 7))
+    return 1 + sum(policy.smallest_zoom * 2**k < 1 for k in range(1, 7))
 
 
 class PlannedBatches(Dataset):

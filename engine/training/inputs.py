@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.policy import Policy
 from data.index import Index, load_index
 from data.labels.records import RecordTable
 from data.labels.scan_report import KINDS
@@ -64,7 +64,7 @@ def _check_objects(index: Index) -> None:
                     "the labels, python -m data shows more", "no-objects")
 
 
-def open_loaders(config: TrainConfig, augment: AugmentConfig, splits: tuple[Index, Index],
+def open_loaders(config: TrainConfig, augment: Policy, splits: tuple[Index, Index],
                  weights: np.ndarray | None, stride: int, group: Group, device: torch.device) -> tuple[Loader, Loader]:
     """Loaders of this process's part of the (training, validation) batches; the latter have twice as many images, at
     most 32. weights: see `fixed_weights`."""

@@ -6,7 +6,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies import policy_type
+from data.augment.policies.policy import Policy
 from models.heads import Head, RecipeOption
 from models.registry import subclasses_of
 from utils.config import find_config, read_yaml
@@ -22,7 +23,7 @@ MOMENTA = ("momentum", "warmup_momentum")  # from 0 up to, and without, 1
 RUN_KEYS = ("epochs", "imgsz", "batch_size", "val_interval")
 RANGES = {**dict.fromkeys(("lr0", "lrf", "weight_decay", "warmup_bias_lr"), (0.0, 1e3)),
           **dict.fromkeys(RUN_KEYS, (1, MOST))}
-AUGMENT_KEYS = tuple(f.name for f in fields(AugmentConfig))
+AUGMENT_KEYS = tuple(f.name for f in fields(policy_type("yolo")))
 PARTS = ("gains", "head", "augment", "run")  # fields of a recipe that are mappings
 
 
@@ -31,8 +32,8 @@ class Recipe:
     """Optimiser, schedule, loss gains and augmentation of one training; see the comments in `cfg/train/yolov8.yaml`.
 
     gains: weights of the loss terms; head: options of the head, by the key that it declares (`Head.recipe_options`);
-    augment: fields of `AugmentConfig`; run: the file's defaults of flags; anchors: how many per level are fitted to the
-    data for an anchor head (rounded, since evolved files hold fractions; 0 = those of the model).
+    augment: words of the augmentation policy; run: the file's defaults of flags; anchors: how many per level are fitted
+    to the data for an anchor head (rounded, since evolved files hold fractions; 0 = those of the model).
     """
 
     optimizer: str = "auto"
@@ -76,6 +77,10 @@ class Recipe:
                                 code="unknown-key")
         return replace(self, head={key: self.head.get(key, option.neutral)
                                    for key, option in head.recipe_options.items()})
+
+    def make_policy(self) -> Policy:
+        """The augmentation policy with the words of this recipe."""
+        return policy_type("yolo")(**self.augment)
 
     def head_arguments(self, head: Head) -> dict[str, Any]:
         """Arguments for the constructor of that head, beside its gains; neutral options are left out."""

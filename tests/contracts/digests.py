@@ -28,7 +28,7 @@ import torch
 import yaml
 
 from data import load_index
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.loading.build import eval_loader, train_loader
 from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
@@ -51,7 +51,7 @@ CACHES, WORKERS = (None, "ram", "disk"), (0, 1, 2)
 
 STILL = {"mosaic": 0.0, "translate": 0.0, "scale": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "fliplr": 0.0}
 MOSAIC, MIXUP = {"mosaic": 1.0}, {"mosaic": 1.0, "mixup": 1.0}
-# Each setting of AugmentConfig at a strong value, with what it needs to have an effect; all others change nothing.
+# Each setting of YoloPolicy at a strong value, with what it needs to have an effect; all others change nothing.
 ALONE: dict[str, dict[str, float]] = {
     "mosaic": MOSAIC, "mosaic9": {**MOSAIC, "mosaic9": 1.0}, "mixup": MIXUP, "mixup_alpha": {**MIXUP, "mixup_alpha": 1},
     "copy_paste": {"copy_paste": 1.0}, "degrees": {"degrees": 45.0}, "translate": {"translate": 0.4},
@@ -169,7 +169,7 @@ def training_batches(data: Path, setting: Setting, cache: str | None = None, wor
     config = LoaderConfig(
         BATCH, workers=workers, seed=setting.seed, rank=setting.ranks - 1, world=setting.ranks,
         cache="gpu" if setting.device else cache, device="cpu", rect=setting.rect)
-    loader = train_loader(index, IMGSZ, AugmentConfig(**setting.augment), config, weights)
+    loader = train_loader(index, IMGSZ, YoloPolicy(**setting.augment), config, weights)
     if setting.closed:
         loader.close_mosaic()
     for epoch in range(EPOCHS):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from tests.contracts.digests import (
     ALONE,
     CACHES,
@@ -56,7 +56,7 @@ def test_samples_are_those_pinned(samples):
 
 def test_each_setting_gives_samples_of_its_own(samples):
     """Otherwise a digest could not fail when its setting has no effect any more."""
-    assert {f.name for f in fields(AugmentConfig)} == set(ALONE)
+    assert {f.name for f in fields(YoloPolicy)} == set(ALONE)
     assert len(set(samples.values())) == len(samples)
 
 

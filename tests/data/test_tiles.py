@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.data_yaml import Source
 from data.index import Index
 from data.labels.records import Record, RecordTable
@@ -155,5 +155,5 @@ def test_pixels_of_tiles_are_those_of_the_file(tmp_path):
         assert np.array_equal(sample.image, picture[y1:y2, x1:x2, ::-1])
         for x, y, right, bottom in sample.boxes[sample.ignore == 0].astype(int):
             assert 70 <= x + x1 < right + x1 <= 90 and 60 <= y + y1 < bottom + y1 <= 80
-    trained = DetectionDataset(tiled.records, 64, AugmentConfig(mosaic9=0.5, copy_paste=0.5))
+    trained = DetectionDataset(tiled.records, 64, YoloPolicy(mosaic9=0.5, copy_paste=0.5))
     assert all(trained[0, i].image.shape == (64, 64, 3) for i in range(len(tiled)))

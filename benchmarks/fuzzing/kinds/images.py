@@ -70,10 +70,10 @@ class Image(Kind):
 
 def _drawn(index, number: int) -> np.ndarray | None:
     """The whole image as evaluation reads it, None where it is counted as damaged; a training sample is drawn too."""
-    from data.augment.plan import AugmentConfig
+    from data.augment.policies.yolo import YoloPolicy
     from data.loading.dataset import DetectionDataset
 
-    training = DetectionDataset(index.records, 64, AugmentConfig(), seed=0)
+    training = DetectionDataset(index.records, 64, YoloPolicy(), seed=0)
     _ = training[0, 0]
     evaluation = DetectionDataset(index.records, 64)
     _ = evaluation[number]

@@ -19,7 +19,8 @@ from data.augment.geometry import (
     project,
     single_tile,
 )
-from data.augment.plan import AugmentConfig, Plan, draw_layer, draw_plan
+from data.augment.plan import Plan, Scene
+from data.augment.policies.yolo import YoloPolicy, draw_layer
 from data.augment.render import mixup, plan_labels, render_layer, render_plan
 from data.images.letterbox import fit_side, letterbox
 from data.images.store import shrink
@@ -78,8 +79,8 @@ def _reference_boxes(layer: MosaicLayer, parts: list[Labels], canvas_side: int, 
 
 
 @pytest.mark.parametrize("config", [
-    AugmentConfig(flipud=0.5), AugmentConfig(degrees=25, shear=8), AugmentConfig(degrees=10, perspective=0.001),
-    AugmentConfig(scale=0.9, translate=0.4)])
+    YoloPolicy(flipud=0.5), YoloPolicy(degrees=25, shear=8), YoloPolicy(degrees=10, perspective=0.001),
+    YoloPolicy(scale=0.9, translate=0.4)])
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("seed", range(3))
 def test_one_pass_equals_canvas_then_warp(config, count, seed):
@@ -147,7 +148,7 @@ def test_laying_out_and_warping_draw_the_same(zoom, flips, monkeypatch):
     rng = np.random.default_rng(3)
     sizes = [fit_side(s, S) for s in SIZES[:4]]
     images = [cv2.resize(image, (w, h)) for image, (h, w) in zip(IMAGES, sizes)]
-    layer = draw_layer(rng, AugmentConfig(scale=0), [0, 1, 2, 3], sizes, S, flip_matrix(S, *flips))
+    layer = draw_layer(rng, YoloPolicy(scale=0), [0, 1, 2, 3], sizes, S, flip_matrix(S, *flips))
     layer.matrix[:2] *= zoom  # a whole pixel of the canvas stays the frame's first
     assert data.augment.render._first_pixel(layer) is not None
     laid_out, _ = render_layer(layer, S, lambda i: (images[i], (1.0, 1.0)))
@@ -162,7 +163,7 @@ def test_colours_may_change_before_or_after_the_enlargement():
     corner = -layer.matrix[0, 2] / 1.5
     layer.matrix[:2, 2] = -1.5 * round(corner)
     gains = (1.01, 1.5, 0.8)
-    image, _ = render_plan(Plan((layer,), 1.0, gains), _load, S, AugmentConfig())
+    image, _ = render_plan(Plan((layer,), 1.0, gains), _load, S, YoloPolicy())
     want = adjust_hsv(render_layer(layer, S, _load)[0], gains)
     error = np.abs(image.astype(int) - want)
     assert error.mean() < 1 and image.shape == (S, S, 3)
@@ -176,8 +177,8 @@ def test_unseen_sources_are_not_loaded_and_damaged_ones_are_ignored():
     assert asked == [3]
 
     broken = Plan((MosaicLayer(tuple(tiles), affine_matrix(2 * S, S), 1.0),), 1.0, (1.0, 1.0, 1.0))
-    image, damaged = render_plan(broken, lambda i: None if i == 3 else _load(i), S, AugmentConfig())
-    found = plan_labels(broken, _labels, SIZES.__getitem__, S, AugmentConfig(), damaged.__contains__)
+    image, damaged = render_plan(broken, lambda i: None if i == 3 else _load(i), S, YoloPolicy())
+    found = plan_labels(broken, _labels, SIZES.__getitem__, S, YoloPolicy(), damaged.__contains__)
     x1, y1, x2, y2 = found.boxes[found.ignore][-1]
     assert (image[int(y1):int(y2), int(x1):int(x2)] == 114).all() and (x2 - x1) * (y2 - y1) > 1000
     assert not (found.labels[~found.ignore] == 3).any()
@@ -187,16 +188,16 @@ def test_mixup_blends_pixels_and_joins_labels():
     a, b = (np.full((4, 4, 3), v, np.uint8) for v in (100, 200))
     assert np.unique(mixup(a, b, 0.25)).tolist() == [175]
     rng = np.random.default_rng(0)
-    plan = draw_plan(rng, AugmentConfig(mixup=1.0), 0, lambda k: [1] * k, SIZES.__getitem__, S)
+    plan = YoloPolicy(mixup=1.0).draw(rng, Scene(0, S, SIZES.__getitem__, lambda k: [1] * k))
     assert len(plan.layers) == 2 and 0.2 < plan.blend < 0.8
-    found = plan_labels(plan, _labels, SIZES.__getitem__, S, AugmentConfig(), lambda i: False)
+    found = plan_labels(plan, _labels, SIZES.__getitem__, S, YoloPolicy(), lambda i: False)
     each = [layer_labels(x, [_labels(t.index) for t in x.tiles], S, BoxFilter()) for x in plan.layers]
     assert len(found) == sum(map(len, each))
 
 
 def test_closing_mosaic_closes_mixup_too():
-    plan = draw_plan(np.random.default_rng(0), AugmentConfig(mixup=1.0), 2, lambda k: [1] * k, SIZES.__getitem__, S,
-                     mosaic=False)
+    plan = YoloPolicy(mixup=1.0).draw(
+        np.random.default_rng(0), Scene(2, S, SIZES.__getitem__, lambda k: [1] * k, mosaic=False))
     assert [t.index for layer in plan.layers for t in layer.tiles] == [2]
 
 
@@ -247,15 +248,15 @@ def test_less_value_never_brightens(value):
     ({"fill": 256}, "fill")])
 def test_impossible_settings_are_told_by_name(wrong, name):
     with refused("bad-value", name):
-        AugmentConfig(**wrong)
+        YoloPolicy(**wrong)
 
 
 @given(seed=st.integers(0, 10_000), config=st.sampled_from([
-    AugmentConfig(), AugmentConfig(degrees=30, shear=5, flipud=0.5, mixup=1.0), AugmentConfig(scale=0.9, mosaic=0.5)]))
+    YoloPolicy(), YoloPolicy(degrees=30, shear=5, flipud=0.5, mixup=1.0), YoloPolicy(scale=0.9, mosaic=0.5)]))
 @settings(max_examples=25, deadline=None)
 def test_boxes_always_lie_in_the_frame(seed, config):
     rng = np.random.default_rng(seed)
-    plan = draw_plan(rng, config, 0, lambda k: rng.integers(0, 5, k).tolist(), SIZES.__getitem__, S)
+    plan = config.draw(rng, Scene(0, S, SIZES.__getitem__, lambda k: rng.integers(0, 5, k).tolist()))
     image, damaged = render_plan(plan, _load, S, config)
     found = plan_labels(plan, _labels, SIZES.__getitem__, S, config, damaged.__contains__)
     assert image.shape == (S, S, 3) and image.dtype == np.uint8

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from data.augment.copy_paste import draw_pasted, mask, paste_labels
 from data.augment.geometry import BoxFilter, Labels, MosaicLayer, affine_matrix, cut_outlines, layer_labels, single_tile
-from data.augment.plan import AugmentConfig, Paste, draw_plan
+from data.augment.plan import Paste, Scene
+from data.augment.policies.yolo import YoloPolicy
 from data.augment.render import plan_labels, render_plan
 from data.index import load_index
 from data.loading.dataset import DetectionDataset
@@ -140,13 +141,13 @@ def test_polygons_follow_their_boxes_through_a_layer():
 @settings(max_examples=15, deadline=None)
 def test_a_whole_sample_with_everything_on(seed):
     """Nine tiles, mixup, rotation and copy-paste: labels in the frame, crowds and damaged images stay ignored."""
-    config = AugmentConfig(mosaic9=0.5, mixup=0.5, degrees=10, copy_paste=0.9)
+    config = YoloPolicy(mosaic9=0.5, mixup=0.5, degrees=10, copy_paste=0.9)
     rng = np.random.default_rng(seed)
     sizes = [(60, 90), (90, 60), (50, 50), (120, 70)]
     parts = [Labels(b := random_boxes(rng, 12, *s), np.arange(12), np.arange(12) % 4 == 0,
                     [star(*(x[:2] + x[2:]) / 2, 8) if k % 2 else np.zeros((0, 2), np.float32)
                      for k, x in enumerate(b)]) for s in sizes]
-    plan = draw_plan(rng, config, 0, lambda k: rng.integers(0, 4, k).tolist(), sizes.__getitem__, S)
+    plan = config.draw(rng, Scene(0, S, sizes.__getitem__, lambda k: rng.integers(0, 4, k).tolist()))
     image, damaged = render_plan(plan, lambda i, *_: None if i == 2 else (smooth(*sizes[i], i), (1.0, 1.0)), S, config)
     found = plan_labels(plan, parts.__getitem__, sizes.__getitem__, S, config, damaged.__contains__)
     before = plan_labels(replace(plan, paste=None), parts.__getitem__, sizes.__getitem__, S, config,
@@ -163,7 +164,7 @@ def test_the_dataset_pastes_what_the_label_files_outline(tmp_path):
     pasted = {}
     for polygons in (False, True):
         records = load_index(yaml, "train", cache=False, polygons=polygons).records
-        plain, twice = (DetectionDataset(records, 100, AugmentConfig(**still, copy_paste=p))[0, 0] for p in (0.0, 1.0))
+        plain, twice = (DetectionDataset(records, 100, YoloPolicy(**still, copy_paste=p))[0, 0] for p in (0.0, 1.0))
         assert len(twice.boxes) == 2 * len(plain.boxes) == 2
         assert np.allclose(twice.boxes[1, [2, 0]], 100 - twice.boxes[0, [0, 2]], atol=1e-3)
         changed = (plain.image != twice.image).any(2)

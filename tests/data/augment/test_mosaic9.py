@@ -16,7 +16,8 @@ from data.augment.geometry import (
     scaling,
 )
 from data.augment.geometry import transform_boxes as move
-from data.augment.plan import AugmentConfig, draw_layer, draw_plan
+from data.augment.plan import Scene
+from data.augment.policies.yolo import YoloPolicy, draw_layer
 from data.augment.render import render_layer
 from data.images.letterbox import fit_side
 from tests.data.pictures import random_boxes
@@ -79,7 +80,7 @@ def test_labels_stay_on_their_tile_and_none_is_lost(seed, side):
 def test_nine_tiles_meet_without_a_gap(seed, angle):
     rng = np.random.default_rng(seed)
     white = np.full((S, S, 3), 255, np.uint8)
-    config = AugmentConfig(degrees=angle, scale=0.1, scale_extra=2.0, translate=0)
+    config = YoloPolicy(degrees=angle, scale=0.1, scale_extra=2.0, translate=0)
     layer = draw_layer(rng, config, list(range(9)), [(S, S)] * 9, S, flip_matrix(S, False, False))
     if layer.zoom < 1.5:  # smaller, a turned frame looks past the window
         layer = MosaicLayer(layer.tiles, scaling(2, 2, -1.5 * S, -1.5 * S), 2.0)
@@ -90,18 +91,18 @@ def test_nine_tiles_meet_without_a_gap(seed, angle):
 @pytest.mark.parametrize(("share", "mixup", "drawn"), [(0.0, 0.0, {3}), (1.0, 0.0, {8}), (1.0, 1.0, {8, 9}),
                                                        (0.5, 0.0, {3, 8})])
 def test_partners_that_are_drawn(share, mixup, drawn):
-    config, asked = AugmentConfig(mosaic9=share, mixup=mixup), set()
+    config, asked = YoloPolicy(mosaic9=share, mixup=mixup), set()
     for seed in range(12):
-        draw_plan(np.random.default_rng(seed), config, 0, lambda k: asked.add(k) or [0] * k, lambda i: (S, S), S)
+        config.draw(np.random.default_rng(seed), Scene(0, S, lambda i: (S, S), lambda k: asked.add(k) or [0] * k))
     assert asked == drawn
 
 
 def test_the_plans_of_other_recipes_are_as_they_were():
     """mosaic9 and copy_paste draw no number unless they are on: runs of before repeat to the bit."""
-    plain, both = (draw_plan(np.random.default_rng(3), AugmentConfig(copy_paste=share), 0, lambda k: [1] * k,
-                             lambda i: (S, S), S) for share in (0.0, 0.5))
+    scene = Scene(0, S, lambda i: (S, S), lambda k: [1] * k)
+    plain, both = (YoloPolicy(copy_paste=share).draw(np.random.default_rng(3), scene) for share in (0.0, 0.5))
     assert plain.hsv == both.hsv and plain.paste is None and both.paste.share == 0.5
     assert np.array_equal(plain.layers[0].matrix, both.layers[0].matrix)
-    closed = draw_plan(np.random.default_rng(3), AugmentConfig(copy_paste=1.0), 0, lambda k: [1] * k,
-                       lambda i: (S, S), S, mosaic=False)
+    closed = YoloPolicy(copy_paste=1.0).draw(
+        np.random.default_rng(3), Scene(0, S, lambda i: (S, S), lambda k: [1] * k, mosaic=False))
     assert closed.paste is None and len(closed.layers[0].tiles) == 1

@@ -11,8 +11,9 @@ import data.augment.plan_batch
 from data.augment.colour import adjust_hsv
 from data.augment.copy_paste import draw_pasted
 from data.augment.geometry import Labels, MosaicLayer, affine_matrix, is_axis_aligned, single_tile, transform_boxes
-from data.augment.plan import AugmentConfig, Plan, draw_plan
+from data.augment.plan import Plan, Scene
 from data.augment.plan_batch import PlanBatch, choose_copies, colour_tables, pack_plans
+from data.augment.policies.yolo import YoloPolicy
 from data.augment.render import render_plan
 from data.augment.render_device import draw_layers, jitter_colours, render
 from data.images.store import canonical_sizes, reduction
@@ -53,10 +54,11 @@ class Store:
 NOTHING = Labels(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
 
 
-def _plans(config: AugmentConfig, count: int, size=S, seed: int = 0, mosaic: bool = True) -> list[Plan]:
+def _plans(config: YoloPolicy, count: int, size=S, seed: int = 0, mosaic: bool = True) -> list[Plan]:
     rng = np.random.default_rng(seed)
-    return [draw_plan(rng, config, k % len(SIZES), lambda n: rng.integers(0, len(SIZES), n).tolist(),
-                      SIZES.__getitem__, size, mosaic) for k in range(count)]
+    return [config.draw(rng, Scene(k % len(SIZES), size, SIZES.__getitem__,
+                                   lambda n: rng.integers(0, len(SIZES), n).tolist(), mosaic=mosaic))
+            for k in range(count)]
 
 
 def _pack(plans: list[Plan], images: DeviceImages, frame=(S, S)) -> PlanBatch:
@@ -69,15 +71,15 @@ def _draw(plans: list[Plan], images: DeviceImages, frame=(S, S), **options) -> n
     return render(_pack(plans, images, frame), images.block, out, **options).numpy()
 
 
-def _images(config: AugmentConfig, store: Store | None = None) -> DeviceImages:
+def _images(config: YoloPolicy, store: Store | None = None) -> DeviceImages:
     return DeviceImages(store or Store(), torch.device("cpu"), copies_needed(config), config.fill)
 
 
 CONFIGS = {
-    "v8": AugmentConfig(flipud=0.5), "v7": AugmentConfig(scale=0.9, scale_extra=0.1, translate=0.2),
-    "turned": AugmentConfig(degrees=25, shear=8), "bent": AugmentConfig(degrees=10, perspective=0.001),
-    "mixed": AugmentConfig(mixup=0.6), "mixed and turned": AugmentConfig(mixup=1.0, degrees=5, scale=0.9),
-    "some mosaic": AugmentConfig(mosaic=0.5, fill=50), "nine": AugmentConfig(mosaic9=0.5, mixup=0.3)}
+    "v8": YoloPolicy(flipud=0.5), "v7": YoloPolicy(scale=0.9, scale_extra=0.1, translate=0.2),
+    "turned": YoloPolicy(degrees=25, shear=8), "bent": YoloPolicy(degrees=10, perspective=0.001),
+    "mixed": YoloPolicy(mixup=0.6), "mixed and turned": YoloPolicy(mixup=1.0, degrees=5, scale=0.9),
+    "some mosaic": YoloPolicy(mosaic=0.5, fill=50), "nine": YoloPolicy(mosaic9=0.5, mixup=0.3)}
 
 
 def _inner(plan: Plan, frame=(S, S)) -> np.ndarray:
@@ -135,8 +137,8 @@ def test_strong_shrinking_averages():
     """Stripes of one pixel turn grey where every eighth pixel would be all black or all white."""
     store = Store(sizes=((S, S),))
     store.images[0][:] = 255 * (np.arange(S) // 1 % 2)[:, None]
-    config = AugmentConfig(scale=0.9, **STILL)
-    assert copies_needed(config) == 4 and copies_needed(AugmentConfig()) == 1
+    config = YoloPolicy(scale=0.9, **STILL)
+    assert copies_needed(config) == 4 and copies_needed(YoloPolicy()) == 1
     layer = MosaicLayer((single_tile(0, (S, S), S),), affine_matrix(S, S, zoom=0.12), 0.12)
     plans = [Plan((layer,), 1.0, (1.0, 1.0, 1.0))]
     grey = _draw(plans, _images(config, store))[0, 44:52, 44:52].astype(int)
@@ -170,7 +172,7 @@ def test_colours_follow_opencv_on_every_kind_of_pixel(gains):
 
 
 def test_pasted_objects_are_their_mirror_images():
-    config, frame = AugmentConfig(mosaic=0.0), (S, 68)
+    config, frame = YoloPolicy(mosaic=0.0), (S, 68)
     plans, images = _plans(config, 3, frame), _images(config)
     outline = np.array([(10.0, 20), (40, 30), (30, 80)])
     pasted = replace(NOTHING, pasted=(outline, outline + (24.0, 5)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import data.images.decoded_pool
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.images.decoded_pool import DecodedPool, pool_for
 from data.loading.config import LoaderConfig
 from data.loading.dataset import DetectionDataset
@@ -101,7 +101,7 @@ def test_a_process_that_dies_with_the_lock_stops_nobody(monkeypatch):
 def test_the_pool_changes_no_sample(tmp_path, capacity):
     sizes = [(40, 60), (60, 40), (64, 64), (100, 30), (30, 100), (48, 52)] * 3
     records = make_records(tmp_path, sizes)
-    config = AugmentConfig(mixup=0.3, degrees=3)
+    config = YoloPolicy(mixup=0.3, degrees=3)
     plain, pooled = (DetectionDataset(records, 64, config, 1) for _ in range(2))
     pooled.store.pool = DecodedPool(len(sizes), capacity)
     for position in range(len(sizes)):
@@ -111,7 +111,7 @@ def test_the_pool_changes_no_sample(tmp_path, capacity):
 
 def test_a_sample_is_drawn_again_where_the_pool_was_overwritten_meanwhile(tmp_path):
     records = make_records(tmp_path, [(64, 64)] * 6)
-    plain, pooled = (DetectionDataset(records, 64, AugmentConfig(), 1) for _ in range(2))
+    plain, pooled = (DetectionDataset(records, 64, YoloPolicy(), 1) for _ in range(2))
     pooled.store.pool = pool = DecodedPool(6, 10**6)
     for position in range(6):
         pooled[0, position]

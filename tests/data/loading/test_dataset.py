@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.images.letterbox import letterbox
 from data.labels.records import RecordTable
 from data.loading.dataset import DetectionDataset
@@ -28,7 +28,7 @@ def _same(a, b) -> bool:
 
 
 def test_a_sample_depends_on_seed_epoch_and_position_alone(records):
-    config = AugmentConfig(mixup=0.5, degrees=5)
+    config = YoloPolicy(mixup=0.5, degrees=5)
     first, second = (DetectionDataset(r, 64, config, 3) for r in (records, RecordTable.from_records(records)))
     keys = [(e, i) for e in range(2) for i in range(len(records))]
     forwards = {k: first[k] for k in keys}
@@ -39,7 +39,7 @@ def test_a_sample_depends_on_seed_epoch_and_position_alone(records):
 
 def test_training_samples_are_well_formed(records):
     for key in [(0, 1), (0, 1, False), 1]:
-        dataset = DetectionDataset(records, 64, AugmentConfig())
+        dataset = DetectionDataset(records, 64, YoloPolicy())
         sample = dataset[key]
         assert sample.image.shape == (64, 64, 3) and sample.image.dtype == np.uint8 and sample.image.flags.c_contiguous
         assert sample.boxes.dtype == np.float32 and sample.labels.dtype == np.int64 and sample.ignore.dtype == bool
@@ -47,7 +47,7 @@ def test_training_samples_are_well_formed(records):
 
 
 def test_without_mosaic_a_sample_shows_its_own_image_only(records):
-    still = AugmentConfig(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0)
+    still = YoloPolicy(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0)
     dataset = DetectionDataset(records, 64, still)
     sample = dataset[0, _place(dataset, 2), False]
     assert np.abs(sample.image.astype(int) - smooth(64, 64, 2)[..., ::-1]).mean() < 2  # RGB
@@ -58,7 +58,7 @@ def test_without_mosaic_a_sample_shows_its_own_image_only(records):
 def test_large_images_are_averaged_not_sampled(tmp_path, suffix):
     sizes = [(401, 599), (1300, 900)]
     records = make_records(tmp_path, sizes, suffix=suffix)
-    still = AugmentConfig(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0, min_side=0,
+    still = YoloPolicy(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0, min_side=0,
                           max_aspect=1e6)
     for i, size in enumerate(sizes):
         training = DetectionDataset(records, 64, still)
@@ -80,7 +80,7 @@ def test_evaluation_is_the_letterbox_with_every_label(records):
 
 
 def test_ram_cache_changes_no_box(records):
-    config = AugmentConfig(degrees=5, scale=0.9)
+    config = YoloPolicy(degrees=5, scale=0.9)
     plain, held = (DetectionDataset(records, 64, config, 1, cache=c) for c in (None, "ram"))
     for i in range(len(records)):
         a, b = plain[0, i], held[0, i]
@@ -89,7 +89,7 @@ def test_ram_cache_changes_no_box(records):
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be decoded")
-@pytest.mark.parametrize("augment", [None, AugmentConfig(mosaic=0)])
+@pytest.mark.parametrize("augment", [None, YoloPolicy(mosaic=0)])
 def test_a_damaged_image_teaches_nothing(tmp_path, augment):
     records = make_records(tmp_path, SIZES[:2])
     Path(records[0].path).write_bytes(b"\xff\xd8 not a picture")
@@ -101,7 +101,7 @@ def test_a_damaged_image_teaches_nothing(tmp_path, augment):
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be decoded")
-@pytest.mark.parametrize("augment", [None, AugmentConfig(mixup=0.5, copy_paste=0.5), AugmentConfig(mosaic=0)])
+@pytest.mark.parametrize("augment", [None, YoloPolicy(mixup=0.5, copy_paste=0.5), YoloPolicy(mosaic=0)])
 def test_a_batch_is_its_samples_one_by_one(tmp_path, augment):
     records = make_records(tmp_path, SIZES)
     Path(records[2].path).write_bytes(b"\xff\xd8 not a picture")
@@ -116,7 +116,7 @@ def test_a_batch_is_its_samples_one_by_one(tmp_path, augment):
 
 def test_images_without_labels_and_bad_indices(tmp_path):
     records = make_records(tmp_path, SIZES[:1], labels=0)
-    for augment in (None, AugmentConfig(mixup=1.0)):
+    for augment in (None, YoloPolicy(mixup=1.0)):
         dataset = DetectionDataset(records, 64, augment)
         assert dataset[0, 0].boxes.shape == (0, 4)
         with pytest.raises(IndexError):

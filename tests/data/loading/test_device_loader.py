@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import data.loading.device_loader
-from data.augment.plan import AugmentConfig
 from data.augment.plan_batch import Layout
+from data.augment.policies.yolo import YoloPolicy
 from data.images.store import ImageStore
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
@@ -19,7 +19,7 @@ from tests.refusals import refused
 
 S = 64
 SIZES = [(60, 80), (100, 50), (40, 40), (64, 64), (30, 120), (128, 100), (64, 48)]
-CONFIG = AugmentConfig(mixup=0.5, degrees=4, scale=0.7)
+CONFIG = YoloPolicy(mixup=0.5, degrees=4, scale=0.7)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def _same(ours, theirs, images=True):
 
 
 @pytest.mark.parametrize("options", [{}, {"rect": True}, {"rank": 1, "world": 2, "batch": 2},
-                                     {"config": AugmentConfig(degrees=4, mosaic9=0.5, copy_paste=0.5)}])
+                                     {"config": YoloPolicy(degrees=4, mosaic9=0.5, copy_paste=0.5)}])
 def test_batches_equal_those_of_the_other_loader(index, options):
     ours, theirs = _loader(index, **options), _loader(index, cache=None, **options)
     assert isinstance(ours, DeviceLoader) and len(ours) == len(theirs)
@@ -56,7 +56,7 @@ def test_batches_equal_those_of_the_other_loader(index, options):
 
 
 def test_the_interface_of_a_loader(index):
-    loader = _loader(index, config=AugmentConfig(mixup=1.0))
+    loader = _loader(index, config=YoloPolicy(mixup=1.0))
     loader.set_epoch(2)
     whole = list(loader)
     assert [len(b) for b in whole] == [3, 3, 1] and len(loader) == 3
@@ -87,10 +87,10 @@ def test_workers_change_nothing(index):
 def test_damaged_images_are_counted_and_ignored(index):
     Path(index.records[2].path).write_bytes(b"no image")
     with pytest.warns(UserWarning, match="cannot be decoded"):
-        ours = _loader(index, config=AugmentConfig(mosaic=0.0))
+        ours = _loader(index, config=YoloPolicy(mosaic=0.0))
     assert ours.damaged == [index.records[2].path]
     with pytest.warns(UserWarning, match="cannot be decoded"):
-        theirs = list(_loader(index, cache=None, config=AugmentConfig(mosaic=0.0)))
+        theirs = list(_loader(index, cache=None, config=YoloPolicy(mosaic=0.0)))
     for one, other in zip(ours, theirs, strict=True):
         _same(one, other, images=False)
         at = one.image_ids.index(102) if 102 in one.image_ids else None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.images.letterbox import plan_letterbox
 from data.loading.batches import EpochBatches
 from data.loading.build import eval_loader, rect_frame, train_loader
@@ -16,7 +16,7 @@ from utils.boxes import clip_boxes
 from utils.errors import UserError
 
 SIZES = [(40, 60), (60, 40), (64, 64), (100, 30), (30, 100), (48, 52), (64, 64), (33, 77), (90, 50)]
-CONFIG = AugmentConfig(mixup=0.3)
+CONFIG = YoloPolicy(mixup=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_batches_have_the_promised_form(index):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_mosaic_closes_under_living_workers(index, workers):
-    still = AugmentConfig(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0)
+    still = YoloPolicy(translate=0, scale=0, hsv_h=0, hsv_s=0, hsv_v=0, fliplr=0)
     loader = train_loader(index, 64, still, LoaderConfig(9, workers=workers))
     opened = _passes(loader, (0,))[0]
     loader.close_mosaic()
@@ -157,7 +157,7 @@ def test_evaluation_ranks_split_the_batches(index):
 def test_damage_met_by_workers_is_known_to_the_loader(tmp_path, workers):
     records = make_records(tmp_path, SIZES[:4])
     Path(records[2].path).write_bytes(b"nothing")
-    loader = train_loader(Index(records), 64, AugmentConfig(), LoaderConfig(2, workers=workers))
+    loader = train_loader(Index(records), 64, YoloPolicy(), LoaderConfig(2, workers=workers))
     assert loader.damaged == []
     _passes(loader)
     assert loader.damaged == [records[2].path]

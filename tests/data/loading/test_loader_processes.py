@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.loading.batches import EpochBatches
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
@@ -18,7 +18,7 @@ from tests.running import run
 from utils.errors import UserError
 
 SIZES = [(40, 60), (60, 40), (64, 64), (100, 30), (30, 100), (48, 52), (64, 64), (33, 77), (90, 50), (20, 20), (70, 64)]
-CONFIG = AugmentConfig(mixup=0.3)
+CONFIG = YoloPolicy(mixup=0.3)
 WEIGHTS = np.arange(len(SIZES)) ** 2
 
 
@@ -65,7 +65,7 @@ def test_batches_of_all_ranks_together_are_those_of_one_process(index, rect, wor
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_caches_and_workers_change_no_bit(index, tmp_path, monkeypatch, workers):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    config = AugmentConfig(mixup=0.3, degrees=4, scale=0.9)
+    config = YoloPolicy(mixup=0.3, degrees=4, scale=0.9)
     want = _pass(train_loader(index, 64, config, LoaderConfig(4, seed=5)), 1)
     for cache in (None, "ram", "disk"):
         loader = train_loader(index, 64, config, LoaderConfig(4, seed=5, cache=cache, workers=workers))
@@ -93,7 +93,7 @@ def test_a_pass_that_was_broken_off_is_forgotten(index, workers):
 
 
 def test_weights_decide_what_is_seen(index):
-    loader = train_loader(index, 64, AugmentConfig(mosaic=0), LoaderConfig(4, workers=1))
+    loader = train_loader(index, 64, YoloPolicy(mosaic=0), LoaderConfig(4, workers=1))
     loader.set_weights(np.eye(len(SIZES))[6])
     assert {i for b in _pass(loader, 0) for i in b.image_ids} == {106}
     loader.set_weights(None)
@@ -129,7 +129,7 @@ def test_rectangular_samples_lie_where_their_boxes_say(tmp_path):
         image = np.zeros((60, 120, 3), np.uint8)
         image[int(y1):int(y2), int(x1):int(x2)] = 255
         Path(record.path).write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    config = AugmentConfig(degrees=0, fliplr=0.5, flipud=0.5, hsv_h=0, hsv_s=0, hsv_v=0, fill=0)
+    config = YoloPolicy(degrees=0, fliplr=0.5, flipud=0.5, hsv_h=0, hsv_s=0, hsv_v=0, fill=0)
     loader = train_loader(Index(records), 128, config, LoaderConfig(2, rect=True))
     checked = 0
     for batch in (b for e in range(4) for b in _pass(loader, e)):
@@ -170,13 +170,13 @@ def test_a_worker_that_dies_ends_with_one_sentence(index):
 
 EXIT = """
 import sys
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
 from tests.data.pictures import Index, make_records
 from pathlib import Path
 index = Index(make_records(Path(sys.argv[1]), [(40, 60)] * 8))
-loader = train_loader(index, 64, AugmentConfig(), LoaderConfig(2, workers=2))
+loader = train_loader(index, 64, YoloPolicy(), LoaderConfig(2, workers=2))
 loader.set_epoch(0)
 batches = iter(loader)
 print(len(next(batches)))

@@ -94,12 +94,12 @@ print(json.dumps({"more": peak() - before, "boxes": numbers["boxes"], "thin": le
 
 
 EPOCHS = """
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.index import load_index
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
 index = load_index(sys.argv[1], "train", cache=False)
-loader = train_loader(index, 128, AugmentConfig(mixup=0.3), LoaderConfig(8, workers=int(sys.argv[2])))
+loader = train_loader(index, 128, YoloPolicy(mixup=0.3), LoaderConfig(8, workers=int(sys.argv[2])))
 def epoch(k):
     loader.set_epoch(k)
     for batch in loader:
@@ -126,12 +126,12 @@ def test_memory_does_not_grow_over_epochs(tmp_path, workers):
 
 WORKERS = """
 from types import SimpleNamespace
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
 n, m = int(sys.argv[2]), int(sys.argv[3])
 index = SimpleNamespace(records=big_table(n, m, sys.argv[1].encode()))
-loader = train_loader(index, 128, AugmentConfig(), LoaderConfig(4, workers=2))
+loader = train_loader(index, 128, YoloPolicy(), LoaderConfig(4, workers=2))
 batches = iter(loader)
 for _ in range(8):
     next(batches)

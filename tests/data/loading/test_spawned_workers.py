@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.loading.build import eval_loader, train_loader
 from data.loading.config import LoaderConfig
 from tests.data.pictures import Index, equal_batches, make_records
 from tests.running import ENVIRONMENT, ROOT, run, start
 
 SIZES = [(40, 60), (60, 40), (64, 64), (100, 30), (30, 100), (48, 52), (64, 64)]
-CONFIG = AugmentConfig(mixup=0.3)
+CONFIG = YoloPolicy(mixup=0.3)
 HERE = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
 
 
@@ -60,13 +60,13 @@ def test_evaluation_batches_are_those_of_this_process(index):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
 from tests.data.pictures import Index, make_records
 if __name__ == "__main__":
     index = Index(make_records(Path(sys.argv[1]), [(40, 60)] * 8))
-    loader = train_loader(index, 64, AugmentConfig(), LoaderConfig(2, workers=2, start_method="spawn"))
+    loader = train_loader(index, 64, YoloPolicy(), LoaderConfig(2, workers=2, start_method="spawn"))
     loader.set_epoch(0)
     batches = iter(loader)
     next(batches)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from engine.training import evolve as tuning
 from engine.training.evolve import evolve, search_space, stop_if_hopeless
 from engine.training.recipe import load_recipe
@@ -52,7 +52,7 @@ def test_the_space_holds_the_recipe_and_leaves_out_what_has_no_effect():
         assert all(low <= recipe.values()[word] <= high for word, (low, high) in search_space(recipe).items())
         for end in (0, 1):  # the augmentation takes every corner of the space
             corner = recipe.with_values({word: bounds[end] for word, bounds in search_space(recipe).items()})
-            AugmentConfig(**corner.augment)
+            YoloPolicy(**corner.augment)
 
 
 def test_without_optuna_the_cure_is_told(tmp_path, recipe, monkeypatch):

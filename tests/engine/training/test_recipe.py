@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from engine.training.config import TrainConfig
 from engine.training.recipe import Recipe, known_options, load_recipe
 from models import build_model
@@ -13,7 +13,7 @@ from models.catalogue import resolve
 from utils.config import CFG_ROOT
 from utils.errors import UserError
 
-WORDS = list(AugmentConfig.__dataclass_fields__)
+WORDS = list(YoloPolicy.__dataclass_fields__)
 # Column of the facts' table -> our recipe.
 COLUMNS = {"v7 p5": "yolov7", "v7 p6": "yolov7-p6", "v7 tiny": "yolov7-tiny", "v7 custom": "yolov7-custom",
            "v5 low": "yolov5", "v5 med": "yolov5-med", "v5 high": "yolov5-high", "v3 v9.6": "yolov3",
@@ -32,7 +32,7 @@ EVOLVED = {"lr0": "lr0", "lrf": "lrf", "momentum": "momentum", "wd": "weight_dec
 def everything(name):
     """All values of a recipe, those of the augmentation's defaults too."""
     recipe = load_recipe(name)
-    return {**{word: getattr(AugmentConfig(), word) for word in WORDS},
+    return {**{word: getattr(YoloPolicy(), word) for word in WORDS},
             **{word: option.neutral for word, option in known_options().items()}, **recipe.values()}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import yaml
 
-from data.augment.plan import AugmentConfig
+from data.augment.policies.yolo import YoloPolicy
 from engine.training.config import TrainConfig, resolve_settings
 from engine.training.nonfinite import read_losses
 from engine.training.recipe import load_recipe
@@ -21,7 +21,7 @@ def parse(*words):
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CFG_ROOT / "train").glob("*.yaml")))
 def test_every_recipe_reads(name):
     recipe = load_recipe(name)
-    AugmentConfig(**recipe.augment)
+    YoloPolicy(**recipe.augment)
     assert not recipe.notes
 
 
