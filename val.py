@@ -1,4 +1,4 @@
-"""Evaluate a model by the COCO protocol: `python val.py --weights runs/train/exp/weights/best.pt`.
+"""Evaluate a model by the COCO protocol, and by VOC's: `python val.py --weights runs/train/exp/weights/best.pt`.
 
 The story: model -> images of a split -> detections in the original frame -> the twelve COCO metrics, table and plots.
 `train.py` calls the same `evaluate` after every epoch, so a number means the same everywhere.
@@ -13,6 +13,7 @@ from engine.evaluation.config import VAL_UNSUPPORTED, ValConfig
 from engine.evaluation.evaluate import Evaluation, evaluate, without_losses
 from engine.evaluation.results import write_detections, write_results
 from engine.evaluation.setup import open_loader, select_for
+from engine.evaluation.voc_files import voc_names
 from engine.inference.runtime import load_runtime
 from models.plugins import load_plugins
 from utils.distributed.group import Group
@@ -46,6 +47,8 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     with group.local_rank0_first():
         index = load_index(data, config.task, single_cls=config.single_cls, max_pixels=config.max_pixels)
     print(index.report.format())
+    if config.save_voc:
+        voc_names(index)  # before the work, since it refuses what the server's files cannot name
     select = select_for(runtime, index, config.single_cls, data)
     loader = open_loader(config, runtime, index, group)
     folder = increment_dir(config.project, config.name, config.exist_ok) if group.is_main else None
@@ -53,7 +56,7 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
                       device=runtime.device, group=group)
     damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
     if folder:
-        table = write_results(result, index, folder, plots=not config.noplots)
+        table = write_results(result, index, folder, plots=not config.noplots, metric=config.metric)
         write_detections(config, result.evaluator, index, folder)
         if damaged:
             print(f"{len(damaged)} images could not be decoded, the first: {damaged[0]}")

@@ -1,8 +1,8 @@
 """What a data YAML says: which files of which format hold a split. The keys are those of YOLO users.
 
 `path` (folder), `train`, `val`, `test`, `names` (list, {0: name}, or {1: name} where ids count from 1), `nc`,
-`kpt_shape`; here also `format` (found out where absent), `difficult` (VOC) and `size`, `seed`, `scene` (shapes). README
-and cfg/data/*.yaml show each form. Paths stay as they are written: symbolic links are not resolved.
+`kpt_shape`; here also `format` (found out where absent), `difficult` (VOC, DOTA) and `size`, `seed`, `scene` (shapes).
+README and cfg/data/*.yaml show each form. Paths stay as they are written: symbolic links are not resolved.
 """
 
 import os
@@ -19,6 +19,7 @@ PROJECT = CFG_ROOT.parent
 SPLITS = ("train", "val", "test")
 KEYS = ["path", *SPLITS, "names", "nc", "kpt_shape", "format", "difficult", "size", "seed", "scene"]
 FORMATS = [*formats.READERS, "shapes"]
+WITH_DIFFICULT = ("voc", "dota")  # formats
 SEEN = 50  # images whose labels tell the format
 
 
@@ -29,8 +30,9 @@ class Source:
     entries: per part of the split, its file or folder; for COCO the annotation file, whose images lie in the folder of
     the same place in `image_folders`. names: the classes in order, None where the YAML does not say; nc: how many it
     says there are; first_id: the id of the first one in YOLO's label files. keypoints: (number, numbers of each) behind
-    the boxes, () where there are none, None where the YAML does not say. options: the keys of shapes. notes: remarks
-    on the YAML itself, for the report.
+    the boxes, () where there are none, None where the YAML does not say. difficult: objects marked so are ignore
+    regions (`ignore`), the same but background in training (`drop`), or objects (`keep`). options: the keys of shapes.
+    notes: remarks on the YAML itself, for the report.
     """
 
     yaml: Path
@@ -67,7 +69,7 @@ def read_source(data: str | Path, split: str) -> Source:
     names, first_id = _names(yaml, config, notes)
     source = Source(yaml, _choice(yaml, config, "format", FORMATS), split, root, [], names=names, nc=config.get("nc"),
                     first_id=first_id, keypoints=_keypoints(yaml, config, notes), notes=notes,
-                    difficult=_choice(yaml, config, "difficult", ["ignore", "keep"]) or "ignore")
+                    difficult=_choice(yaml, config, "difficult", ["ignore", "drop", "keep"]) or "ignore")
     if source.format == "shapes":
         source.options = {k: config.get(k, default) for k, default in (("size", 320), ("seed", 0), ("scene", {}))}
         source.options["count"] = config[split]
@@ -79,6 +81,9 @@ def read_source(data: str | Path, split: str) -> Source:
     for entry in entries:
         _add_entry(source, config, entry)
     source.format = source.format or formats.guess(source.entries[0], _first_images(source))
+    if source.format not in WITH_DIFFICULT and "difficult" in config:
+        source.difficult = "ignore"
+        notes.append(f"`difficult:` is not used here: only {' and '.join(WITH_DIFFICULT)} files have it")
     if source.format == "yolo" and source.image_folders:
         raise UserError(f"{source.yaml}: the labels of YOLO lie in `labels` for `images`: give `{split}:` the folder "
                         "of images alone", "key-conflict")

@@ -49,6 +49,18 @@ class Index:
         positions = range(min(images, len(self))) if isinstance(images, int) else images
         return replace(self, records=RecordTable.from_records(self.records).select(positions), part=True)
 
+    def for_training(self) -> "Index":
+        """Without the objects that `difficult: drop` of the YAML leaves to the background in training."""
+        table = RecordTable.from_records(self.records)
+        dropped = int(table.ignore.sum())  # formats with `difficult` have no other ignore regions
+        if self.source.difficult != "drop" or not dropped:
+            return self
+        table = table.keep_labels(~table.ignore)
+        notes = [*self.report.notes, f"`difficult: drop`: {dropped} difficult objects are background in training"]
+        background = int((np.diff(table.ends, prepend=0) == 0).sum())
+        return replace(self, records=table,
+                       report=replace(self.report, ignored=0, background=background, notes=notes))
+
     @cached_property
     def truth(self) -> Truth:
         """What detections on these images are judged against: the annotations as the user's files have them."""

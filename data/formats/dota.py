@@ -58,11 +58,11 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     if rotated:
         report.notes.append(f"{rotated} of {len(corners)} boxes are rotated: read as the upright boxes around them")
     if difficult.any():
-        became = "ignore regions of their class" if source.difficult == "ignore" else "kept as objects"
+        became = "kept as objects" if source.difficult == "keep" else "ignore regions of their class"
         report.notes.append(f"{int(difficult.sum())} difficult objects are {became}")
     return RawLabels(paths=[p for p, _ in pairs], label_files=files, image=np.array(image, np.int64)[keep],
                      boxes=np.concatenate((low, high), 1), labels=label[keep], names=names,
-                     ignore=difficult & (source.difficult == "ignore"),
+                     ignore=difficult & (source.difficult != "keep"),
                      rows=np.array([row[3] for row in rows], np.int64)[keep],
                      polygons=list(corners.astype(np.float32)) if polygons else None)
 

@@ -76,7 +76,7 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
                 hint = nearest(name, source.names)
                 report.add("bad_class", f"{where}, {name!r}" + (f"; {hint}" if hint else " is not among `names`"))
                 continue
-            rows.append((len(kept) - 1, label, source.difficult == "ignore" and _is_difficult(item), number))
+            rows.append((len(kept) - 1, label, source.difficult != "keep" and _is_difficult(item), number))
             boxes.append(corners)
     report.notes += source.notes
     if boxes and max(map(max, boxes)) <= 1:

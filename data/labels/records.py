@@ -186,6 +186,11 @@ class RecordTable(Sequence[Record]):
         return RecordTable(paths=self.paths[letters], path_ends=path_ends, ends=ends, **per_image,
                            **self.label_columns(picked))
 
+    def keep_labels(self, keep: np.ndarray) -> "RecordTable":
+        """A table of the same images with the labels where `keep` (M,) bool."""
+        ends = np.concatenate(([0], np.cumsum(keep)))[self.ends]
+        return replace(self, ends=ends.astype(np.int64), **self.label_columns(np.flatnonzero(keep)))
+
     def repeat_for_classes(self, rows: np.ndarray, classes: int) -> "RecordTable":
         """A table in which the labels where `rows` (M,) bool stand once for each class, end to end."""
         counts = np.where(rows, classes, 1)

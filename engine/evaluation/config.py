@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from engine.evaluation.voc import VOC_RULES
 from utils.cli import Rule, check_flags, fraction, not_empty, positive
 from utils.options import (
     Options,
@@ -47,9 +48,13 @@ class ValConfig(Options):
     half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
     trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
     single_cls: bool = option(False, "treat all classes as one")
+    metric: str = option("coco", "voc07 (11-point AP) and voc (VOC 2010 and later) add VOC's table to COCO's",
+                         choices=("coco", *VOC_RULES))
     save_txt: bool = option(False, "write detections as YOLO txt")
     save_conf: bool = option(False, "with --save-txt: the score as a sixth number")
     save_json: bool = option(False, "write predictions.json in COCO's result form")
+    save_voc: bool = option(False, "write results/VOC2012/Main/comp4_det_test_<class>.txt and results.tar.gz, as the "
+                            "VOC server takes them")
     noplots: bool = option(False, "no curves and pictures")
     project: str = option("runs/val", "folder of results")
     name: str = option("exp", "sub-folder of results")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from data import Index
 from engine.evaluation.confusion import ConfusionMatrix
 from engine.evaluation.evaluator import CocoEvaluator, Metrics
+from engine.evaluation.voc import VocMetrics
 from utils.distributed.group import Group
 from utils.reporting.stage_clock import StageClock, per_image
 from utils.select import EVALUATION, SelectConfig, Selector
@@ -29,7 +30,8 @@ class Evaluation:
     """The result of `evaluate`: metrics, mean losses per image (empty outside training), ms per image by stage.
 
     All processes hold the same metrics, confusion, losses and speed; the evaluator of the main process holds the
-    detections of all images, the others' only their own. plot_batches: the first batches with their detections.
+    detections of all images, the others' only their own. plot_batches: the first batches with their detections. voc:
+    VOC's metrics, where they were asked for.
     """
 
     metrics: Metrics
@@ -39,6 +41,7 @@ class Evaluation:
     speed: dict[str, float]
     plot_batches: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
     max_det: int | None = None
+    voc: VocMetrics | None = None
 
 
 def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from engine.evaluation.evaluator import Curves, Metrics
+from engine.evaluation.evaluator import Metrics
+from engine.evaluation.voc import CURVE_RECALLS, VocMetrics
 from utils.reporting.plots import class_rgb, class_text, labelled_image, new_figure, save_mosaic, write_figure
 from utils.structures import Detections, PackedTargets, Targets
 
@@ -27,7 +28,16 @@ def plot_pr_curve(metrics: Metrics, names: Sequence[str], path: Path | str) -> N
     curves = metrics.curves
     labels = [f"{class_text(names, k)} {metrics.per_class[k].AP50:.3f}" for k in curves.classes]
     mean = f"all classes AP50 {max(metrics.AP50, 0):.3f}"
-    _plot_lines(curves, curves.pr_recall, curves.pr_precision, labels, mean, ("Recall", "Precision"), path)
+    _plot_lines(curves.classes, curves.pr_recall, curves.pr_precision, labels, mean, ("Recall", "Precision"), path)
+
+
+def plot_voc_curve(metrics: VocMetrics, names: Sequence[str], path: Path | str) -> None:
+    """VOC's precision over recall, per class with its AP, and their mean."""
+    classes = [k for k, row in enumerate(metrics.per_class) if row.labels]
+    labels = [f"{class_text(names, k)} {metrics.per_class[k].AP:.3f}" for k in classes]
+    curves = np.array([metrics.per_class[k].curve for k in classes])
+    _plot_lines(classes, CURVE_RECALLS, curves, labels, f"all classes AP {max(metrics.AP, 0):.3f}",
+                ("Recall", "Precision"), path)
 
 
 def plot_confidence_curve(metrics: Metrics, names: Sequence[str], path: Path | str, metric: str = "f1") -> None:
@@ -37,15 +47,15 @@ def plot_confidence_curve(metrics: Metrics, names: Sequence[str], path: Path | s
     title = {"f1": "F1"}.get(metric, metric.capitalize())
     at = int(np.abs(curves.confidence - metrics.confidence).argmin())
     mean = lines[:, at].mean() if len(lines) else 0.0
-    _plot_lines(curves, curves.confidence, lines, [class_text(names, k) for k in curves.classes],
+    _plot_lines(curves.classes, curves.confidence, lines, [class_text(names, k) for k in curves.classes],
                 f"all classes {mean:.2f} at {metrics.confidence:.3f}", ("Confidence", title), path)
 
 
-def _plot_lines(curves: Curves, x: np.ndarray, lines: np.ndarray, labels: Sequence[str], mean: str,
+def _plot_lines(classes: Sequence[int], x: np.ndarray, lines: np.ndarray, labels: Sequence[str], mean: str,
                 titles: tuple[str, str], path: Path | str) -> None:
     figure = new_figure(9, 6)
     axes = figure.add_subplot()
-    for k, line, label in zip(curves.classes, lines, labels, strict=True):
+    for k, line, label in zip(classes, lines, labels, strict=True):
         if len(lines) <= NAMED:
             axes.plot(x, line, linewidth=1, color=class_rgb(k), label=label)
         else:

@@ -10,21 +10,29 @@ from data.truth import own_file
 from engine.evaluation.config import ValConfig
 from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.evaluator import CocoEvaluator, Metrics, format_table
-from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves
+from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_voc_curve
 from engine.evaluation.reference import pycocotools_stats
+from engine.evaluation.voc import VOC_RULES, format_voc_table, voc_metrics
+from engine.evaluation.voc_files import write_voc_files
 from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
 from utils.truth import most_objects
 
 
-def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True) -> str:
-    """Write metrics.txt and YOLO's figures to `folder`; returns the table of metrics.txt.
+def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True, metric: str = "coco") -> str:
+    """Write metrics.txt and YOLO's figures to `folder`; returns the tables of metrics.txt.
 
-    pycocotools computes the twelve metrics once more; the table says from which files, and where they differ.
+    pycocotools computes the twelve metrics once more; the table says from which files, and where they differ. metric:
+    one of `VOC_RULES` adds VOC's table and curves, and sets `result.voc`.
     """
     notes = compare_with_pycocotools(result.evaluator, result.metrics, result.max_det)
     table = "\n".join([format_table(result.metrics, index.names, per_class=True), *notes])
     folder.mkdir(parents=True, exist_ok=True)
+    if metric in VOC_RULES:
+        result.voc = voc_metrics(result.evaluator.truth, result.evaluator.state(), metric)
+        table += "\n\n" + format_voc_table(result.voc, index.names, kept=index.source.difficult == "keep")
+        if plots:
+            plot_voc_curve(result.voc, index.names, folder / f"{metric}_PR_curve.png")
     (folder / "metrics.txt").write_text(table + "\n", encoding="utf-8")
     if plots:
         draw_results(result, index, folder)
@@ -32,7 +40,7 @@ def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = 
 
 
 def write_detections(config: ValConfig, evaluator: CocoEvaluator, index: Index, folder: Path) -> None:
-    """predictions.json (--save-json) and labels/*.txt (--save-txt)."""
+    """predictions.json (--save-json), labels/*.txt (--save-txt) and the files of the VOC server (--save-voc)."""
     if config.save_json:
         evaluator.save_json(folder / "predictions.json")
         truth = evaluator.truth
@@ -40,6 +48,8 @@ def write_detections(config: ValConfig, evaluator: CocoEvaluator, index: Index, 
             write_bytes(folder / "ground_truth.json", json.dumps(truth.to_coco()).encode())
     if config.save_txt:
         write_labels(evaluator, index, folder / "labels", config.save_conf)
+    if config.save_voc:
+        print(f"for the VOC server: {write_voc_files(evaluator, index, folder)}")
 
 
 def write_labels(evaluator: CocoEvaluator, index: Index, folder: Path, with_conf: bool) -> None:

@@ -45,7 +45,7 @@ def open_splits(config: TrainConfig, group: Group, stored: dict | None = None) -
 def open_train(config: TrainConfig, polygons: bool = False) -> Index:
     """The training split, in windows with `--tile`; polygons: also read outlines, for copy-paste."""
     index = load_index(config.data or "shapes", "train", single_cls=config.single_cls, strict=config.strict,
-                       polygons=polygons, max_pixels=config.max_pixels)
+                       polygons=polygons, max_pixels=config.max_pixels).for_training()
     _check_objects(index)
     return tile_index(index, config.tile, config.tile_overlap) if config.tile else index
 

@@ -67,6 +67,21 @@ def voc(folder: Path, labels: dict[str, str | None], **words) -> Path:
     return config(folder, **{"train": "ImageSets/Main/train.txt", "names": ["cat", "dog"], **words})
 
 
+def voc_devkit(folder: Path, years: dict[str, dict[str, dict[str, str | None]]]) -> Path:
+    """The folder of VOC's development kit; years: VOC<year> -> image set -> stem -> XML, None for no file."""
+    for year, sets in years.items():
+        root = folder / "VOCdevkit" / year
+        for image_set, labels in sets.items():
+            for stem, text in labels.items():
+                image(root / "JPEGImages" / f"{stem}.jpg")
+                if text is not None:
+                    (root / "Annotations").mkdir(exist_ok=True)
+                    (root / "Annotations" / f"{stem}.xml").write_text(text)
+            (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+            (root / "ImageSets" / "Main" / f"{image_set}.txt").write_text("\n".join(labels) + "\n")
+    return folder / "VOCdevkit"
+
+
 def truncate(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:len(content) // 2])

@@ -12,6 +12,8 @@ from data.formats.paths import label_file
 from data.formats.raw_labels import ids_from_names
 from data.index import load_index
 from data.labels.scan_report import ScanReport
+from data.loading.build import eval_loader
+from data.loading.config import LoaderConfig
 from tests.data import makers
 from tests.refusals import refused
 
@@ -143,6 +145,16 @@ def test_coco_round_trip(tmp_path):
     assert sorted(truth["annotations"], key=lambda a: a["id"]) == given_annotations
     assert [i["id"] for i in truth["images"]] == [7, 5] and truth["categories"][1] == {"id": 3, "name": "dog"}
     assert index.report.ignored == 1 and index.report.boxes == 2
+
+
+def test_coco_images_without_objects_stay_as_background_and_crowds_are_no_objects(tmp_path):
+    """SSD's public COCO loaders drop such images, and learn crowds."""
+    index = load(makers.coco(tmp_path, [annotation(1), annotation(2, iscrowd=1, bbox=[0, 0, 50, 40])]), strict=True)
+    report = index.report
+    assert [len(record) for record in index.records] == [2, 0] and index.records[1].image_id == 5
+    assert (report.images, report.boxes, report.ignored, report.background) == (2, 1, 1, 1)
+    batch = next(iter(eval_loader(index, 64, LoaderConfig(2, workers=0))))
+    assert batch.targets.valid.sum(1).tolist() == [1, 0] and batch.targets.ignore.sum(1).tolist() == [1, 0]
 
 
 def test_coco_forms_of_the_yaml(tmp_path):
