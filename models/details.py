@@ -10,8 +10,10 @@ from typing import Any
 from torch import nn
 
 from models.layers.conv import activation
+from models.layers.resnet import FrozenBatchNorm
 
-NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+PLANAR_NORMS = (nn.BatchNorm2d, FrozenBatchNorm)  # a frozen one has no use for the momentum
+NORMS = (*PLANAR_NORMS, nn.BatchNorm3d)
 
 
 def apply_details(rows: nn.ModuleList, details: dict[str, Any] | None) -> None:
@@ -20,7 +22,7 @@ def apply_details(rows: nn.ModuleList, details: dict[str, Any] | None) -> None:
         return
     if details.get("batch_norm"):
         for module in rows.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, PLANAR_NORMS):
                 module.eps, module.momentum = details["batch_norm"]
     present = {detail_name(key, rows): (key, module) for key, module in rows.named_modules() if key}
     for name, value in details.get("modules", {}).items():

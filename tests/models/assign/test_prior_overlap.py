@@ -15,6 +15,12 @@ def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
     return torch.cat((corner, corner + torch.randint(1, 12, (count, 2), generator=generator)), 1)
 
 
+def share(prior: torch.Tensor, region: torch.Tensor) -> float:
+    """Of the area of a prior, what lies in a region."""
+    sides = torch.minimum(prior[2:], region[2:]) - torch.maximum(prior[:2], region[:2])
+    return float(sides.clamp(min=0).prod() / (prior[2:] - prior[:2]).prod())
+
+
 @pytest.mark.parametrize("budget", [1, 300, 1 << 20])
 def test_equals_the_full_matrix(budget, monkeypatch):
     """Whatever the number of boxes of a chunk; an image without objects and one with crowds alone are among them."""
@@ -38,6 +44,8 @@ def test_equals_the_full_matrix(budget, monkeypatch):
         torch.testing.assert_close(matrix[rows, found.prior[b, rows]], best[objects])
         ties = (matrix >= best[:, None] - 1e-6) & (matrix > 0)
         assert torch.equal(found.is_best[b], ties.any(0))
+        assert found.crowded[b].tolist() == [any(share(prior, c) > 0.5 for c in image.boxes[image.ignore])
+                                             for prior in priors]
 
 
 def test_no_box_at_all():
@@ -45,3 +53,10 @@ def test_no_box_at_all():
     assert found.iou.tolist() == [[0], [0]]
     assert found.prior.shape == (2, 0)
     assert not found.is_best.any()
+
+
+def test_a_box_of_nan_is_seen():
+    targets = pack_targets([Targets(torch.tensor([[0.0, 0, 4, 4], [float("nan")] * 4]), torch.tensor([0, 0]))])
+    found = overlaps(torch.tensor([[0.0, 0, 4, 4], [50, 50, 60, 60]]), targets)
+    assert found.is_best.all()
+    assert found.box.tolist() == [[1, 1]]
