@@ -37,11 +37,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class MosaicLayer:
-    """Tiles on one canvas, and the (3, 3) matrix canvas -> frame; `zoom` is the matrix's nominal enlargement."""
+    """Tiles on one canvas, and the (3, 3) matrix canvas -> frame; `zoom` is the matrix's nominal enlargement.
+
+    crop: x1, y1, x2, y2 of the canvas where the frame shows just that, upright; labels whose centre lies outside are
+    then left out, other than ignore regions.
+    """
 
     tiles: tuple[Tile, ...]
     matrix: Array
     zoom: float
+    crop: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -228,9 +233,18 @@ def layer_labels(layer: MosaicLayer, labels: list[Labels], size: Size, keep: Box
     height, width = frame_sides(size)
     after = clip(transform_boxes(layer.matrix, before), (0, 0, width, height))
     kept = keep(before, after, layer.zoom, joined.ignore)
+    if layer.crop is not None:
+        kept &= centres_inside(np.array(layer.crop), before) | joined.ignore
     polygons = None if joined.polygons is None else [
         polygon for tile, part in zip(layer.tiles, labels, strict=True) for polygon in _to_frame(layer, tile, part)]
     return Labels(after.astype(np.float32), joined.labels, joined.ignore, polygons)[kept]
+
+
+def centres_inside(regions: Array, boxes: Array) -> Array:
+    """Regions (..., 4), boxes (N, 4) -> (..., N) bool: the box's centre lies inside the region, not on its edge."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    low, high = regions[..., None, :2], regions[..., None, 2:]
+    return ((low < centres) & (centres < high)).all(-1)
 
 
 def cut_outlines(points: Array, ends: Array, region: tuple[float, float, float, float]) -> tuple[Array, Array]:

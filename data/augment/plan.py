@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data.augment.geometry import Labels, MosaicLayer, Size
+from data.augment.photometric import Photometric
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,11 @@ class Paste:
 class Plan:
     """Every random decision about one sample: one layer, or two blended, `blend` being the weight of the first.
 
-    paste: how `data.augment.copy_paste` draws the objects that are pasted; None where none is.
+    colour: gains of hue, saturation and value for the whole frame, fill and all, or a photometric distortion of what is
+    drawn of the one image. paste: how `data.augment.copy_paste` draws the objects that are pasted; None where none is.
     """
 
     layers: tuple[MosaicLayer, ...]
     blend: float
-    hsv: tuple[float, float, float]
+    colour: tuple[float, float, float] | Photometric
     paste: Paste | None = None

@@ -19,6 +19,7 @@ from torch import Tensor
 from data.augment.colour import HUES
 from data.augment.copy_paste import mask
 from data.augment.geometry import Array, Labels, MosaicLayer, clip, is_axis_aligned, transform_boxes
+from data.augment.photometric import Photometric
 from data.augment.plan import Plan
 from utils.structures import Letterbox, PackedTargets, Targets, pack_targets
 
@@ -73,9 +74,10 @@ class PlanBatch:
     tile; regions (N, R, 4) float32 its part of the canvas; source (N, R, 4) float32 factor and summand of x, then of y,
     canvas -> pixel index in the tile's image; rows (N, R, 3) first pixel in the block, last column, last row. The first
     B layers are those of the samples, the others are blended into samples `mixed` (M,), whose own weight is `blend`
-    (M,). tables (B, 3, 256) uint8: the new hue, saturation, value. Samples `pasted` (C,) show their own mirror image
-    where the bits of `mirrored` (C, H, ceil(W / 8)) uint8 say so. frame: (height, width); upright: no layer is turned;
-    flat: none has a perspective; jitters: colours change.
+    (M,). tables (B, 3, 256) uint8: the new hue, saturation, value; distortions (B, 8) float32: the numbers of
+    `data.augment.photometric`, for the pixels in the first tile's box; one of the two has no rows. Samples `pasted`
+    (C,) show their own mirror image where the bits of `mirrored` (C, H, ceil(W / 8)) uint8 say so. frame: (height,
+    width); upright: no layer is turned; flat: none has a perspective; jitters: colours change by the tables.
     """
 
     inverse: Tensor
@@ -86,6 +88,7 @@ class PlanBatch:
     mixed: Tensor
     blend: Tensor
     tables: Tensor
+    distortions: Tensor
     pasted: Tensor
     mirrored: Tensor
     frame: tuple[int, int]
@@ -126,16 +129,17 @@ def pack_plans(planned: list[tuple[Plan, Labels, int]], frame: tuple[int, int], 
     pasted = [k for k, (_, labels, _) in enumerate(planned) if labels.pasted]
     mirrored = [np.packbits(mask(planned[k][1].pasted, frame) > 0, axis=1) for k in pasted]
     itself = Letterbox(frame, frame, (1.0, 1.0), (0, 0))
+    tables, distortions = colour_numbers(plans)
     return PlanBatch(
         inverse=torch.from_numpy(np.linalg.inv(matrices)).float(), boxes=torch.from_numpy(boxes),
         regions=torch.from_numpy(regions), source=torch.from_numpy(source),
         rows=torch.from_numpy(rows).to(layout.dtype), mixed=torch.tensor(mixed, dtype=torch.int64),
         blend=torch.tensor([plans[k].blend for k in mixed], dtype=torch.float32),
-        tables=torch.from_numpy(np.stack([colour_tables(plan.hsv) for plan in plans])),
+        tables=tables, distortions=distortions,
         pasted=torch.tensor(pasted, dtype=torch.int64),
         mirrored=torch.from_numpy(np.array(mirrored, np.uint8).reshape(-1, frame[0], -(-frame[1] // 8))), frame=frame,
         upright=all(upright), flat=not matrices[:, 2, :2].any(),
-        jitters=any(plan.hsv != (1.0, 1.0, 1.0) for plan in plans),
+        jitters=any(plan.colour != (1.0, 1.0, 1.0) for plan in plans) and len(tables) > 0,
         targets=pack_targets([Targets(*map(torch.from_numpy, (x.boxes, x.labels, x.ignore))) for _, x, _ in planned]),
         image_ids=[image_id for _, _, image_id in planned], letterboxes=[itself] * len(planned))
 
@@ -175,6 +179,14 @@ def choose_copies(matrices: Array, scale: Array, copies: int) -> Array:
     largest = (np.abs(matrices[:, :2, :2]) * scale[:, None]).sum(2).max(1)
     flat = ~matrices[:, 2, :2].any(1)  # under a perspective the scale differs from place to place: every pixel counts
     return ((largest[:, None] * 2 ** np.arange(1, copies) <= 1) & flat[:, None]).sum(1)
+
+
+def colour_numbers(plans: list[Plan]) -> tuple[Tensor, Tensor]:
+    """`tables` and `distortions` of `PlanBatch` for plans of one policy."""
+    distorted = [plan.colour.numbers() for plan in plans if isinstance(plan.colour, Photometric)]
+    tables = [colour_tables(plan.colour) for plan in plans if not isinstance(plan.colour, Photometric)]
+    return (torch.from_numpy(np.array(tables, np.uint8).reshape(-1, 3, 256)),
+            torch.from_numpy(np.array(distorted, np.float32).reshape(-1, 8)))
 
 
 def colour_tables(gains: tuple[float, float, float]) -> Array:

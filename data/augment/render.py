@@ -29,11 +29,14 @@ from data.augment.geometry import (
     scaling,
     transform_boxes,
 )
+from data.augment.photometric import Photometric, adjust_photometric
 from data.augment.plan import Plan
 from data.augment.policies.policy import Policy
 from data.images.letterbox import FILL
 from data.images.store import Scale, reduction, shrink
 
+Colour = tuple[int, int, int]  # BGR
+GREY = (FILL,) * 3
 LoadImage = Callable[[int], "tuple[Array, Scale] | None"]  # index -> image and its own scale
 FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}  # mirrored in x, in y: the flag of cv2.flip
 EXACT = 1e-6  # pixels of the canvas
@@ -66,15 +69,20 @@ def render_plan(plan: Plan, load: LoadImage, size: Size, policy: Policy, scratch
     scratch = scratch or Scratch()
     if out is None:
         out = np.empty((*frame_sides(size), 3), np.uint8)
-    drawn = [_draw(layer, size, load, policy.fill, scratch, str(k)) for k, layer in enumerate(plan.layers)]
+    fill = policy.fill_bgr
+    drawn = [_draw(layer, size, load, fill, scratch, str(k)) for k, layer in enumerate(plan.layers)]
     damaged = set().union(*(missing for _, _, missing in drawn))
+    if isinstance(plan.colour, Photometric):
+        (layer,), ((image, zoom, _),) = plan.layers, drawn
+        _distort_drawn(_enlarged(image, zoom, size, scratch, "frame"), layer, plan.colour, out)
+        return out, damaged
     if len(drawn) == 1 and drawn[0][1] > 1:  # colours act on each pixel alone: change them while there are fewer
         (image, zoom, _), = drawn
-        image = adjust_hsv(image, plan.hsv, scratch.take("coloured", *image.shape))
+        image = adjust_hsv(image, plan.colour, scratch.take("coloured", *image.shape))
         np.copyto(out, _enlarged(image, zoom, size, scratch, "frame"))
         return out, damaged
     frames = [_enlarged(image, zoom, size, scratch, f"frame {k}") for k, (image, zoom, _) in enumerate(drawn)]
-    return adjust_hsv(frames[0] if len(frames) == 1 else mixup(*frames, plan.blend), plan.hsv, out), damaged
+    return adjust_hsv(frames[0] if len(frames) == 1 else mixup(*frames, plan.blend), plan.colour, out), damaged
 
 
 def plan_labels(plan: Plan, labels_of: Callable[[int], Labels], size_of: Callable[[int], tuple[int, int]], size: Size,
@@ -96,7 +104,7 @@ def mixup(first: Array, second: Array, weight: float) -> Array:
     return cv2.addWeighted(first, weight, second, 1 - weight, 0)
 
 
-def render_layer(layer: MosaicLayer, size: Size, load: LoadImage, fill: int = FILL, scratch: Scratch | None = None,
+def render_layer(layer: MosaicLayer, size: Size, load: LoadImage, fill: Colour = GREY, scratch: Scratch | None = None,
                  name: str = "") -> tuple[Array, set[int]]:
     """Draw a layer's tiles on an (S, S, 3) BGR frame; also the indices of images that could not be loaded."""
     scratch = scratch or Scratch()
@@ -104,7 +112,7 @@ def render_layer(layer: MosaicLayer, size: Size, load: LoadImage, fill: int = FI
     return _enlarged(image, zoom, size, scratch, f"frame {name}"), damaged
 
 
-def _draw(layer: MosaicLayer, size: Size, load: LoadImage, fill: int, scratch: Scratch,
+def _draw(layer: MosaicLayer, size: Size, load: LoadImage, fill: Colour, scratch: Scratch,
           name: str) -> tuple[Array, float, set[int]]:
     """A layer as BGR, how much it must still be enlarged to be the frame, and the images that could not be loaded."""
     corner = _first_pixel(layer)
@@ -113,6 +121,23 @@ def _draw(layer: MosaicLayer, size: Size, load: LoadImage, fill: int, scratch: S
         return canvas, float(abs(layer.matrix[0, 0])), damaged
     frame, damaged = _warp_layer(layer, size, load, fill, scratch)
     return cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR, dst=scratch.take(f"drawn {name}", *frame.shape[:2], 3)), 1.0, damaged
+
+
+def _distort_drawn(frame: Array, layer: MosaicLayer, steps: Photometric, out: Array) -> None:
+    """A frame of one upright image in its new colours, RGB in `out`; the fill beside the image keeps its own."""
+    cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=out)
+    box = _pixels_of(layer.matrix, layer.tiles[0], out.shape[:2])
+    if box is not None:
+        x1, y1, x2, y2 = box
+        adjust_photometric(frame[y1:y2, x1:x2], steps, out[y1:y2, x1:x2])
+
+
+def _fill(area: Array, colour: Colour) -> None:
+    """Fill (H, W, 3 or 4) uint8, the fourth channel being of no account."""
+    if len(set(colour)) == 1:
+        area.fill(colour[0])
+    else:
+        area[...] = (*colour, 0)[:area.shape[2]]
 
 
 def _enlarged(image: Array, zoom: float, size: Size, scratch: Scratch, name: str) -> Array:
@@ -128,17 +153,19 @@ def _first_pixel(layer: MosaicLayer) -> tuple[int, int] | None:
     """The corner of the canvas (x, y) with which an upright layer's frame begins; None where a warp is needed.
 
     That is where the canvas is turned, where the frame does not begin with a whole pixel, or where it shrinks to less
-    than half: each source is averaged then.
+    than half, since each source is averaged then; and where it shows a crop of the image as it is held.
     """
     (scale_x, _, shift_x), (_, scale_y, shift_y), _ = layer.matrix.tolist()
-    if not is_axis_aligned(layer.matrix) or abs(scale_x) != abs(scale_y) or reduction(abs(scale_x)) > 1:
+    if layer.crop is not None or not is_axis_aligned(layer.matrix):
+        return None
+    if abs(scale_x) != abs(scale_y) or reduction(abs(scale_x)) > 1:
         return None
     begin = -shift_x / scale_x, -shift_y / scale_y
     places = [*begin, *(v for tile in layer.tiles for v in (*tile.offset, *tile.region))]
     return (round(begin[0]), round(begin[1])) if all(abs(v - round(v)) < EXACT for v in places) else None
 
 
-def _lay_out(layer: MosaicLayer, corner: tuple[int, int], size: Size, load: LoadImage, fill: int, scratch: Scratch,
+def _lay_out(layer: MosaicLayer, corner: tuple[int, int], size: Size, load: LoadImage, fill: Colour, scratch: Scratch,
              name: str) -> tuple[Array, set[int]]:
     """The part of an upright layer's canvas that the frame shows, from `corner` on, mirrored as the frame is."""
     zoom = abs(layer.matrix[0, 0])
@@ -150,7 +177,7 @@ def _lay_out(layer: MosaicLayer, corner: tuple[int, int], size: Size, load: Load
              for tile in layer.tiles]
     shown = [(tile, x, y, left, top) for tile, x, left, y, top in shown if x.start < x.stop and y.start < y.stop]
     if sum((x.stop - x.start) * (y.stop - y.start) for _, x, y, _, _ in shown) < height * width:
-        canvas.fill(fill)  # tiles of a layer share no pixel: fewer pixels than the canvas has leave some uncovered
+        _fill(canvas, fill)  # tiles of a layer share no pixel: fewer pixels than the canvas has leave some uncovered
     damaged: set[int] = set()
     for tile, x, y, left, top in shown:
         loaded = load(tile.index)
@@ -189,13 +216,14 @@ def _at_scale(image: Array, scale: Scale, wanted: Scale, scratch: Scratch) -> Ar
     return cv2.resize(image, (width, height), dst=scratch.take("tile", height, width, 3), interpolation=how)
 
 
-def _warp_layer(layer: MosaicLayer, size: Size, load: LoadImage, fill: int, scratch: Scratch) -> tuple[Array, set[int]]:
+def _warp_layer(layer: MosaicLayer, size: Size, load: LoadImage, fill: Colour,
+                scratch: Scratch) -> tuple[Array, set[int]]:
     """Draw a layer by warping each source onto an (S, S, 4) BGRA frame.
 
     Four channels because OpenCV warps them in less than half the time of three.
     """
     frame = scratch.take("warped", *frame_sides(size), 4)
-    frame.fill(fill)
+    _fill(frame, fill)
     damaged: set[int] = set()
     to_canvas = None if is_axis_aligned(layer.matrix) else np.linalg.inv(layer.matrix)
     for tile in layer.tiles:

@@ -18,17 +18,20 @@ from torch import Tensor
 from data.augment.colour import HUES
 from data.augment.plan_batch import LayerTables, PlanBatch
 
+EPSILON = 2.0**-23  # float32's, which OpenCV adds to what it divides by
 PIXELS = 1 << 22  # drawn at a time: temporaries stay below half a GiB whatever the batch
 
 
 def render(plans: PlanBatch, block: Tensor, images: Tensor, *, draw: "Callable[..., Tensor] | None" = None,
-           jitter: "Callable[..., Tensor] | None" = None, pixels: int = PIXELS) -> Tensor:
+           jitter: "Callable[..., Tensor] | None" = None, distort: "Callable[..., Tensor] | None" = None,
+           pixels: int = PIXELS) -> Tensor:
     """Draw `plans` onto `images` (B, H, W, 3) uint8 RGB and return them; `block` (P, 3) uint8 holds the sources.
 
-    All lie on one device. draw, jitter: `draw_layers` and `jitter_colours`, or what torch.compile made of them, which
-    needs no temporaries: then let `pixels`, the most that are drawn at a time, be as many as there are.
+    All lie on one device. draw, jitter, distort: `draw_layers`, `jitter_colours` and `distort_colours`, or what
+    torch.compile made of them, which needs no temporaries: then let `pixels`, the most that are drawn at a time, be as
+    many as there are.
     """
-    draw, jitter = draw or draw_layers, jitter or jitter_colours
+    draw, jitter, distort = draw or draw_layers, jitter or jitter_colours, distort or distort_colours
     height, width = plans.frame
     samples, layers = len(plans), len(plans.rows)
     step = max(pixels // (height * width), 1)
@@ -41,6 +44,10 @@ def render(plans: PlanBatch, block: Tensor, images: Tensor, *, draw: "Callable[.
     if plans.jitters:
         for k in range(0, samples, step):
             images[k:k + step] = jitter(frames[k:min(k + step, samples)], plans.tables[k:k + step])
+    elif len(plans.distortions):
+        for k in range(0, samples, step):
+            part = slice(k, min(k + step, samples))
+            images[part] = distort(frames[part], plans.distortions[part], plans.boxes[part, 1])
     else:
         images.copy_(frames[:samples].flip(-1))
     for k in range(0, len(plans.pasted), step):
@@ -159,6 +166,34 @@ def jitter_colours(frames: Tensor, tables: Tensor) -> Tensor:
         share = torch.minimum(place, 4 - place).clamp(0, 1)
         colours.append((value - chroma * _look_up(share, hue)).to(torch.uint8))
     return torch.stack(colours, -1)
+
+
+def distort_colours(frames: Tensor, numbers: Tensor, boxes: Tensor) -> Tensor:
+    """(B, H, W, 3) BGR -> (B, H, W, 3) RGB, uint8: `data.augment.photometric` inside boxes (B, 4) of pixels x1, y1, x2,
+    y2, by its numbers (B, 8); the order of the channels alone outside is RGB.
+
+    Hue, saturation and value are OpenCV's of float32 pixels, those below 0 included.
+    """
+    brightness, before, new_saturation, new_hue, after, *_ = numbers[:, :, None, None].unbind(1)  # (B, 1, 1)
+    pixels = (frames + brightness.unsqueeze(-1)) * before.unsqueeze(-1)
+    blue, green, red = pixels.unbind(-1)  # (B, H, W)
+    value, least = pixels.amax(-1), pixels.amin(-1)
+    spread = value - least
+    hue = torch.where(value == red, green - blue, torch.where(
+        value == green, blue - red + 2 * spread, red - green + 4 * spread)) * (60 / (spread + EPSILON)) + new_hue
+    chroma = value * (spread / (value.abs() + EPSILON)) * new_saturation
+    colours = []
+    for channel in (1, 3, 5):  # blue, green, red; as in `jitter_colours`
+        place = (hue / 60 + channel) % 6
+        colours.append((value - chroma * torch.minimum(place, 4 - place).clamp(0, 1)) * after)
+    pixels = torch.stack(colours, -1).round().clamp(0, 255).to(torch.uint8)
+    order = numbers[:, 5:].to(torch.int64).view(-1, 1, 1, 3).expand_as(pixels)
+    height, width = frames.shape[1:3]
+    x = torch.arange(width, dtype=torch.int32, device=frames.device)
+    y = torch.arange(height, dtype=torch.int32, device=frames.device).view(-1, 1)
+    x1, y1, x2, y2 = boxes.view(-1, 4, 1, 1).unbind(1)
+    inside = ((x >= x1) & (x < x2) & (y >= y1) & (y < y2)).unsqueeze(-1)
+    return torch.where(inside, pixels.gather(-1, order), frames.flip(-1))
 
 
 def _look_up(table: Tensor, index: Tensor) -> Tensor:

@@ -24,8 +24,6 @@ from utils.structures import Letterbox
 
 Key = int | tuple[int, int] | tuple[int, int, bool]  # position, (epoch, position), or (epoch, position, mosaic allowed)
 
-ENLARGE = 2.0  # images far smaller than the frame would take too much memory, enlarged
-
 
 class Frames(Protocol):
     """The (height, width) of the frame at (epoch, position), and of the largest there can be."""
@@ -64,8 +62,9 @@ class DetectionDataset(Dataset):
         self.order = EpochOrder(len(records), seed) if order is None and augment else order
         self._table = RecordTable.from_records(records)
         self._scratch = Scratch()
-        self.store = ImageStore(records, imgsz, None if cache == "gpu" else cache, exact=augment is None,
-                                enlarge=ENLARGE if augment and cache != "gpu" else 1.0)
+        detail, enlarge = (1.0, 1.0) if augment is None else (augment.detail, augment.enlarge)
+        self.store = ImageStore(records, round(imgsz * detail), None if cache == "gpu" else cache,
+                                exact=augment is None, enlarge=1.0 if cache == "gpu" else enlarge)
 
     def __len__(self) -> int:
         return len(self.records)

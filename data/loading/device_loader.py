@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from data.augment.plan_batch import Layout, PlanBatch, pack_plans
 from data.augment.policies.policy import Policy
-from data.augment.render_device import draw_layers, jitter_colours, render
+from data.augment.render_device import distort_colours, draw_layers, jitter_colours, render
 from data.file_threads import in_threads
 from data.images.letterbox import FILL
 from data.images.store import ImageStore, shrink
@@ -37,15 +37,16 @@ STAGING = 1 << 24  # pixels that are decoded before they go to the device togeth
 class DeviceImages:
     """All images of a store in one block of device memory, uint8 BGR, each with as many halved copies as are asked for.
 
-    copies: 1 for the image alone, 2 with one of half its size, and so on. fill: the grey beside images. An image that
-    cannot be decoded is counted by the store and drawn as fill. `UserError` where the images do not fit.
+    copies: 1 for the image alone, 2 with one of half its size, and so on. fill: the colour beside images, BGR. An image
+    that cannot be decoded is counted by the store and drawn as fill. `UserError` where the images do not fit.
     """
 
-    def __init__(self, store: ImageStore, device: torch.device, copies: int = 1, fill: int = FILL) -> None:
+    def __init__(self, store: ImageStore, device: torch.device, copies: int = 1,
+                 fill: tuple[int, int, int] = (FILL, FILL, FILL)) -> None:
         self.layout = Layout.of(store.sizes, store.canonical, copies)
         check_memory(self.layout, store.side, device)
         self.block = torch.empty((self.layout.pixels, 3), dtype=torch.uint8, device=device)  # (P, 3)
-        self.block[0] = fill
+        self.block[0] = torch.tensor(fill, dtype=torch.uint8)
         self._load(store)
 
     def _load(self, store: ImageStore) -> None:
@@ -111,7 +112,7 @@ class DeviceLoader(Loader):
     def __init__(self, dataset: DetectionDataset, batches: Batches, config: LoaderConfig) -> None:
         self.dataset, self.batches = dataset, batches
         self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.images = DeviceImages(dataset.store, self.device, copies_needed(dataset.augment), dataset.augment.fill)
+        self.images = DeviceImages(dataset.store, self.device, copies_needed(dataset.augment), dataset.augment.fill_bgr)
         cuda = self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if cuda else None
         self._render = render
@@ -142,7 +143,8 @@ class DeviceLoader(Loader):
         """Draw with kernels that torch.compile makes: seconds at first, then one pass over the pixels where plain
         operations take about a hundred."""
         self._render = partial(render, draw=torch.compile(draw_layers, dynamic=True),
-                               jitter=torch.compile(jitter_colours, dynamic=True), pixels=sys.maxsize)
+                               jitter=torch.compile(jitter_colours, dynamic=True),
+                               distort=torch.compile(distort_colours, dynamic=True), pixels=sys.maxsize)
 
     def _draw(self, plans: PlanBatch) -> Batch:
         return self._batch(self._render(plans.to(self.device), self.images.block, self._new_images(plans)), plans)

@@ -49,7 +49,7 @@ def test_threads_that_decoded_live_on(tmp_path, monkeypatch, cache):
                         lambda *args, **options: threads.add(threading.current_thread()) or decode(*args, **options))
     store = ImageStore(make_records(tmp_path, [(40, 60), (64, 48), (50, 50)]), 64, None if cache == "gpu" else cache)
     if cache == "gpu":
-        DeviceImages(store, torch.device("cpu"), 1, YoloPolicy().fill)
+        DeviceImages(store, torch.device("cpu"), 1, YoloPolicy().fill_bgr)
     assert threads and threading.main_thread() not in threads and all(thread.is_alive() for thread in threads)
 
 

@@ -12,7 +12,7 @@ class Policy:
     It checks its words when it is made and raises one `UserError` for all that is wrong with them.
     """
 
-    fill: int
+    fill: int | tuple[int, int, int]  # grey, or RGB
 
     def draw(self, rng: np.random.Generator, scene: Scene) -> Plan:
         """Every random decision about one sample; equal generators and scenes give equal plans."""
@@ -26,6 +26,21 @@ class Policy:
     def box_filter(self) -> BoxFilter:
         """Which boxes stay after the geometry."""
         raise NotImplementedError
+
+    @property
+    def fill_bgr(self) -> tuple[int, int, int]:
+        """The colour beside images, in OpenCV's order."""
+        return tuple(self.fill[::-1]) if isinstance(self.fill, tuple) else (self.fill,) * 3
+
+    @property
+    def detail(self) -> float:
+        """The longest side at which images are held, in sides of the frame: how much a crop may enlarge them."""
+        return 1.0
+
+    @property
+    def enlarge(self) -> float:
+        """Up to how many times smaller images are enlarged to that side, once for all samples that show them."""
+        return 1.0
 
     @property
     def shows_others(self) -> bool:

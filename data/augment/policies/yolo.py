@@ -97,6 +97,10 @@ class YoloPolicy(Policy):
         return replace(self, mosaic=0.0)
 
     @property
+    def enlarge(self) -> float:
+        return 2.0  # images far smaller than the frame would take too much memory
+
+    @property
     def shows_others(self) -> bool:
         return self.mosaic > 0
 

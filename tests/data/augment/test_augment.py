@@ -121,7 +121,7 @@ def test_a_turned_tile_covers_the_pixels_whose_centres_lie_on_it(perspective):
     tiles = mosaic_tiles([0, 1, 2, 4], [SIZES[i] for i in (0, 1, 2, 4)], S, (100, 140))
     matrix = affine_matrix(2 * S, S, zoom=0.6, angle=25, shear=(3, -2), perspective=(perspective, -perspective))
     layer = MosaicLayer(tuple(tiles), matrix, 0.6)
-    frame, _ = render_layer(layer, S, lambda i: (np.full((*SIZES[i], 3), 255, np.uint8), (1.0, 1.0)), fill=0)
+    frame, _ = render_layer(layer, S, lambda i: (np.full((*SIZES[i], 3), 255, np.uint8), (1.0, 1.0)), fill=(0, 0, 0))
     centres = np.stack(np.meshgrid(np.arange(S) + 0.5, np.arange(S) + 0.5), -1)
     x, y = np.moveaxis(project(np.linalg.inv(matrix), centres).astype(np.float32), -1, 0)  # (S, S)
     on_tile = [(x >= x1) & (x < x2) & (y >= y1) & (y < y2) for x1, y1, x2, y2 in (t.region for t in tiles)]

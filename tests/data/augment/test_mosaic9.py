@@ -101,7 +101,7 @@ def test_the_plans_of_other_recipes_are_as_they_were():
     """mosaic9 and copy_paste draw no number unless they are on: runs of before repeat to the bit."""
     scene = Scene(0, S, lambda i: (S, S), lambda k: [1] * k)
     plain, both = (YoloPolicy(copy_paste=share).draw(np.random.default_rng(3), scene) for share in (0.0, 0.5))
-    assert plain.hsv == both.hsv and plain.paste is None and both.paste.share == 0.5
+    assert plain.colour == both.colour and plain.paste is None and both.paste.share == 0.5
     assert np.array_equal(plain.layers[0].matrix, both.layers[0].matrix)
     closed = YoloPolicy(copy_paste=1.0).draw(
         np.random.default_rng(3), Scene(0, S, lambda i: (S, S), lambda k: [1] * k, mosaic=False))

@@ -11,11 +11,14 @@ import data.augment.plan_batch
 from data.augment.colour import adjust_hsv
 from data.augment.copy_paste import draw_pasted
 from data.augment.geometry import Labels, MosaicLayer, affine_matrix, is_axis_aligned, single_tile, transform_boxes
+from data.augment.photometric import Photometric, adjust_photometric
 from data.augment.plan import Plan, Scene
 from data.augment.plan_batch import PlanBatch, choose_copies, colour_tables, pack_plans
+from data.augment.policies.policy import Policy
+from data.augment.policies.ssd import SsdPolicy
 from data.augment.policies.yolo import YoloPolicy
 from data.augment.render import render_plan
-from data.augment.render_device import draw_layers, jitter_colours, render
+from data.augment.render_device import distort_colours, draw_layers, jitter_colours, render
 from data.images.store import canonical_sizes, reduction
 from data.labels.records import Record
 from data.loading.device_loader import DeviceImages, copies_needed
@@ -54,10 +57,17 @@ class Store:
 NOTHING = Labels(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
 
 
-def _plans(config: YoloPolicy, count: int, size=S, seed: int = 0, mosaic: bool = True) -> list[Plan]:
+def _labels(index: int) -> Labels:
+    """Two objects, one of them small."""
+    height, width = SIZES[index]
+    boxes = np.array([(0.2, 0.3, 0.8, 0.9), (0.1, 0.1, 0.2, 0.3)], np.float32) * (width, height, width, height)
+    return Labels(boxes.astype(np.float32), np.zeros(2, np.int64), np.zeros(2, bool))
+
+
+def _plans(config: Policy, count: int, size=S, seed: int = 0, mosaic: bool = True) -> list[Plan]:
     rng = np.random.default_rng(seed)
     return [config.draw(rng, Scene(k % len(SIZES), size, SIZES.__getitem__,
-                                   lambda n: rng.integers(0, len(SIZES), n).tolist(), mosaic=mosaic))
+                                   lambda n: rng.integers(0, len(SIZES), n).tolist(), _labels, mosaic))
             for k in range(count)]
 
 
@@ -71,8 +81,8 @@ def _draw(plans: list[Plan], images: DeviceImages, frame=(S, S), **options) -> n
     return render(_pack(plans, images, frame), images.block, out, **options).numpy()
 
 
-def _images(config: YoloPolicy, store: Store | None = None) -> DeviceImages:
-    return DeviceImages(store or Store(), torch.device("cpu"), copies_needed(config), config.fill)
+def _images(config: Policy, store: Store | None = None) -> DeviceImages:
+    return DeviceImages(store or Store(), torch.device("cpu"), copies_needed(config), config.fill_bgr)
 
 
 CONFIGS = {
@@ -109,6 +119,39 @@ def test_frames_equal_opencvs(name, colours):
     assert len({plan.layers[0].matrix.tobytes() for plan in plans}) == len(plans) and want.std() > 20
 
 
+@pytest.mark.parametrize("frame", [(S, S), (64, 112)])
+@pytest.mark.parametrize("colours", [False, True])
+def test_frames_of_ssd_equal_opencvs(frame, colours):
+    """Crops and expansions to the pixel, the fill to the bit, colours within their rounding."""
+    config = SsdPolicy() if colours else SsdPolicy(distort=0.0, swap_channels=0.0)
+    store, plans = Store(), _plans(config, 24, frame)
+    got = _draw(plans, _images(config, store), frame)
+    want = np.stack([render_plan(plan, store.load, frame, config)[0] for plan in plans])
+    error, fill = np.abs(got.astype(int) - want), (want == config.fill).all(-1)
+    assert 0.1 < fill.mean() < 0.8 and (got[fill] == config.fill).all()
+    assert error.mean() < 0.2 and np.quantile(error, 0.999) <= (5 if colours else 1)
+    assert want[~fill].std() > 20
+
+
+def test_distortions_follow_opencv_on_every_kind_of_pixel():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 60, 150, 3), dtype=np.uint8)
+    pixels[:, :9] = pixels[:, :9, :, :1]  # greys
+    pixels[:, 9:20] //= 10  # dark, so that brightness takes them below 0
+    steps = [Photometric(), Photometric(-30.0, 1.4, True, 1.5, 17.0, (1, 2, 0)),
+             Photometric(30.0, 1.5, False, 1.4, -18.0, (2, 0, 1)), Photometric(-32.0),
+             Photometric(contrast=0.5, hue=3.0), Photometric(hue=-9.0)]
+    numbers = torch.tensor([s.numbers() for s in steps])
+    boxes = torch.tensor([(0, 0, 150, 60)] * 5 + [(10, 0, 150, 33)])
+    got = distort_colours(torch.from_numpy(pixels), numbers, boxes).numpy()
+    for k, step in enumerate(steps):
+        x1, y1, x2, y2 = boxes[k].tolist()
+        want = np.ascontiguousarray(pixels[k, ..., ::-1])
+        adjust_photometric(pixels[k, y1:y2, x1:x2], step, want[y1:y2, x1:x2])
+        error = np.abs(got[k].astype(int) - want)
+        assert error.max() <= 1 and (error > 0).mean() < 0.05  # halves are rounded either way
+
+
 @pytest.mark.parametrize("name", ["v8", "turned"])
 def test_rectangular_frames_equal_opencvs(name):
     config, frame = replace(CONFIGS[name], mosaic=0.0), (64, 112)
@@ -130,7 +173,7 @@ def test_an_image_that_is_missing_leaves_fill_and_nothing_else_changes():
     error = np.abs(_draw(plans, images).astype(int) - np.stack([frame for frame, _ in drawn]))
     assert error.mean() < 0.2 and np.quantile(error, 0.999) <= 1
     nothing = _images(config, Store(missing=tuple(range(len(SIZES)))))
-    assert (_draw(plans, nothing) == config.fill).all()
+    assert (_draw(plans, nothing) == config.fill_bgr[0]).all()
 
 
 def test_strong_shrinking_averages():
@@ -194,10 +237,10 @@ def test_neither_parts_nor_wide_numbers_change_a_pixel(monkeypatch):
     assert np.array_equal(whole, _draw(plans, images))
 
 
-@pytest.mark.parametrize("name", ["v8", "bent", "mixed and turned"])
+@pytest.mark.parametrize("name", ["v8", "bent", "mixed and turned", "ssd"])
 def test_drawing_asks_nothing_of_the_device(name):
     """On the meta device there are no values: whatever would have to wait for one fails."""
-    config = CONFIGS[name]
+    config = SsdPolicy() if name == "ssd" else CONFIGS[name]
     images = _images(config)
     plans = pack_plans([(plan, replace(NOTHING, pasted=(np.eye(3, 2) * 50,)), 0) for plan in _plans(config, 4)],
                        (S, S), images.layout).to("meta")
@@ -207,10 +250,8 @@ def test_drawing_asks_nothing_of_the_device(name):
 
 @pytest.mark.slow
 def test_drawing_compiles_to_one_graph_for_all_batch_sizes():
-    config = CONFIGS["v8"]
-    images = _images(config)
-    compiled = {name: torch.compile(f, dynamic=True, fullgraph=True, backend="eager")
-                for name, f in (("draw", draw_layers), ("jitter", jitter_colours))}
-    for count in (5, 3):
-        plans = _plans(config, count)
+    compiled = {name: torch.compile(f, dynamic=True, fullgraph=True, backend="eager") for name, f in (
+        ("draw", draw_layers), ("jitter", jitter_colours), ("distort", distort_colours))}
+    for count, config in ((5, CONFIGS["v8"]), (3, CONFIGS["v8"]), (5, SsdPolicy()), (3, SsdPolicy())):
+        plans, images = _plans(config, count), _images(config)
         assert np.array_equal(_draw(plans, images), _draw(plans, images, pixels=1 << 40, **compiled))
