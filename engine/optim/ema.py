@@ -11,7 +11,8 @@ class ModelEMA:
     """Keeps `ema = d * ema + (1 - d) * model` over every floating entry of the state dict.
 
     d(u) = decay * (1 - exp(-u / tau)) with u the number of updates including the present one: small at first, so that
-    early weights carry little (YOLOv5, YOLOv7 and YOLOv8 use decay 0.9999, tau 2000).
+    early weights carry little (YOLOv5, YOLOv7 and YOLOv8 use decay 0.9999, tau 2000). With decay 0 the average is the
+    model of the last update itself, bit for bit.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9999, tau: float = 2000.0) -> None:
@@ -28,8 +29,12 @@ class ModelEMA:
         self.updates += 1
         averaged, current = self.model.state_dict(), model.state_dict()
         floating = [key for key, value in averaged.items() if value.is_floating_point()]
+        ours, theirs = [averaged[k] for k in floating], [current[k] for k in floating]
         # one fused call for all tensors: 5 kernels on a GPU rather than 1,500
-        torch._foreach_lerp_([averaged[k] for k in floating], [current[k] for k in floating], 1 - self.momentum())
+        if self.decay:
+            torch._foreach_lerp_(ours, theirs, 1 - self.momentum())
+        else:  # also out of values that are not finite, which no weight of 0 removes
+            torch._foreach_copy_(ours, theirs)
         for key, value in averaged.items():
             if not value.is_floating_point():
                 value.copy_(current[key])

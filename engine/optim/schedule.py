@@ -1,4 +1,4 @@
-"""Learning rate, momentum, weight decay and accumulation over a training, as YOLOv5, YOLOv7 and YOLOv8 train."""
+"""Learning rate, momentum, weight decay and accumulation over a training, by default as YOLOv5, v7 and v8 train."""
 
 import math
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import torch
 NOMINAL_BATCH = 64  # the batch size that learning rates and weight decay are given for
 
 
-def accumulation(batch_size: int) -> int:
-    """Number of batches accumulated for one optimiser step of about 64 images."""
-    return max(round(NOMINAL_BATCH / batch_size), 1)
+def accumulation(batch_size: int, nominal: int = NOMINAL_BATCH) -> int:
+    """Number of batches accumulated for one optimiser step of about `nominal` images; 0: one, whatever its size."""
+    return max(round(nominal / batch_size), 1)
 
 
-def scaled_weight_decay(weight_decay: float, batch_size: int) -> float:
-    """Weight decay scaled to the images of one optimiser step."""
-    return weight_decay * batch_size * accumulation(batch_size) / NOMINAL_BATCH
+def scaled_weight_decay(weight_decay: float, batch_size: int, nominal: int = NOMINAL_BATCH) -> float:
+    """Weight decay scaled to the images of one optimiser step; with a nominal batch of 0 as it is."""
+    return weight_decay * batch_size * accumulation(batch_size, nominal) / nominal if nominal else weight_decay
 
 
 def lr_factor(epoch: int, epochs: int, final: float, kind: str = "cosine") -> float:
@@ -30,8 +30,10 @@ def lr_factor(epoch: int, epochs: int, final: float, kind: str = "cosine") -> fl
 class Schedule:
     """Learning rate, momentum and accumulation at every iteration.
 
-    kind: "cosine" or "linear"; warmup: iterations of warm-up, in which the rate of weights climbs from 0, that of
-    biases falls from `warmup_bias_lr`, momentum and accumulation climb to their final values.
+    kind: "cosine", "linear" or "steps", at each of whose `milestones`, epochs counted from 0, the rate is multiplied by
+    `gamma`; warmup: iterations of warm-up, in which the rate of weights climbs from 0, that of biases falls from
+    `warmup_bias_lr`, momentum and accumulation climb to their final values; nominal: images of an optimiser step, 0:
+    those of a batch.
     """
 
     lr0: float
@@ -43,24 +45,34 @@ class Schedule:
     warmup_momentum: float
     warmup_bias_lr: float
     kind: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    nominal: int = NOMINAL_BATCH
+
+    def factor(self, epoch: int) -> float:
+        """Factor of lr0 in `epoch` (0-based), after the warm-up."""
+        if self.kind == "steps":
+            return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        return lr_factor(epoch, self.epochs, self.lrf, self.kind)
 
     def at(self, iteration: int, epoch: int) -> tuple[float, float, float, int]:
         """(lr of weights, lr of biases, momentum, batches per step) at a 0-based global iteration."""
-        lr = self.lr0 * lr_factor(epoch, self.epochs, self.lrf, self.kind)
-        steps = accumulation(self.batch_size)
+        lr = self.lr0 * self.factor(epoch)
+        steps = accumulation(self.batch_size, self.nominal)
         if iteration > self.warmup or self.warmup == 0:
             return lr, lr, self.momentum, steps
         span = [0, self.warmup]
-        steps = max(1, int(np.interp(iteration, span, [1, NOMINAL_BATCH / self.batch_size]).round()))
+        steps = max(1, int(np.interp(iteration, span, [1, self.nominal / self.batch_size]).round()))
         bias_lr = float(np.interp(iteration, span, [self.warmup_bias_lr, lr]))
         momentum = float(np.interp(iteration, span, [self.warmup_momentum, self.momentum]))
         return float(np.interp(iteration, span, [0.0, lr])), bias_lr, momentum, steps
 
     def apply(self, optimizer: torch.optim.Optimizer, iteration: int, epoch: int) -> int:
-        """Set the optimiser's rates for this iteration; returns the batches per step."""
+        """Set the optimiser's rates for this iteration, those of a rule's group times its factor; returns the batches
+        per step."""
         lr, bias_lr, momentum, steps = self.at(iteration, epoch)
         for group in optimizer.param_groups:
-            group["lr"] = bias_lr if group["kind"] == "bias" else lr
+            group["lr"] = (bias_lr if group["kind"] == "bias" else lr) * group.get("factor", 1.0)
             if "momentum" in group:
                 group["momentum"] = momentum
         return steps

@@ -159,17 +159,22 @@ HEAD_RULES = [
 
 def resolve_settings(config: TrainConfig, recipe: Recipe) -> tuple[TrainConfig, Recipe]:
     """Every setting with its value: flag, else recipe, else default. Flags that override the recipe are also entered
-    into the returned recipe."""
+    into the returned recipe. Raises `UserError` for last epochs without mosaic where the policy has none."""
     run = {name: recipe.run.get(name, default) for name, default in DEFAULTS.items() if getattr(config, name) is None}
     if "imgsz" in run:
         run["imgsz"] = (run["imgsz"],)
     both = {name: getattr(recipe if getattr(config, name) is None else config, name)
             for name in ("optimizer", "close_mosaic", "clip_grad")}
+    if both["close_mosaic"] and not recipe.has_mosaic:
+        key = "close_mosaic in the recipe:" if config.close_mosaic is None else "--close-mosaic"
+        raise UserError(f"{key} {both['close_mosaic']}: policy {recipe.policy} shows no mosaics; drop it",
+                        "flag-without-effect")
     smoothing, head = config.label_smoothing, recipe.head
     if smoothing is None:
         smoothing = head.get("label_smoothing", 0.0)
     else:
         head = {**head, "label_smoothing": smoothing}
-    schedule = "cosine" if config.cos_lr else "linear" if config.linear_lr else recipe.schedule
+    if config.cos_lr or config.linear_lr:
+        recipe = replace(recipe, schedule="cosine" if config.cos_lr else "linear", milestones=[])
     return (config.replace(**run, **both, label_smoothing=smoothing),
-            replace(recipe, schedule=schedule, head=head, **both))
+            replace(recipe, head=head, **both))

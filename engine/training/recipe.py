@@ -1,13 +1,15 @@
 """A training recipe: the hyper-parameters of one YAML in `cfg/train`, by the keys of YOLO's hyp files."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from data.augment.policies import policy_type
+from data.augment.policies import POLICIES, policy_type
 from data.augment.policies.policy import Policy
+from engine.optim.rules import read_rules
+from engine.optim.schedule import NOMINAL_BATCH
 from models.heads import Head, RecipeOption
 from models.registry import subclasses_of
 from utils.config import find_config, read_yaml
@@ -19,17 +21,27 @@ ELSEWHERE = {"paste_in": 0.0, "loss_ota": 1, "iou_t": None, "bgr": 0.0}
 HUGE = 10 ** 15  # from here on floats cannot hold every whole number
 # The least and the greatest value; gains and what is not listed: 0 and MOST. A head declares those of its options.
 MOST = 1e9
-MOMENTA = ("momentum", "warmup_momentum")  # from 0 up to, and without, 1
+MOMENTA = ("momentum", "warmup_momentum", "ema")  # from 0 up to, and without, 1
+WORDS = {"schedule": ("cosine", "linear", "steps"), "loss": ("sum", "mean"), "decay": ("weights", "all")}
 RUN_KEYS = ("epochs", "imgsz", "batch_size", "val_interval")
-RANGES = {**dict.fromkeys(("lr0", "lrf", "weight_decay", "warmup_bias_lr"), (0.0, 1e3)),
+RANGES = {"gamma": (0.0, 1.0), "nominal_batch": (0, 65536),
+          **dict.fromkeys(("lr0", "lrf", "weight_decay", "warmup_bias_lr"), (0.0, 1e3)),
           **dict.fromkeys(RUN_KEYS, (1, MOST))}
-AUGMENT_KEYS = tuple(f.name for f in fields(policy_type("yolo")))
+# Keys that one kind of schedule reads: `values` leaves them out of another's.
+OF_STEPS, OF_CURVES = ("milestones", "gamma"), ("lrf",)
+MAX_MILESTONES = 100
 PARTS = ("gains", "head", "augment", "run")  # fields of a recipe that are mappings
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Optimiser, schedule, loss gains and augmentation of one training; see the comments in `cfg/train/yolov8.yaml`.
+
+    schedule: "cosine" or "linear", which end at lrf * lr0, or "steps": at each of `milestones`, epochs counted from 0,
+    the rate is multiplied by `gamma`. loss: "sum" over the images of an optimiser step, or their "mean"; nominal_batch:
+    images that are accumulated for one, which weight_decay is given for, 0: the batch as it is. nesterov: of SGD; ema:
+    decay of the averaged weights, 0: none. decay: whether "weights" alone decay or "all" parameters; groups: mappings
+    for `engine.optim.rules`. policy: of augmentation.
 
     gains: weights of the loss terms; head: options of the head, by the key that it declares (`Head.recipe_options`);
     augment: words of the augmentation policy; run: the file's defaults of flags; anchors: how many per level are fitted
@@ -40,14 +52,23 @@ class Recipe:
     schedule: str = "linear"
     lr0: float = 0.01
     lrf: float = 0.01
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    loss: str = "sum"
+    nominal_batch: int = NOMINAL_BATCH
     momentum: float = 0.937
+    nesterov: bool = True
     weight_decay: float = 5e-4
+    decay: str = "weights"
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    ema: float = 0.9999
     warmup_epochs: float = 3.0
     warmup_min_iters: int = 100
     warmup_momentum: float = 0.8
     warmup_bias_lr: float = 0.1
     clip_grad: float = 10.0
     anchors: float = 0.0
+    policy: str = "yolo"
     close_mosaic: int = 10
     gains: dict[str, float] = field(default_factory=dict)
     head: dict[str, float] = field(default_factory=dict)
@@ -80,7 +101,12 @@ class Recipe:
 
     def make_policy(self) -> Policy:
         """The augmentation policy with the words of this recipe."""
-        return policy_type("yolo")(**self.augment)
+        return policy_type(self.policy)(**self.augment)
+
+    @property
+    def has_mosaic(self) -> bool:
+        """Whether its policy shows mosaics, which the last epochs may go without."""
+        return "mosaic" in augment_keys(self.policy)
 
     def head_arguments(self, head: Head) -> dict[str, Any]:
         """Arguments for the constructor of that head, beside its gains; neutral options are left out."""
@@ -89,7 +115,8 @@ class Recipe:
 
     def values(self) -> dict[str, Any]:
         """Everything but the notes as one flat mapping, the content of a recipe file."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.default is not MISSING}
+        unread = OF_CURVES if self.schedule == "steps" else OF_STEPS
+        own = {name: getattr(self, name) for name in own_keys() if name not in unread}
         return {**self.run, **own, **self.gains, **self.head, **self.augment}
 
     def with_values(self, values: Mapping[str, float]) -> "Recipe":
@@ -97,6 +124,17 @@ class Recipe:
         parts = {part: {key: values.get(key, value) for key, value in getattr(self, part).items()} for part in PARTS}
         inside = {key for part in parts.values() for key in part}
         return replace(self, **parts, **{key: value for key, value in values.items() if key not in inside})
+
+
+def own_keys() -> dict[str, type]:
+    """The keys that a recipe has beside those of its mappings, with their types."""
+    default = Recipe()
+    return {f.name: type(getattr(default, f.name)) for f in fields(Recipe) if f.name not in (*PARTS, "notes")}
+
+
+def augment_keys(policy: str) -> dict[str, type]:
+    """The words of an augmentation policy, with their types: float for all numbers."""
+    return {f.name: float if type(f.default) is int else type(f.default) for f in fields(policy_type(policy))}
 
 
 def known_gains() -> list[str]:
@@ -144,39 +182,79 @@ def _with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _with_file(recipe: Recipe, path: Path, content: dict[str, Any]) -> Recipe:
     """The recipe, changed by the content of a file."""
-    types = {f.name: type(f.default) for f in fields(Recipe) if f.default is not MISSING}
-    keys = {"gains": known_gains(), "head": known_options(), "augment": AUGMENT_KEYS, "run": RUN_KEYS}
+    types, recipe = own_keys(), _with_policy(recipe, path, content)
+    words = augment_keys(recipe.policy)
+    keys = {"gains": known_gains(), "head": known_options(), "augment": words, "run": RUN_KEYS}
     parts, own, notes = {part: dict(getattr(recipe, part)) for part in PARTS}, {}, list(recipe.notes)
     for key, value in content.items():
         part = next((part for part in PARTS if key in keys[part]), None)
         if key in types:
             own[key] = _typed(path, key, value, types[key])
         elif part:
-            parts[part][key] = _typed(path, key, value, int if part == "run" else float)
+            kind = {"run": int, "augment": words.get(key)}.get(part, float)
+            parts[part][key] = _typed(path, key, value, kind)
         elif key in ELSEWHERE:
             if ELSEWHERE[key] not in (None, value):
                 notes.append(f"{path}: {key}: {value} is not supported and has no effect")
         elif key != "base":
             known = ["base", *types, *(key for part in PARTS for key in keys[part])]
-            hint = nearest(str(key), known) or "see cfg/train/yolov8.yaml"
+            other = next((name for name in POLICIES if key in augment_keys(name)), None)
+            hint = f"it is a word of policy {other}, and this recipe's is {recipe.policy}" if other else nearest(
+                str(key), known) or "see cfg/train/yolov8.yaml"
             raise UserError(f"{path}: unknown key {shown(key)}; {hint}", code="unknown-key")
-    return replace(recipe, **own, **parts, notes=notes)
+    recipe = replace(recipe, **own, **parts, notes=notes)
+    if recipe.schedule != "steps" and "milestones" not in content:
+        recipe = replace(recipe, milestones=[])  # those of a base with another schedule
+    unread = [key for key in (OF_CURVES if recipe.schedule == "steps" else OF_STEPS[1:]) if key in content]
+    if unread:
+        raise UserError(f"{path}: {unread[0]}: {content[unread[0]]} is not read with schedule: {recipe.schedule}; drop "
+                        "it, or give another schedule", code="flag-without-effect")
+    return recipe
+
+
+def _with_policy(recipe: Recipe, path: Path, content: dict[str, Any]) -> Recipe:
+    """The recipe with the policy that a file names; words of another one, which its base holds, go."""
+    policy = _typed(path, "policy", content.get("policy", recipe.policy), str)
+    try:
+        policy_type(policy)
+    except UserError as error:
+        raise UserError(f"{path}: {error}", code=error.code) from None
+    if policy == recipe.policy:
+        return recipe
+    recipe = replace(recipe, policy=policy, augment={})
+    return recipe if recipe.has_mosaic else replace(recipe, close_mosaic=0)
 
 
 def _check(recipe: Recipe, path: Path) -> None:
-    """Raises `UserError` for a value out of its range."""
-    if recipe.schedule not in ("cosine", "linear"):
-        raise UserError(f"{path}: schedule: {shown(recipe.schedule)} is neither cosine nor linear", code="bad-value")
+    """Raises `UserError` for a value out of its range, and for keys that the schedule does not read."""
+    for key, known in WORDS.items():
+        if getattr(recipe, key) not in known:
+            raise UserError(f"{path}: {key}: {shown(getattr(recipe, key))} is none of {', '.join(known)}",
+                            code="bad-value")
+    read_rules(recipe.groups, str(path))
+    _check_milestones(recipe, path)
     for key in MOMENTA:
         if not 0 <= getattr(recipe, key) < 1:
             raise UserError(f"{path}: {key}: {getattr(recipe, key):g} should be 0 or more and below 1",
                             code="bad-value")
-    own = {f.name: value for f in fields(Recipe) if isinstance(value := getattr(recipe, f.name), (int, float))}
+    own = {name: getattr(recipe, name) for name, kind in own_keys().items() if kind in (int, float)}
     ranges = {**RANGES, **{key: option.bounds for key, option in known_options().items()}}
     for key, value in {**own, **recipe.gains, **recipe.head, **recipe.run}.items():
         least, most = ranges.get(key, (0.0, MOST))
         if not least <= value <= most:
             raise UserError(f"{path}: {key}: {value:g} should be {least:g} to {most:g}", code="bad-value")
+
+
+def _check_milestones(recipe: Recipe, path: Path) -> None:
+    found, steps = recipe.milestones, recipe.schedule == "steps"
+    whole = all(type(epoch) is int and 0 < epoch < MOST for epoch in found)
+    if not whole or sorted(set(found)) != found or len(found) > MAX_MILESTONES:
+        raise UserError(f"{path}: milestones: {shown(found)} should be epochs in rising order, from 1 on and at most "
+                        f"{MAX_MILESTONES} of them", code="bad-value")
+    if steps != bool(found):
+        cure = "give them, or another schedule" if steps else "which reads none; say `schedule: steps` or `[]`"
+        raise UserError(f"{path}: milestones: {found} with schedule: {recipe.schedule}, {cure}",
+                        code="flag-without-effect")
 
 
 def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
@@ -185,6 +263,6 @@ def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
         raise UserError(f"{path}: {short(key)}: expected a finite number, got {value}", code="bad-value")
     if kind in (int, float) and number and (kind is float or float(value).is_integer()):
         return kind(value)
-    if kind is str and isinstance(value, str):
+    if kind in (str, bool, list) and type(value) is kind:
         return value
     raise UserError(f"{path}: {short(key)}: expected a {kind.__name__}, got {shown(value)}", code="bad-value")

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from engine.optim.ema import ModelEMA
+from engine.optim.groups import optimizer_groups
 from engine.optim.optimizer import auto_optimizer, build_optimizer
+from engine.optim.rules import read_rules
 from engine.optim.schedule import Schedule, scaled_weight_decay, warmup_iterations
 from engine.training.autoanchor import adapt_anchors
 from engine.training.autobatch import find_batch, optimizer_bytes, probe_step
@@ -33,6 +35,8 @@ def family_recipe(config: TrainConfig, recipe_name: str | None) -> Recipe:
     recipe = load_recipe(recipe_name) if recipe_name else Recipe()
     if config.hyp or not config.data:
         recipe = load_recipe(config.hyp or "demo", base=recipe)
+        if not config.hyp and not recipe.has_mosaic:
+            recipe = replace(recipe, close_mosaic=0)  # the demo's is for the policies that have mosaics
     return recipe
 
 
@@ -73,12 +77,19 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[int],
             print(note)
     recipe = replace(recipe, gains=head.scale_gains(recipe.gains, max(config.imgsz)))
     model = build_model(model_config, gains=recipe.gains, **recipe.head_arguments(head))
-    for note in recipe.notes:
+    for note in recipe.notes + unreached_milestones(recipe, config.epochs):
         print(note)
     if start:
         print(f"{config.weights}: {transfer(model, start)}")
         _check_weights(model, config.weights)
     return model, config, recipe
+
+
+def unreached_milestones(recipe: Recipe, epochs: int) -> list[str]:
+    """A note on milestones of the recipe that a training of so many epochs ends before, if there are any."""
+    late = [str(milestone) for milestone in recipe.milestones if milestone >= epochs]
+    return [f"milestones {', '.join(late)} of the recipe are not reached in {epochs} epochs: the learning rate does "
+            "not fall there; give others with --hyp"] if late else []
 
 
 def _naming_flag(error: UserError, flags: dict[str, str | None]) -> UserError:
@@ -128,16 +139,17 @@ def make_training(config: TrainConfig, recipe: Recipe, model: nn.Module, group: 
     if kind == "auto":
         kind, lr0, momentum, bias_lr = auto_optimizer(model.num_classes, config.epochs * batches)
         print(f"--optimizer auto: {kind}, lr0 {lr0}, momentum {momentum}")
-    decay = scaled_weight_decay(recipe.weight_decay, config.batch_size)
-    optimizer = build_optimizer(model, kind, lr0, momentum, decay)
+    decay = scaled_weight_decay(recipe.weight_decay, config.batch_size, recipe.nominal_batch)
+    groups = optimizer_groups(model, decay, recipe.decay, read_rules(recipe.groups, "the recipe"))
+    optimizer = build_optimizer(groups, kind, lr0, momentum, recipe.nesterov)
     warmup = warmup_iterations(recipe.warmup_epochs, batches, recipe.warmup_min_iters, config.epochs)
     schedule = Schedule(lr0, recipe.lrf, config.epochs, config.batch_size, warmup, momentum, recipe.warmup_momentum,
-                        bias_lr, recipe.schedule)
+                        bias_lr, recipe.schedule, tuple(recipe.milestones), recipe.gamma, recipe.nominal_batch)
     amp = amp_dtype(device, config.amp)
     # also without fp16: it skips a step whose gradients are not finite, without waiting for a GPU
     scale = {} if amp == torch.float16 else {"init_scale": 1.0, "growth_interval": NO_GROWTH}
     scaler = torch.amp.GradScaler(device.type, **scale)
-    ema = ModelEMA(model)
+    ema = ModelEMA(model, recipe.ema)
     ddp_model = group.wrap(model, config.sync_bn)
     if config.compile:
         model.model.compile()

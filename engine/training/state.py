@@ -53,6 +53,7 @@ class Training:
     best: float = -1.0
     best_epoch: int = 0
     ended: bool = False  # all epochs are done, or patience is exhausted
+    step_images: int = 0  # of all processes, whose gradients are accumulated
     micro_batches: int = 1  # parts that a batch is computed in, more than one after running out of memory
     retry_in: int = 0  # batches until larger micro-batches are tried again
     retry_wait: int = 0  # initial value of `retry_in`

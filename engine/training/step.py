@@ -25,6 +25,8 @@ def forward_backward(run: Training, images: Tensor, targets: PackedTargets, is_s
     is_step: an optimiser step follows, so processes exchange their gradients; fresh: no gradients are accumulated yet,
     so that trying larger micro-batches again risks none.
     """
+    if fresh:
+        run.step_images = 0
     trial = fresh and run.micro_batches > 1 and run.retry_in <= 0
     if trial:
         run.micro_batches //= 2
@@ -33,6 +35,7 @@ def forward_backward(run: Training, images: Tensor, targets: PackedTargets, is_s
         try:
             losses = forward_backward_chunked(run, images, targets, is_step)
             run.retry_in -= run.micro_batches > 1
+            run.step_images += len(images) * run.group.world  # of all processes, which have equally many
             return losses
         except RuntimeError as error:
             if not is_out_of_memory(error) or run.group.world > 1 or run.micro_batches >= len(images):
@@ -42,6 +45,7 @@ def forward_backward(run: Training, images: Tensor, targets: PackedTargets, is_s
         run.retry_wait = 2 * run.retry_wait if trial else RETRY_BATCHES
         run.retry_in, trial = run.retry_wait, False
         run.optimizer.zero_grad(set_to_none=True)
+        run.step_images = 0
         if run.device.type == "cuda":
             torch.cuda.empty_cache()
         lost = "" if fresh else "; gradients accumulated before in this step are lost"
@@ -87,7 +91,11 @@ def _normalisers(run: Training, images: Tensor, targets: PackedTargets, parts: l
 
 def step(run: Training) -> None:
     """One optimiser step and one update of the averaged weights. The scaler skips a step whose gradients are not finite
-    on the device itself, without waiting for it; `Training.count_skipped_steps` reads how many were skipped."""
+    on the device itself, without waiting for it; `Training.count_skipped_steps` reads how many were skipped. Gradients
+    are those of the sum over the images of the step; where the recipe's loss is a mean, they are divided by those."""
+    if run.recipe.loss == "mean":
+        found = [p.grad for p in run.model.parameters() if p.grad is not None]
+        torch._foreach_mul_(found, 1 / run.step_images)
     if run.recipe.clip_grad:
         run.scaler.unscale_(run.optimizer)
         clip_grad_norm_(run.model.parameters(), run.recipe.clip_grad)

@@ -2,6 +2,7 @@
 that leaves steps out, memory that runs out, state that comes from another device."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ from torch import nn
 
 import train
 from engine.optim.ema import ModelEMA
+from engine.optim.groups import optimizer_groups
 from engine.optim.optimizer import build_optimizer
 from engine.training import step as steps
 from engine.training.autobatch import Meter
 from engine.training.checkpoints import restore_run, save_run
 from engine.training.config import TrainConfig
-from engine.training.recipe import Recipe
+from engine.training.recipe import Recipe, load_recipe
 from engine.training.setup import fitting_batch
 from engine.training.state import NO_GROWTH
 from models import build_model
@@ -40,7 +42,8 @@ def place(tmp_path_factory):
 def every_step(monkeypatch):
     """A step for every batch, as in a training of large batches."""
     torch.set_num_threads(1)
-    monkeypatch.setattr("engine.optim.schedule.NOMINAL_BATCH", 2)
+    monkeypatch.setattr("engine.training.setup.load_recipe",
+                        lambda *args, **given: replace(load_recipe(*args, **given), nominal_batch=2))
 
 
 def as_on_a_gpu(monkeypatch, read_every: int = 10) -> list[train.Training]:
@@ -95,7 +98,8 @@ def test_a_bad_batch_between_two_readings_is_the_one_written_down(place, every_s
     assert "--resume" not in str(told.value)  # there is none
     monkeypatch.undo()
     torch.set_num_threads(1)
-    monkeypatch.setattr("engine.optim.schedule.NOMINAL_BATCH", 2)
+    monkeypatch.setattr("engine.training.setup.load_recipe",
+                        lambda *args, **given: replace(load_recipe(*args, **given), nominal_batch=2))
     spoil(monkeypatch, 3)
     with user_error("not-finite", "box nan"):
         train.main(flags(place, "at-once", "--multi-scale"))
@@ -203,7 +207,7 @@ def a_run(amp=None, fused=False, name="AdamW", **scale) -> train.Training:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model.config, model.names = {}, ["a"]
-    optimizer = build_optimizer(model, name, 0.1, 0.9, 0.0)
+    optimizer = build_optimizer(optimizer_groups(model, 0.0), name, 0.1, 0.9)
     if fused:
         groups = [{k: g[k] for k in ("params", "weight_decay", "kind")} for g in optimizer.param_groups]
         words = {"momentum": 0.9, "nesterov": True} if name == "SGD" else {"betas": (0.9, 0.999)}
@@ -381,7 +385,7 @@ def test_of_several_processes_the_smallest_batch_is_taken(tmp_path):
 
 def test_the_scaler_costs_a_step_little():
     model = build_model("yolov8n", num_classes=3)
-    optimizer = build_optimizer(model, "SGD", 0.01, 0.9, 0.0)
+    optimizer = build_optimizer(optimizer_groups(model, 0.0), "SGD", 0.01, 0.9)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     scaler.scale(torch.zeros(()))
     began = time.perf_counter()

@@ -26,14 +26,14 @@ QUICK = ("multi-scale", "on the device")  # the others run with -m slow
 def place(tmp_path_factory):
     folder = tiny_data(tmp_path_factory.mktemp("ways"), train=18, val=4, size=[48, 64])
     # steps at every batch, so that a run can stop within an epoch
-    (folder / "hyp.yaml").write_text("warmup_epochs: 0\nmosaic: 0.7\nmixup: 0.3\ncopy_paste: 0.5\nmosaic9: 0.5\n")
+    (folder / "hyp.yaml").write_text("warmup_epochs: 0\nmosaic: 0.7\nmixup: 0.3\ncopy_paste: 0.5\nmosaic9: 0.5\n"
+                                     "nominal_batch: 4\n")
     return folder
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way in QUICK else pytest.mark.slow) for way in WAYS])
 def test_a_run_resumed_within_an_epoch_ends_the_same(place, way, monkeypatch, capsys):
     torch.set_num_threads(1)
-    monkeypatch.setattr("engine.optim.schedule.NOMINAL_BATCH", 4)  # a step for every batch
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     name = way.replace(" ", "-")
 

@@ -13,7 +13,7 @@ import train
 from engine.training.checkpoints import end_run, find_run, has_ended, open_run
 from tests.refusals import user_error
 from tests.running import ended, script, start, wait_for
-from tests.scripts.trainings import assert_same_end, words
+from tests.scripts.trainings import assert_same_end, rows, words
 from tests.tiny import tiny_data
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
@@ -69,6 +69,45 @@ def test_a_run_that_was_saved_within_an_epoch_resumes_there(whole, place, monkey
     assert (state["epoch"], state["batch"]) == (1, 4) and state["meter"]["images"] == 64
     assert "after epoch 1 and 4 batches" in script("train", "--resume", place / "minutes").stdout
     assert_same_end(whole, place / "minutes")
+
+
+STEPS = """optimizer: SGD
+warmup_epochs: 0
+schedule: steps
+milestones: [1]
+loss: mean
+nominal_batch: 32
+nesterov: false
+ema: 0
+decay: all
+groups: [{part: backbone, lr: 0.1}, {match: '^head.*bias$', decay: 0.0}]
+"""
+
+
+def test_steps_means_and_groups_without_averaging_go_on_too(place, monkeypatch):
+    (place / "steps.yaml").write_text(STEPS)
+    torch.set_num_threads(1)
+    flags = {"--batch": 16, "--epochs": 2, "--noplots": "", "--hyp": place / "steps.yaml", "--device": "cpu"}
+    parse = train.build_parser().parse_args
+    train.main(parse(words(place, "steps", **flags)))
+    one_epoch = train.train_epoch
+
+    def stops(job, run):
+        if run.epoch:
+            raise KeyboardInterrupt
+        return one_epoch(job, run)
+
+    monkeypatch.setattr(train, "train_epoch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(parse(words(place, "steps-again", **flags)))
+    monkeypatch.undo()
+    stored = load_checkpoint(place / "steps-again/weights/last.pt")
+    assert all(torch.equal(value, stored["model"][key]) for key, value in stored["train"]["model"].items())
+    assert stored["train"]["recipe"]["groups"][0] == {"part": "backbone", "lr": 0.1}
+    train.main(parse(["--resume", str(place / "steps-again"), "--device", "cpu", "--workers", "0"]))
+    assert_same_end(place / "steps", place / "steps-again")
+    first, second = (float(row["lr"]) for row in rows(place / "steps"))
+    assert second == pytest.approx(first / 10)
 
 
 def test_a_torn_checkpoint_gives_way_to_the_one_before(whole, place):

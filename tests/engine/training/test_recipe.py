@@ -1,15 +1,21 @@
 """Recipes: what a file may say, and that ours say what the facts about the originals say."""
 
 import re
+from dataclasses import dataclass, replace
 
 import pytest
 import yaml
 
+from data.augment.policies import POLICIES
+from data.augment.policies.policy import Policy
 from data.augment.policies.yolo import YoloPolicy
-from engine.training.config import TrainConfig
+from engine.training.config import TrainConfig, resolve_settings
+from engine.training.evolve import search_space
 from engine.training.recipe import Recipe, known_options, load_recipe
+from engine.training.setup import family_recipe, unreached_milestones
 from models import build_model
 from models.catalogue import resolve
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import CFG_ROOT
 from utils.errors import UserError
 
@@ -113,6 +119,85 @@ def test_wrong_bases_and_numbers_are_told(tmp_path, text, message):
     (tmp_path / "loop.yaml").write_text(f"{text}\n")
     with pytest.raises(UserError, match=message.replace("e+", r"e\+")):
         load_recipe(tmp_path / "loop.yaml")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("schedule: steps", "milestones: [] with schedule: steps"), ("milestones: [3]", "milestones: [3] with schedule: l"),
+    ("schedule: steps\nmilestones: 3", "milestones: expected a list, got 3"),
+    ("schedule: steps\nmilestones: [3, 2]", "milestones: [3, 2] should be epochs in rising order"),
+    ("schedule: steps\nmilestones: [0, 2]", "milestones: "), ("schedule: steps\nmilestones: [1.5]", "milestones: "),
+    ("schedule: steps\nmilestones: [2, true]", "milestones: "), ("schedule: steps\nmilestones: [[1]]", "milestones: "),
+    ("schedule: steps\nmilestones: [1]\nlrf: 0.1", "lrf: 0.1 is not read with schedule: steps"),
+    ("gamma: 0.5", "gamma: 0.5 is not read with schedule: linear"),
+    ("schedule: steps\nmilestones: [1]\ngamma: 2", "gamma: 2 should be 0 to 1"),
+    ("nominal_batch: -1", "nominal_batch: -1 should be 0 to"), ("nominal_batch: 1.5", "nominal_batch: expected a int"),
+    ("loss: median", "loss: 'median' is none of sum, mean"), ("decay: none", "decay: 'none' is none of weights, all"),
+    ("nesterov: 0", "nesterov: expected a bool, got 0"), ("ema: 1.0", "ema: 1 should be 0 or more and below 1"),
+    ("policy: 7", "policy: expected a str"), ("policy: detr", "policy: unknown augmentation"),
+    ("groups: {part: head}", "groups: expected a list"),
+    ("groups: [{part: head, lr: -1}]", "groups[0].lr: -1"), ("groups: [{match: '(', lr: 1}]", "groups[0].match: '('")])
+def test_conventions_of_other_families_are_checked(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(f"{text}\n")
+    with pytest.raises(UserError, match=rf"a\.yaml: {re.escape(message)}"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+STEPS = ("base: yolov5\noptimizer: SGD\nschedule: steps\nmilestones: [2, 4]\ngamma: 0.5\nloss: mean\nnominal_batch: 0\n"
+         "nesterov: false\nema: 0\ndecay: all\ngroups: [{part: backbone, lr: 0.1}, {match: '^head', decay: 0.0}]\n")
+
+
+def test_lists_of_a_recipe_are_kept(tmp_path):
+    (tmp_path / "steps.yaml").write_text(STEPS)
+    recipe = load_recipe(tmp_path / "steps.yaml")
+    assert (recipe.milestones, recipe.gamma, recipe.loss) == ([2, 4], 0.5, "mean")
+    assert recipe.groups == [{"part": "backbone", "lr": 0.1}, {"match": "^head", "decay": 0.0}]
+    assert (recipe.nesterov, recipe.decay, recipe.nominal_batch, recipe.ema) == (False, "all", 0, 0)
+    assert "lrf" not in recipe.values() and "lrf" not in search_space(recipe)
+    assert not {"milestones", "gamma"} & load_recipe("yolov5").values().keys()
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe.with_values({"lr0": 0.5}).values()))
+    assert load_recipe(tmp_path / "again.yaml") == replace(recipe, lr0=0.5)
+    save_checkpoint({"recipe": vars(recipe)}, tmp_path / "a.pt")
+    assert Recipe.from_checkpoint(load_checkpoint(tmp_path / "a.pt")["recipe"]) == recipe
+
+
+def test_another_schedule_needs_no_milestones(tmp_path):
+    (tmp_path / "steps.yaml").write_text(STEPS)
+    (tmp_path / "curve.yaml").write_text("base: steps.yaml\nschedule: cosine\nlrf: 0.1\n")
+    assert load_recipe(tmp_path / "curve.yaml").milestones == []
+    steps = load_recipe(tmp_path / "steps.yaml")
+    _, curve = resolve_settings(TrainConfig(cos_lr=True), steps)
+    assert (curve.schedule, curve.milestones) == ("cosine", [])
+    assert resolve_settings(TrainConfig(), steps)[1].milestones == [2, 4]
+    assert "4 of the recipe are not reached in 4 epochs" in unreached_milestones(steps, 4)[0]
+    assert unreached_milestones(steps, 5) == []
+
+
+@dataclass(frozen=True)
+class Crops(Policy):
+    """A policy without mosaics."""
+
+    tries: int = 50
+    crop: str = "paper"
+
+
+def test_words_are_those_of_the_policy(tmp_path, monkeypatch):
+    monkeypatch.setitem(POLICIES, "crops", Crops)
+    (tmp_path / "crops.yaml").write_text("base: yolov7\npolicy: crops\ncrop: code\ntries: 10\n")
+    recipe = load_recipe(tmp_path / "crops.yaml")
+    assert (recipe.augment, recipe.close_mosaic) == ({"crop": "code", "tries": 10.0}, 0)
+    assert recipe.make_policy() == Crops(10, "code")
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe.values()))
+    assert load_recipe(tmp_path / "again.yaml") == recipe
+    for text, message in (("mosaic: 1.0", "'mosaic'; it is a word of policy yolo, and this recipe's is crops"),
+                          ("crop: 1", "crop: expected a str"), ("cropp: paper", "did you mean 'crop'")):
+        (tmp_path / "bad.yaml").write_text(f"{text}\n")
+        with pytest.raises(UserError, match=message):
+            load_recipe(tmp_path / "bad.yaml", base=recipe)
+    for config, changed in ((TrainConfig(close_mosaic=3), recipe), (TrainConfig(), replace(recipe, close_mosaic=3))):
+        with pytest.raises(UserError, match="close.mosaic.* 3: policy crops shows no mosaics") as error:
+            resolve_settings(config, changed)
+        assert error.value.code == "flag-without-effect"
+    assert resolve_settings(TrainConfig(), family_recipe(TrainConfig(), str(tmp_path / "crops.yaml")))[0].epochs == 10
 
 
 def test_what_anchor_heads_alone_have_reaches_them(tmp_path):

@@ -42,8 +42,9 @@ def test_hyp_files_of_yolov7_read_and_what_has_no_effect_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("lr00: 0.1", "did you mean 'lr0'"), ("lr0: fast", "expected a float, got 'fast'"), ("schedule: step", "neither"),
-    ("- 1", "key: value"), ("a: [", "not valid YAML"), ("mosaic: true", "expected a float")])
+    ("lr00: 0.1", "did you mean 'lr0'"), ("lr0: fast", "expected a float, got 'fast'"),
+    ("schedule: step", "'step' is none of cosine"), ("- 1", "key: value"), ("a: [", "not valid YAML"),
+    ("mosaic: true", "expected a float")])
 def test_wrong_recipes_are_told(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match="bad.yaml") as told:
