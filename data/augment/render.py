@@ -133,11 +133,13 @@ def _distort_drawn(frame: Array, layer: MosaicLayer, steps: Photometric, out: Ar
 
 
 def _fill(area: Array, colour: Colour) -> None:
-    """Fill (H, W, 3 or 4) uint8, the fourth channel being of no account."""
+    """Fill (H, W, 3 or 4) uint8, in one piece of memory; the fourth channel is of no account."""
     if len(set(colour)) == 1:
         area.fill(colour[0])
+    elif area.shape[2] == 4:  # four bytes at once, in a tenth of the time
+        area.view(np.uint32).fill(np.array((*colour, 0), np.uint8).view(np.uint32)[0])
     else:
-        area[...] = (*colour, 0)[:area.shape[2]]
+        area[...] = colour
 
 
 def _enlarged(image: Array, zoom: float, size: Size, scratch: Scratch, name: str) -> Array:

@@ -28,7 +28,7 @@ import torch
 import yaml
 
 from data import load_index
-from data.augment.policies.yolo import YoloPolicy
+from data.augment.policies import policy_type
 from data.loading.build import eval_loader, train_loader
 from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
@@ -51,8 +51,8 @@ CACHES, WORKERS = (None, "ram", "disk"), (0, 1, 2)
 
 STILL = {"mosaic": 0.0, "translate": 0.0, "scale": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "fliplr": 0.0}
 MOSAIC, MIXUP = {"mosaic": 1.0}, {"mosaic": 1.0, "mixup": 1.0}
-# Each setting of YoloPolicy at a strong value, with what it needs to have an effect; all others change nothing.
-ALONE: dict[str, dict[str, float]] = {
+# Each setting of a policy at a strong value, with what it needs to have an effect; all others change nothing.
+ALONE: dict[str, dict[str, Any]] = {
     "mosaic": MOSAIC, "mosaic9": {**MOSAIC, "mosaic9": 1.0}, "mixup": MIXUP, "mixup_alpha": {**MIXUP, "mixup_alpha": 1},
     "copy_paste": {"copy_paste": 1.0}, "degrees": {"degrees": 45.0}, "translate": {"translate": 0.4},
     "scale": {"scale": 0.9}, "scale_extra": {"scale_extra": 0.8}, "shear": {"shear": 25.0},
@@ -63,6 +63,15 @@ ALONE: dict[str, dict[str, float]] = {
 TOGETHER = {"mosaic": 0.8, "mosaic9": 0.4, "mixup": 0.5, "mixup_alpha": 8.0, "copy_paste": 0.6, "degrees": 20.0,
             "translate": 0.2, "scale": 0.9, "scale_extra": 0.1, "shear": 8.0, "perspective": 0.0005, "hsv_h": 0.1,
             "flipud": 0.5, "min_area": 0.01, "max_aspect": 20.0}
+# The same of the policy ssd.
+SSD_STILL = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "distort": 1.0, "swap_channels": 0.0,
+             "expand": 0.0, "iou_crop": "none", "fliplr": 0.0}
+EXPAND, CROP = {"expand": 1.0}, {"iou_crop": "code"}
+SSD_ALONE: dict[str, dict[str, Any]] = {
+    "brightness": {"brightness": 60.0}, "contrast": {"contrast": 0.9}, "saturation": {"saturation": 0.9},
+    "hue": {"hue": 90.0}, "distort": {"brightness": 60.0, "distort": 0.7}, "swap_channels": {"swap_channels": 1.0},
+    "expand": EXPAND, "expand_ratio": {**EXPAND, "expand_ratio": 2.0}, "fill": {**EXPAND, "fill": (9, 99, 199)},
+    "iou_crop": CROP, "smallest_crop": {**CROP, "smallest_crop": 0.6}, "fliplr": {"fliplr": 1.0}}
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,8 @@ class Setting:
     ranks: of how many processes this is the last. device: drawn by the renderer of `--cache gpu`, on the CPU.
     """
 
-    augment: dict[str, float] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
+    policy: str = "yolo"
     polygons: bool = False
     rect: bool = False
     tile: int = 0
@@ -85,12 +95,14 @@ class Setting:
 
 SETTINGS = {
     **{name: Setting({**STILL, **words}, polygons=name == "copy_paste") for name, words in ALONE.items()},
+    **{f"ssd {name}": Setting({**SSD_STILL, **words}, "ssd") for name, words in SSD_ALONE.items()},
     "nothing": Setting(STILL), "defaults": Setting(), "another seed": Setting(seed=1),
     "copy_paste of boxes": Setting({**STILL, "copy_paste": 1.0}), "all": Setting(TOGETHER, polygons=True),
     "rect": Setting(rect=True), "tiles": Setting(tile=TILE), "weights": Setting(weights=True),
     "close_mosaic": Setting(TOGETHER, polygons=True, closed=True), "last of two processes": Setting(ranks=2),
     "device: defaults": Setting(device=True), "device: all": Setting(TOGETHER, polygons=True, device=True),
-    "device: rect": Setting(rect=True, device=True)}
+    "device: rect": Setting(rect=True, device=True), "ssd": Setting(policy="ssd"),
+    "ssd tiles": Setting(policy="ssd", tile=TILE), "device: ssd": Setting(policy="ssd", device=True)}
 EVALUATIONS: dict[str, dict[str, Any]] = {
     "square": {"imgsz": IMGSZ}, "rect": {"imgsz": IMGSZ, "rect": True}, "wide": {"imgsz": (96, 192)}}
 
@@ -169,7 +181,7 @@ def training_batches(data: Path, setting: Setting, cache: str | None = None, wor
     config = LoaderConfig(
         BATCH, workers=workers, seed=setting.seed, rank=setting.ranks - 1, world=setting.ranks,
         cache="gpu" if setting.device else cache, device="cpu", rect=setting.rect)
-    loader = train_loader(index, IMGSZ, YoloPolicy(**setting.augment), config, weights)
+    loader = train_loader(index, IMGSZ, policy_type(setting.policy)(**setting.augment), config, weights)
     if setting.closed:
         loader.close_mosaic()
     for epoch in range(EPOCHS):

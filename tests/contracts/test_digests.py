@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from data.augment.policies.ssd import SsdPolicy
 from data.augment.policies.yolo import YoloPolicy
 from tests.contracts.digests import (
     ALONE,
     CACHES,
     EVALUATIONS,
     SETTINGS,
+    SSD_ALONE,
     WORKERS,
     differing,
     digest_of_batches,
@@ -56,14 +58,15 @@ def test_samples_are_those_pinned(samples):
 
 def test_each_setting_gives_samples_of_its_own(samples):
     """Otherwise a digest could not fail when its setting has no effect any more."""
-    assert {f.name for f in fields(YoloPolicy)} == set(ALONE)
+    for policy, alone in ((YoloPolicy, ALONE), (SsdPolicy, SSD_ALONE)):
+        assert {f.name for f in fields(policy)} == set(alone)
     assert len(set(samples.values())) == len(samples)
 
 
 @pytest.mark.parametrize("name, ways", [
-    ("all", [(cache, workers) for cache in CACHES for workers in WORKERS][1:]),
+    *((name, [(cache, workers) for cache in CACHES for workers in WORKERS][1:]) for name in ("all", "ssd")),
     *((name, [("ram", 1), ("disk", 2)]) for name in ("defaults", "rect", "tiles", "weights", "close_mosaic")),
-    *((name, [(None, 1), (None, 2)]) for name in ("device: all", "device: rect"))])
+    *((name, [(None, 1), (None, 2)]) for name in ("device: all", "device: rect", "device: ssd"))])
 def test_caches_and_workers_change_no_training_sample(data, samples, name, ways):
     for cache, workers in ways:
         found = digest_of_batches(training_batches(data, SETTINGS[name], cache, workers))

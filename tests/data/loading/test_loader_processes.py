@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from data.augment.policies.ssd import SsdPolicy
 from data.augment.policies.yolo import YoloPolicy
 from data.loading.batches import EpochBatches
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
 from tests.data.pictures import Index, equal_batches, make_records
+from tests.refusals import refused
 from tests.running import run
 from utils.errors import UserError
 
@@ -170,6 +172,7 @@ def test_a_worker_that_dies_ends_with_one_sentence(index):
 
 EXIT = """
 import sys
+from data.augment.policies.ssd import SsdPolicy
 from data.augment.policies.yolo import YoloPolicy
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
@@ -221,3 +224,24 @@ def test_batches_by_number_are_those_of_the_pass(n, size, world):
         assert [batches[k] for k in range(len(batches))] == list(batches)
         batches.start = 1
         assert list(batches) == list(batches) == [batches[k] for k in range(1, len(batches))]
+
+
+def test_samples_of_ssd_depend_on_seed_epoch_and_position_alone(index):
+    """Begun in the middle, in two workers, and among two processes; the end of mosaics changes nothing."""
+    def make(**config):
+        return train_loader(index, 64, SsdPolicy(), LoaderConfig(seed=3, **config), WEIGHTS)
+
+    whole = _pass(make(batch_size=4), 4)
+    later = make(batch_size=4, workers=2)
+    later.close_mosaic()
+    assert all(map(equal_batches, _pass(later, 4, start=1), whole[1:]))
+    assert not equal_batches(_pass(make(batch_size=4), 5)[0], whole[0])
+    for rank in range(2):
+        for part, batch in zip(_pass(make(batch_size=2, rank=rank, world=2), 4), whole, strict=True):
+            assert all(map(torch.equal, part.images, batch.images[rank::2])) or len(part) > len(batch.images[rank::2])
+    assert all((b.targets.boxes >= 0).all() and (b.targets.boxes <= 64).all() for b in whole)
+
+
+def test_frames_of_ssd_are_not_fitted_to_a_batch(index):
+    with refused("flag-conflict", "--rect", "policy"):
+        train_loader(index, 64, SsdPolicy(), LoaderConfig(2, rect=True))
