@@ -10,7 +10,7 @@ from torch import nn
 from models import layers, necks
 from models.catalogue import NO_NECK
 from models.config_checks import MAX_CHANNELS, check_size, check_stride
-from models.graph import IMAGE, Graph, Node, Series, relative_stride
+from models.graph import IMAGE, Graph, Node, Series, output_strides
 from models.heads import Head, anchor, dfl
 from models.layers import extras, rearrange
 from models.layers.conv import activation, default_activation
@@ -51,10 +51,11 @@ def build_graph(config: dict[str, Any]) -> Graph:
     with default_activation(_activation(config)):
         for index, row in enumerate(rows):
             try:
-                sources = _link(row, index, nodes)
-                layer, kind = _build_row(row, sources, nodes, scale, aliases)
-                stride = _stride(sources[0], nodes) * relative_stride(layer)
-                check_stride(stride)
+                links = _link(row, index, nodes)
+                layer, kind = _build_row(row, links, nodes, scale, aliases)
+                stride = output_strides(layer, _read(links[0], nodes)[1])
+                for one in stride if isinstance(stride, tuple) else (stride,):
+                    check_stride(one)
             except Exception as error:  # a row is the user's, and so may be the layer (--debug shows the traceback)
                 text = str(error) if len(str(error)) <= 600 else str(error)[:600] + " ..."
                 code = error.code if isinstance(error, UserError) else "bad-row"
@@ -62,8 +63,9 @@ def build_graph(config: dict[str, Any]) -> Graph:
             built.append(layer)
             parameters += sum(p.numel() for p in layer.parameters())
             check_size(str(row), parameters=parameters)
-            nodes.append(Node(index, row.name, kind.name, sources, kind.multi_input, layer.out_channels,
-                              int(stride) if stride == int(stride) else stride))
+            channels = layer.out_channels if isinstance(layer.out_channels, int) else tuple(layer.out_channels)
+            sources, maps = zip(*links, strict=True)
+            nodes.append(Node(index, row.name, kind.name, sources, maps, kind.multi_input, channels, stride))
     if not isinstance(built[-1], Head):
         raise UserError(f"{rows[-1]}: the last row must be a head such as Detect or IDetect", code="no-head")
     return Graph(built, nodes)
@@ -122,33 +124,56 @@ def _insert_neck(rows: list[Row], neck: dict[str, Any], lead: int) -> None:
     rows.insert(index, row)
 
 
-def _link(row: Row, index: int, nodes: list[Node]) -> tuple[int, ...]:
-    """Sources as absolute indices. Raises `UserError` for rows that are not there or come later."""
+Link = tuple[int, int | None]  # a row, and which of its maps where it gives several
+
+
+def _link(row: Row, index: int, nodes: list[Node]) -> list[Link]:
+    """What a row reads: a name alone means all maps of a row that gives several, `name.1` its second one.
+
+    Raises `UserError` for rows and maps that are not there or come later.
+    """
     named = {node.name: node.index for node in nodes if node.name}
     if row.name in named:
         raise UserError(f"the name {row.name!r} is taken by row {named[row.name]}", code="name-taken")
-    sources = []
+    links: list[Link] = []
     for source in row.sources:
+        chosen = None
         if isinstance(source, str):
-            if source not in named:
-                hint = nearest(source, list(named))
-                raise UserError(f"no earlier row is named {source!r}{'; ' + hint if hint else ''}", code="unknown-name")
-            source = named[source]
+            source, chosen = _find(source, named, nodes)
         elif source < 0:
             source += index
         if not (0 <= source < index or (source == IMAGE and index == 0)):
             raise UserError(f"reads row {source}, which is not before row {index}", code="bad-row")
-        sources.append(source)
-    return tuple(sources)
+        several = source != IMAGE and isinstance(nodes[source].channels, tuple)
+        links += [(source, k) for k in range(len(nodes[source].channels))] if several and chosen is None else [
+            (source, chosen)]
+    return links
 
 
-def _stride(source: int, nodes: list[Node]) -> float:
-    return 1 if source == IMAGE else nodes[source].stride
+def _find(source: str, named: dict[str, int], nodes: list[Node]) -> Link:
+    """The row of a name, or of `name.k` its map k."""
+    if source in named:
+        return named[source], None
+    name, _, number = source.rpartition(".")
+    if name not in named or not number.isdecimal():
+        hint = nearest(source, list(named))
+        raise UserError(f"no earlier row is named {source!r}{'; ' + hint if hint else ''}", code="unknown-name")
+    channels = nodes[named[name]].channels
+    count = len(channels) if isinstance(channels, tuple) else 1
+    if count == 1 or int(number) >= count:
+        raise UserError(f"{source!r}: the row {name!r} gives {count} map{'s' * (count > 1)}"
+                        f"{f', 0 to {count - 1}' if count > 1 else ''}", code="unknown-name")
+    return named[name], int(number)
 
 
-def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Scale,
+def _read(link: Link, nodes: list[Node]) -> tuple[int, float]:
+    """Channels and stride of what a row reads."""
+    return (3, 1) if link[0] == IMAGE else nodes[link[0]].output(link[1])
+
+
+def _build_row(row: Row, links: list[Link], nodes: list[Node], scale: Scale,
                aliases: dict[str, Any]) -> tuple[nn.Module, LayerType]:
-    channels = [3 if s == IMAGE else nodes[s].channels for s in sources]
+    channels, strides = (list(values) for values in zip(*(_read(link, nodes) for link in links), strict=True))
     kind, args, options = find_layer(row, aliases)
     bound = kind.signature.bind(*args, **options)
     for width in kind.width:
@@ -160,7 +185,7 @@ def _build_row(row: Row, sources: tuple[int, ...], nodes: list[Node], scale: Sca
             bound.arguments[width] = scale.channels(written)
     keywords = dict(bound.kwargs)
     if kind.wants("strides"):
-        keywords["strides"] = [_stride(s, nodes) for s in sources]
+        keywords["strides"] = strides
     if kind.wants("rows"):
         keywords["rows"] = [node.channels for node in nodes]
     copies = scale.repeats(row.repeats)
@@ -191,7 +216,12 @@ def _may_be_huge(channels: int, values: list[Any]) -> bool:
 
 def _declared(layer: nn.Module) -> nn.Module:
     """The layer, checked to declare its output channels, which a layer of a plugin may have omitted."""
-    if not isinstance(getattr(layer, "out_channels", None), int):
-        raise UserError(f"{type(layer).__name__} must set out_channels, the number of its output channels",
+    given, strides = getattr(layer, "out_channels", None), getattr(layer, "stride", 1)
+    several = isinstance(given, list | tuple) and given and all(isinstance(n, int) for n in given)
+    if not isinstance(given, int) and not several:
+        raise UserError(f"{type(layer).__name__} must set out_channels, the number of its output channels, or a list "
+                        "of them where it gives several maps", code="bad-layer")
+    if several and (not isinstance(strides, list | tuple) or len(strides) != len(given)):
+        raise UserError(f"{type(layer).__name__} gives {len(given)} maps, so it must set stride to as many numbers",
                         code="bad-layer")
     return layer

@@ -34,7 +34,7 @@ class Detector(nn.Module):
         self.model = build_graph(config)
         apply_details(self.model, {"batch_norm": config.get("batch_norm")})
         apply_details(self.model, config.get("details"))
-        coarsest = int(max(node.stride for node in self.model.nodes))
+        coarsest = int(max(self.model.strides))
         self.frame = Frame.from_mapping(config.get("frame"), config["source"], multiple=coarsest)
         self.pixels = Pixels.from_mapping(config.get("pixels"), config["source"])
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -63,12 +63,20 @@ class Detector(nn.Module):
         """Of the head's levels, in pixels."""
         return self.head.strides
 
-    def forward(self, images: Tensor) -> Raw:
-        """(B, 3, H, W) RGB, uint8 or float in [0, 1], -> `Raw`. H and W as `frame` allows."""
+    def forward(self, images: Tensor, content: Tensor | None = None,
+                targets: Sequence[Targets] | PackedTargets | None = None) -> Raw:
+        """(B, 3, H, W) RGB, uint8 or float in [0, 1], -> `Raw`. H and W as `frame` allows.
+
+        content (B, 2): height and width of each image in its frame, of which it takes the top left; None: the whole
+        frames. targets: given in training. Both are for heads that ask for them (`Head.hints`); others see neither.
+        """
         height, width = images.shape[2:]
         if not torch.jit.is_tracing():
             self._check_size(height, width)
-        return Raw(self.model(self._normalised(images)), (height, width))
+        given = {"content": content, "targets": targets if targets is None else pack_targets(targets),
+                 "image_size": (height, width)}
+        hints = {name: given[name] for name in self.head.hints}
+        return Raw(self.model(self._normalised(images), **hints), (height, width), content)
 
     def _check_size(self, height: int, width: int) -> None:
         """Raises `UserError` for images that the frame does not allow."""

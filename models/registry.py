@@ -2,7 +2,8 @@
 
 A layer is an `nn.Module` whose first constructor argument is the channels it reads: an int, or a list with one int per
 input where it is registered with `multi_input=True`. It exposes `out_channels` and, where it changes resolution,
-`stride`, the relative stride (2 halves the map, 0.5 doubles it; absent means 1). A keyword-only argument called
+`stride`, the relative stride (2 halves the map, 0.5 doubles it; absent means 1); both are lists where it gives several
+maps, as a list, which rows read as `name.0`, `name.1`, or all of them as `name`. A keyword-only argument called
 `strides` receives the strides in pixels of its inputs; one called `rows` receives the channels of all rows before it.
 """
 

@@ -44,7 +44,7 @@ def summarise(model: Detector, image_size: int | tuple[int, int] = 640) -> list[
     for handle in handles:
         handle.remove()
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    return [LayerLine(node.index, ", ".join(_source(s, twin) for s in node.sources),
+    return [LayerLine(node.index, ", ".join(_source(s, k, twin) for s, k in zip(node.sources, node.maps, strict=True)),
                       _label(node.module, layer, node.name), sum(p.numel() for p in layer.parameters()),
                       shapes.get(node.index, "not used"), flops.get(f"Detector.model.{node.index}", 0))
             for node, layer in zip(twin.model.nodes, twin.model, strict=True)]
@@ -63,10 +63,10 @@ def format_summary(model: Detector, lines: list[LayerLine]) -> str:
     return "\n".join([header, *body, total])
 
 
-def _source(source: int, model: Detector) -> str:
+def _source(source: int, chosen: int | None, model: Detector) -> str:
     if source == IMAGE:
         return "image"
-    return model.model.nodes[source].name or str(source)
+    return (model.model.nodes[source].name or str(source)) + ("" if chosen is None else f".{chosen}")
 
 
 def _label(module: str, layer: nn.Module, name: str | None) -> str:
@@ -77,6 +77,8 @@ def _label(module: str, layer: nn.Module, name: str | None) -> str:
 def _shape(output: object) -> str:
     if isinstance(output, torch.Tensor):
         return " x ".join(map(str, output.shape[1:]))
+    if isinstance(output, list | tuple):
+        return ", ".join(map(_shape, output))
     if isinstance(output, Raw):
         output = output.maps
     return " ".join(f"{name}:{len(maps)}" for name, maps in output.items())

@@ -176,11 +176,13 @@ class Raw:
 
     maps: name -> one tensor per level, finest first. DFL head: "box" (B, 4*bins, h, w), "cls" (B, nc, h, w).
     Anchor head: "lead" (B, anchors, h, w, 5+nc), and "aux" of the same form where the model has auxiliary heads.
-    image_size: (H, W) of the input frame in pixels.
+    image_size: (H, W) of the input frame in pixels; content (B, 2): height and width of each image at the frame's top
+    left, None where that is the whole frame or does not matter to the head.
     """
 
     maps: dict[str, tuple[Tensor, ...]]
     image_size: tuple[int, int]
+    content: Tensor | None = None
 
 
 @dataclass

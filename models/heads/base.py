@@ -33,7 +33,9 @@ class Head(nn.Module):
     (boxes, scores, config) -> detections; thresholds: of that, in an evaluation. gains: the terms of the loss and their
     default weights, in an instance those in use. recipe: name of a file in `cfg/train`, or of one beside the head's
     file, with .yaml; None: the defaults of `engine.training.recipe.Recipe`. recipe_options: further keys of a recipe.
-    signature: a regular expression found in the names of a state dict that holds such a head.
+    signature: a regular expression found in the names of a state dict that holds such a head. hints: what `forward`
+    takes by name beside its maps, among content (B, 2) (where in their frames the images lie), targets (`PackedTargets`
+    in training, else None) and image_size (height, width) of the frame.
     """
 
     selection: str | Selector = "nms"
@@ -42,6 +44,7 @@ class Head(nn.Module):
     recipe: str | None = None
     recipe_options: Mapping[str, RecipeOption] = {}
     signature: str | None = None
+    hints: tuple[str, ...] = ()
     num_classes: int
     strides: list[int]  # pixels per cell of each level
     out_channels = 0  # no row reads a head
