@@ -94,6 +94,41 @@ def test_evolved_recipes_hold_what_the_facts_say(shared, name, title):
     assert compared >= 16
 
 
+def test_recipes_of_ssd_and_assd_hold_what_the_facts_say(shared):
+    text = (shared / "facts" / "assd_ssd.md").read_text(encoding="utf-8").partition("## 9.")[2]
+    assert text.startswith(" Recipes\nSGD, momentum .9 (no Nesterov), wd 5e-4 on **all** parameters, lr .001, no "
+                           "warm-up, no EMA, no clipping, no AMP, no accumulation.")
+    cells = {row.split("|")[1].strip(): row.split("|")[2:4] for row in text.splitlines() if row.startswith("| ")}
+    for data, names in (("VOC", ("assd-321", "assd")), ("COCO", ("assd-coco-321", "assd-coco"))):
+        length = cells[f"ASSD [P] {data} 321 / 513"][1].split(" / ")
+        for name, cell, images in zip(names, length, (10, 8), strict=True):
+            epochs, *drops = map(int, re.findall(r"\d+", cell))
+            recipe = load_recipe(name)
+            assert recipe.run == {"epochs": epochs, "batch_size": 8 * images} and recipe.milestones == drops
+    iterations = cells["SSD300 VOC / COCO (amdegroot)"][1].removeprefix("iterations ").split(" / ")
+    for name, cell, images in zip(("ssd", "ssd-coco"), iterations, (16_551, 118_287), strict=True):
+        recipe, thousands = load_recipe(name), [int(n) for n in re.findall(r"(\d+)k", cell)]
+        epochs = [round(n * 1000 * 32 / images) for n in thousands]
+        assert [recipe.run["epochs"], *recipe.milestones] == epochs and recipe.run["batch_size"] == 32
+    repeated = load_recipe("ssd-mmdetection")
+    assert cells["mmdetection SSD300/512 COCO"][1].strip() == "lr .002, 24 x 5 epochs (16, 22), 500 it. warm-up"
+    assert (repeated.lr0, repeated.run["epochs"], repeated.milestones) == (0.002, 24 * 5, [16 * 5, 22 * 5])
+    assert (repeated.warmup_min_iters, repeated.run["batch_size"]) == (500, 64) and repeated.warmup_epochs > 0
+    for name in ("ssd", "ssd-coco", "assd", "assd-321", "assd-coco", "assd-coco-321", "assd-vgg"):
+        r = load_recipe(name)
+        assert (r.optimizer, r.momentum, r.nesterov, r.weight_decay, r.decay) == ("SGD", 0.9, False, 5e-4, "all"), name
+        assert (r.lr0, r.gamma, r.warmup_epochs, r.ema, r.clip_grad, r.nominal_batch) == (0.001, 0.1, 0, 0, 0, 0), name
+        assert (r.loss, r.policy, r.schedule) == ("mean", "ssd", "steps") and r.milestones[-1] < r.run["epochs"], name
+
+
+def test_the_schedule_of_retinanet_is_1x():
+    recipe = load_recipe("retinanet")
+    assert recipe.run == {"epochs": 12, "batch_size": 16} and recipe.milestones == [8, 11]
+    policy = recipe.make_policy()
+    assert (policy.mosaic, policy.scale, policy.translate, policy.hsv_h, policy.hsv_s, policy.hsv_v) == (0,) * 6
+    assert (recipe.lr0, recipe.weight_decay, policy.fliplr) == (0.01, 1e-4, 0.5)
+
+
 def test_mosaics_of_nine_are_yolov7s_alone():
     shares = {name: everything(name)["mosaic9"] for name in ("yolov7", "yolov7-custom", "yolov7-p6", "yolor", "yolov5")}
     assert shares == {"yolov7": 0.2, "yolov7-custom": 0.2, "yolov7-p6": 0.2, "yolor": 0.0, "yolov5": 0.0}
