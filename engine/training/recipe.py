@@ -133,8 +133,9 @@ def own_keys() -> dict[str, type]:
 
 
 def augment_keys(policy: str) -> dict[str, type]:
-    """The words of an augmentation policy, with their types: float for all numbers."""
-    return {f.name: float if type(f.default) is int else type(f.default) for f in fields(policy_type(policy))}
+    """The words of an augmentation policy, with their types: float for all numbers, list for colours."""
+    read_as = {int: float, tuple: list}
+    return {f.name: read_as.get(type(f.default), type(f.default)) for f in fields(policy_type(policy))}
 
 
 def known_gains() -> list[str]:
