@@ -26,6 +26,7 @@ from benchmarks.peers import add_peer_flags, find_peer, yolo_row, yolo_rows
 from benchmarks.record import PROJECT, last_line, stamp, table
 from benchmarks.turns import Program, Row
 from data import load_index
+from data.augment.policies import POLICIES
 from data.images.headers import read_header
 from engine.inference.sources import is_image
 from utils.cli import number, positive
@@ -43,14 +44,17 @@ def main(args: argparse.Namespace) -> None:
     """Measure while the time lasts, then write the tables."""
     deadline = time.monotonic() + 60 * args.minutes
     python = find_peer(args)
+    if python and args.policy != "yolo":
+        raise UserError(f"--peer {args.peer} has no policy {args.policy}: drop one of the two", code="flag-conflict")
     imgsz, count = (64, SMALL_IMAGES) if args.small else (args.imgsz, args.count)
     rounds = args.rounds or (SMALL_ROUNDS if args.small else ROUNDS)
     out = Path(args.out) if args.out else PROJECT / ("runs/loader" if args.small else "benchmarks/results")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        base = {**lay_out(work, args, count), "imgsz": imgsz, "batch": min(args.batch_size, count)}
+        base = {**lay_out(work, args, count), "imgsz": imgsz, "batch": min(args.batch_size, count),
+                "policy": args.policy}
         result: Row = {"imgsz": imgsz, "batch": base["batch"], "images": count, "source": args.images or args.data,
-                       "small": args.small, **stamp(torch.device("cpu")), "pieces": {}}
+                       "policy": args.policy, "small": args.small, **stamp(torch.device("cpu")), "pieces": {}}
         result["profile"] = profile(work, base)
         print(told(result["profile"]))
         for workers in SMALL_WORKERS if args.small else WORKERS:
@@ -165,9 +169,10 @@ def write_page(result: Row) -> str:
     text = ["# The training loader on a CPU", "", f"`{result['command']}`, {result['date'][:10]}, {result['device']}, "
             f"{result['cores']} cores; {versions}.", "",
             f"Batches of {result['batch']} at {result['imgsz']} px of {result['images']} image files "
-            f"({result['source']}): decode, mosaic, affine, HSV, flip, to uint8 tensors. {programs}; medians of "
-            "alternating rounds of one epoch, (slowest to fastest). A round lasts until all workers rest: those of a "
-            "peer may go on with the next epoch. Uncached: each of our rounds begins with nothing decoded."]
+            f"({result['source']}): decode, geometry and colours of the policy {result['policy']}, to uint8 tensors. "
+            f"{programs}; medians of alternating rounds of one epoch, (slowest to fastest). A round lasts until all "
+            "workers rest: those of a peer may go on with the next epoch. Uncached: each of our rounds begins with "
+            "nothing decoded."]
     if result["small"]:
         text += ["", "**Made with `--small`: tiny sizes that only show that the program runs.**"]
     rows = []
@@ -202,6 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_peer_flags(add)
     add("--data", default="coco-tiny", help="whose images: a name in cfg/data or a YAML")
     add("--images", default="", metavar="FOLDER", help="a folder of images instead, with random boxes")
+    add("--policy", default="yolo", choices=tuple(POLICIES), help="augmentation, with its defaults; a peer has yolo's")
     add("--imgsz", type=positive, default=640, help="side of the frames in pixels")
     add("--batch-size", type=positive, default=16, help="images in a batch")
     add("--count", type=positive, default=IMAGES, help="images of an epoch: files are copied until there are so many")

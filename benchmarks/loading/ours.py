@@ -18,7 +18,7 @@ import data.augment.render
 import data.loading.dataset
 from benchmarks.loading.clock import UNCOUNTED, serve
 from data import load_index
-from data.augment.policies.yolo import YoloPolicy
+from data.augment.policies import policy_type
 from data.labels.records import Record
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
@@ -53,9 +53,9 @@ class Epochs:
 
 
 def make_loader(config: dict[str, Any], workers: int) -> Loader:
-    """The loader of a training, with v8's augmentation."""
+    """The loader of a training, with the defaults of a policy: those of yolo are v8's augmentation."""
     index = load_index(config["data"], "train", cache=False)
-    return train_loader(index, config["imgsz"], YoloPolicy(),
+    return train_loader(index, config["imgsz"], policy_type(config.get("policy", "yolo"))(),
                         LoaderConfig(config["batch"], workers=workers, cache=config["cache"]))
 
 
@@ -71,16 +71,18 @@ def profile(config: dict[str, Any]) -> dict[str, Any]:
     samples = data.loading.dataset
     for name, owner, word in (("plan", type(loader.dataset.augment), "draw"), ("labels", samples, "plan_labels"),
                               ("pixels", samples, "render_plan"), ("decode", store, "load"),
-                              ("HSV", data.augment.render, "adjust_hsv")):
+                              ("hsv", data.augment.render, "adjust_hsv"),
+                              ("photometric", data.augment.render, "adjust_photometric")):
         watch.listen(name, owner, word)
     rows = []
     watch.start()
     for batch in epochs:
         spent = watch.read()
-        inside = spent["decode"] + spent["HSV"]  # while pixels are drawn
+        colours = spent["hsv"] + spent["photometric"]
+        inside = spent["decode"] + colours  # while pixels are drawn
         numbers = spent["plan"] + spent["labels"]
-        row = {"plan and labels": numbers, "decode": spent["decode"], "mosaic and affine": spent["pixels"] - inside,
-               "HSV": spent["HSV"], "to the batch": spent["whole"] - numbers - spent["pixels"]}
+        row = {"plan and labels": numbers, "decode": spent["decode"], "geometry": spent["pixels"] - inside,
+               "colours": colours, "to the batch": spent["whole"] - numbers - spent["pixels"]}
         rows.append({name: 1e3 * seconds / len(batch) for name, seconds in row.items()})
         watch.start()
     stages = {name: [row[name] for row in rows] for name in rows[0]}

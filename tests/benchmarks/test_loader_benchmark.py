@@ -12,6 +12,7 @@ from benchmarks.loading.clock import epoch, worker_seconds
 from benchmarks.loading.ours import Epochs, make_loader
 from benchmarks.peers import find_peer, yolo_rows
 from tests.data.pictures import make_records
+from tests.refusals import refused
 from tests.running import run
 from utils.errors import UserError
 
@@ -30,6 +31,12 @@ def test_the_command_writes_both_tables(tmp_path):
     assert all(milliseconds > 0 for milliseconds in found["stages"].values())  # each is still what a batch is made by
     page = (tmp_path / "out" / "loader_cpu.md").read_text()
     assert "--small" in page and page.count("| uncached") == 1 and "RAM-cached, 1 workers" in page
+
+
+def test_a_peer_has_the_policy_of_yolo_alone(monkeypatch):
+    monkeypatch.setattr(loader, "find_peer", lambda args: "python")
+    with refused("flag-conflict", "--peer", "policy ssd"):
+        loader.main(loader.build_parser().parse_args(["--policy", "ssd", "--peer", "ultralytics"]))
 
 
 def test_an_epoch_decodes_each_image_about_once(tmp_path, monkeypatch):
@@ -52,8 +59,8 @@ def _row(rate: float) -> dict:
 
 def test_the_ratio_is_ours_over_the_peers():
     result = {"command": "c", "date": "2026-01-01T", "device": "cpu", "cores": 2, "versions": {}, "batch": 4,
-              "imgsz": 64, "images": 8, "source": "s", "small": False, "pieces": {"uncached, 1 workers": [
-                  _row(100.0), _row(250.0)]},
+              "imgsz": 64, "images": 8, "source": "s", "policy": "yolo", "small": False,
+              "pieces": {"uncached, 1 workers": [_row(100.0), _row(250.0)]},
               "profile": {"stages": {"decode": 1.0}, "medians": {"decode": 1.0}, "sample": 1.0, "median_sample": 1.0,
                           "floor": 0.5, "median_floor": 0.5, "samples": 8}}
     assert "| 100 (100 to 100) | 250 (250 to 250) | **2.50** |" in loader.write_page(result)
