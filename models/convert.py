@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from models.detector import build_model
 from models.plugins import load_plugins
-from models.weights.convert_checkpoint import import_original
+from models.weights import import_original, load_backbone, pixels_note
 from utils.checkpoint import is_ours, save_checkpoint
 from utils.errors import UserError, run_script
 from utils.options import add_flag, plugin_option
@@ -17,6 +18,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("old", help="the original's .pt or .pth")
     flags.add_argument("new", help="the .pt to write")
     flags.add_argument("--cfg", help="the model that a bare state dict holds, by name or model file")
+    flags.add_argument("--backbone", action="store_true", help="the file is a classifier, ResNet or VGG-16 in "
+                       "torchvision's form: put its weights into the backbone of --cfg, whose head is new")
     flags.add_argument("--names", help="class names that the file lacks: a .names or .txt file, one per line")
     add_flag(flags, "plugin", plugin_option())
     return flags
@@ -45,14 +48,24 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{new}: is the original itself; name another file, so that it is kept", code="bad-value")
     if is_ours(args.old):
         raise UserError(f"{args.old}: is in this project's format already; use it as it is", code="flag-without-effect")
-    model, report = import_original(args.old, args.cfg)
+    if args.backbone:
+        if not args.cfg:
+            raise UserError("--backbone: add --cfg, the model whose backbone takes the weights", "missing-flag")
+        model = build_model(args.cfg)
+        report = load_backbone(model, args.old)
+        note = pixels_note(model, report)
+        if note:
+            print(note)
+    else:
+        model, report = import_original(args.old, args.cfg)
     if args.names:
         model.names = model.config["names"] = read_names(args.names, model.num_classes)
     save_checkpoint({"config": model.config, "names": model.names, "model": model.state_dict()}, new)
     count = sum(p.numel() for p in model.parameters())
     print(f"{args.old}: {count:,} parameters, {model.num_classes} classes, strides "
           f"{', '.join(map(str, model.strides))}; {report}")
-    print(f"written to {new}; next: python val.py --weights {new} --data <your data>")
+    following = "train.py" if args.backbone else "val.py"
+    print(f"written to {new}; next: python {following} --weights {new} --data <your data>")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ class Detector(nn.Module):
         if self.pixels.is_plain and not whole:
             return images
         kind = images.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else next(self.parameters()).dtype
+        autocast = kind != "meta" and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if autocast else next(self.parameters()).dtype
         if self.pixels.is_plain:
             return images.to(dtype).div_(255)
         if images.device not in self._constants:  # kept: a copy to a GPU in each step would make the host wait

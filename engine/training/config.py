@@ -43,6 +43,8 @@ class TrainConfig(Options):
 
     # model
     weights: str = option("", "checkpoint to start from; '' trains from scratch")
+    backbone: str = option("", "state dict of a classifier, ResNet or VGG-16 in torchvision's form, for the backbone",
+                           metavar="FILE")
     cfg: str = option("", f"model by name (yolov8n-assn, yolov7, ...) or a YAML; default {DEFAULT_MODEL}")
     neck: str | None = option(None, f"put this neck on the model of --cfg: {', '.join([NO_NECK, *known_necks()])}, or "
                               "a plugin's")
@@ -131,7 +133,9 @@ WITH_REPLAY = ("replay", "plugin", "debug")
 ONLY_LAST = "with --noval only the last epoch is validated; drop one of the two"
 ONLY_LAST_SAVED = "with --nosave only the last epoch is saved; choose one"
 RULES = [
-    *not_empty(("resume", "replay", "data", "hyp", "project", "name", "storage", "study")), NAME_RULE,
+    *not_empty(("resume", "replay", "data", "hyp", "backbone", "project", "name", "storage", "study")), NAME_RULE,
+    Rule("backbone", lambda config, _: not config.resume and not config.weights,
+         "--weights and --resume bring a backbone of their own; choose one"),
     Rule("tile_overlap", lambda config, _: config.tile, "windows overlap where there are some; add --tile"),
     Rule("rect", lambda config, _: not config.tile, "windows of --tile are square; drop --rect"),
     Rule("sync_bn", lambda _, processes: processes > 1, "one process sees the whole batch", fatal=False),

@@ -21,7 +21,7 @@ from engine.training.state import NO_GROWTH, Training
 from models.catalogue import head_type, resolve
 from models.detector import build_model
 from models.loading import load_model
-from models.weights import transfer
+from models.weights import load_backbone, pixels_note, transfer
 from utils.cli import check_flags, flag_of, input_size
 from utils.device import amp_dtype
 from utils.distributed.group import Group
@@ -82,6 +82,10 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[int],
     if start:
         print(f"{config.weights}: {transfer(model, start)}")
         _check_weights(model, config.weights)
+    if config.backbone:
+        report = load_backbone(model, config.backbone)
+        print(*filter(None, (f"--backbone {config.backbone}: {report}", pixels_note(model, report))), sep="\n")
+        _check_weights(model, config.backbone)
     return model, config, recipe
 
 
