@@ -20,8 +20,8 @@ class SelectConfig:
 
     conf: a candidate scores above it; iou: NMS suppresses a candidate whose IoU with a better one is above it; max_det:
     most detections of an image; classes: keep these alone (None: all); agnostic: suppress across classes; multi_label:
-    every class of a box is a candidate, otherwise its best class alone. Raises `UserError` for a threshold outside
-    [0, 1].
+    every class of a box is a candidate, otherwise its best class alone; per_class: most candidates of each class that
+    enter, best first (None: all). Raises `UserError` for a threshold outside [0, 1], and for less than one of a class.
     """
 
     conf: float = 0.25
@@ -30,12 +30,15 @@ class SelectConfig:
     classes: tuple[int, ...] | None = None
     agnostic: bool = False
     multi_label: bool = False
+    per_class: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("confidence", self.conf), ("IoU", self.iou)):
             if not 0 <= value <= 1:
                 raise UserError(f"{name} threshold {value} is outside [0, 1]: give a fraction such as 0.25",
                                 code="bad-value")
+        if self.per_class is not None and self.per_class < 1:
+            raise UserError(f"{self.per_class} candidates per class: give 1 or more", code="bad-value")
 
 
 # boxes (B, N, 4) xyxy in input pixels, scores (B, N, C) in [0, 1] -> one `Detections` per image
@@ -64,12 +67,14 @@ def non_max_suppression(boxes: Tensor, scores: Tensor, config: SelectConfig,
         wanted = torch.as_tensor(config.classes, dtype=torch.int64, device=scores.device)
     found = []
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
-        rows, labels = _candidates(image_scores, config.conf, config.multi_label)  # (K,), (K,)
+        rows, labels = _candidates(image_scores, config)  # (K,), (K,)
         if wanted is not None:
             keep = torch.isin(labels, wanted)
             rows, labels = rows[keep], labels[keep]
         values = image_scores[rows, labels].float()  # (K,)
-        order = _best_first(values, max_candidates)
+        order = _best_first(values, len(values) if config.per_class is not None else max_candidates)
+        if config.per_class is not None:
+            order = order[_rank_in_class(labels[order]) < config.per_class][:max_candidates]
         rows, labels, values = rows[order], labels[order], values[order]
         corners = image_boxes[rows].float()  # (K, 4)
         groups = torch.zeros_like(labels) if config.agnostic else labels
@@ -78,15 +83,19 @@ def non_max_suppression(boxes: Tensor, scores: Tensor, config: SelectConfig,
     return found
 
 
-def _candidates(scores: Tensor, conf: float, multi_label: bool) -> tuple[Tensor, Tensor]:
-    """(N, C) -> box rows (K,) and classes (K,) of what scores above `conf`."""
+def _candidates(scores: Tensor, config: SelectConfig) -> tuple[Tensor, Tensor]:
+    """(N, C) -> box rows (K,) and classes (K,) of what scores above `conf`; of `per_class` only what is cheap to tell,
+    as a class may still have more where scores are equal."""
     if scores.numel() == 0:
         none = torch.zeros(0, dtype=torch.int64, device=scores.device)
         return none, none
-    if multi_label and scores.shape[1] > 1:
-        rows, labels = (scores > conf).nonzero(as_tuple=True)
+    if config.multi_label and scores.shape[1] > 1:
+        wanted = scores > config.conf
+        if config.per_class is not None and config.per_class < len(scores):
+            wanted &= scores >= scores.t().contiguous().topk(config.per_class).values[:, -1]  # (N, C), (C,)
+        rows, labels = wanted.nonzero(as_tuple=True)
         return rows, labels
-    rows = (scores.amax(1) > conf).nonzero()[:, 0]  # a plain maximum is far cheaper than one with indices
+    rows = (scores.amax(1) > config.conf).nonzero()[:, 0]  # a plain maximum is far cheaper than one with indices
     return rows, scores[rows].argmax(1)
 
 
@@ -101,6 +110,15 @@ def _best_first(values: Tensor, limit: int) -> Tensor:
         values = values[chosen]
     order = values.argsort(descending=True, stable=True)[:limit]
     return order if chosen is None else chosen[order]
+
+
+def _rank_in_class(labels: Tensor) -> Tensor:
+    """(K,) classes -> how many of the same class come before each."""
+    order = labels.argsort(stable=True)
+    grouped = labels[order]
+    first = torch.searchsorted(grouped, grouped)  # where the class of each begins
+    rank = torch.arange(len(labels), device=labels.device) - first
+    return torch.empty_like(rank).scatter_(0, order, rank)
 
 
 def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, max_det: int) -> Tensor:

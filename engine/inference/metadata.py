@@ -91,7 +91,7 @@ def _thresholds(stored: Any, path: Path) -> SelectConfig:
     if stored is None:
         return EVALUATION
     checks = {"conf": _is_fraction, "iou": _is_fraction, "max_det": is_count, "agnostic": _is_bool,
-              "multi_label": _is_bool}
+              "multi_label": _is_bool, "per_class": lambda v: v is None or is_count(v)}
     if not isinstance(stored, dict) or not all(check(stored.get(key)) for key, check in checks.items()):
         raise UserError(f"{path}: its metadata is damaged: thresholds {shown(stored)[:80]}; export it again",
                         "corrupt-metadata")

@@ -114,6 +114,10 @@ class AnchorDetect(Head):
             bias[:, 5:] += log(0.6 / (self.num_classes - self.prior_slack))
         return convs
 
+    @property
+    def per_cell(self) -> list[int]:
+        return [self.anchors.shape[1]] * len(self.strides)
+
     def level(self, i: int, x: Tensor) -> Tensor:
         """(B, c, h, w) -> (B, na*no, h, w)."""
         return self.m[i](x)

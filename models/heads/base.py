@@ -49,6 +49,11 @@ class Head(nn.Module):
     strides: list[int]  # pixels per cell of each level
     out_channels = 0  # no row reads a head
 
+    @property
+    def per_cell(self) -> list[int]:
+        """Candidates that `decode` gives for a cell of each level."""
+        return [1] * len(self.strides)
+
     def forward(self, pyramid: list[Tensor]) -> dict[str, tuple[Tensor, ...]]:
         """Levels (B, c, h, w) -> the maps of a `Raw`, by name."""
         raise NotImplementedError

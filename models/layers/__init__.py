@@ -1,5 +1,5 @@
 """Layers by name: importing this package declares all of them."""
 
-from models.layers import blocks, conv, fpn, plumbing, pooling, resnet
+from models.layers import attention, blocks, conv, fpn, fusion, plumbing, pooling, resnet, vgg
 
-__all__ = ["blocks", "conv", "fpn", "plumbing", "pooling", "resnet"]
+__all__ = ["attention", "blocks", "conv", "fpn", "fusion", "plumbing", "pooling", "resnet", "vgg"]

@@ -132,3 +132,15 @@ class Identity(nn.Identity):
     def __init__(self, c1: int) -> None:
         super().__init__()
         self.out_channels = c1
+
+
+@register("First", multi_input=True)
+class First(nn.Module):
+    """Passes the first of its inputs on: what a row that joins several maps becomes where the joining is left out."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.out_channels = channels[0]
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        return inputs[0]
