@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.context import Context
+from data.augment.policies.policy import Policy
+from data.augment.policies.ssd import SsdPolicy
 from data.augment.policies.yolo import YoloPolicy
 from data.loading.build import train_loader
 from data.loading.config import LoaderConfig
@@ -61,10 +63,11 @@ def _different(found: Detections, wanted: Detections) -> int:
     return len(rows[0] ^ rows[1])
 
 
-def _open(context: Context, cache: str | None, device: torch.device, workers: int, pin: bool = False) -> Loader:
+def _open(context: Context, cache: str | None, device: torch.device, workers: int, pin: bool = False,
+          policy: Policy = AUGMENT) -> Loader:
     index = Index(make_records(context.work / "pictures", SIZES))
     config = LoaderConfig(3, seed=3, cache=cache, device=device, workers=workers, pin_memory=pin)
-    return train_loader(index, 64 if context.small else 128, AUGMENT, config)
+    return train_loader(index, 64 if context.small else 128, policy, config)
 
 
 def _same_labels(ours: Batch, theirs: Batch) -> bool:
@@ -74,10 +77,16 @@ def _same_labels(ours: Batch, theirs: Batch) -> bool:
 
 def measure_cache(context: Context) -> None:
     """`--cache gpu` draws on the device what the same loader draws on the CPU, and nearly what OpenCV draws."""
+    for name, policy in (("yolo", AUGMENT), ("ssd", SsdPolicy())):
+        _measure_policy(context, name, policy)
+
+
+def _measure_policy(context: Context, name: str, policy: Policy) -> None:
     cpu, workers = torch.device("cpu"), 0 if context.small else 2
-    ours = _open(context, "gpu", context.device, workers)
-    for word, theirs, most in (("the same kernels on the CPU", _open(context, "gpu", cpu, 0), 0.05),
-                               ("the loader that draws with OpenCV", _open(context, None, cpu, 0), 1.0)):
+    ours = _open(context, "gpu", context.device, workers, policy=policy)
+    for word, cache, most in ((f"{name}: the same kernels on the CPU", "gpu", 0.05),
+                              (f"{name}: the loader that draws with OpenCV", None, 1.0)):
+        theirs = _open(context, cache, cpu, 0, policy=policy)
         mean, labels = 0.0, True
         for epoch in (0, 3):
             ours.set_epoch(epoch)
