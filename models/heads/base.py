@@ -33,9 +33,11 @@ class Head(nn.Module):
     (boxes, scores, config) -> detections; thresholds: of that, in an evaluation. gains: the terms of the loss and their
     default weights, in an instance those in use. recipe: name of a file in `cfg/train`, or of one beside the head's
     file, with .yaml; None: the defaults of `engine.training.recipe.Recipe`. recipe_options: further keys of a recipe.
-    signature: a regular expression found in the names of a state dict that holds such a head. hints: what `forward`
-    takes by name beside its maps, among content (B, 2) (where in their frames the images lie), targets (`PackedTargets`
-    in training, else None) and image_size (height, width) of the frame.
+    signature: a regular expression found in the names of a state dict that holds such a head. renames: for state dicts
+    of other code bases whose order is not ours, regular expressions found in their names and what stands for them here,
+    the row's name in the model file (`head`: the last row) and the name in the row; the first that is found counts.
+    hints: what `forward` takes by name beside its maps, among content (B, 2) (where in their frames the images lie),
+    targets (`PackedTargets` in training, else None) and image_size (height, width) of the frame.
     """
 
     selection: str | Selector = "nms"
@@ -44,6 +46,7 @@ class Head(nn.Module):
     recipe: str | None = None
     recipe_options: Mapping[str, RecipeOption] = {}
     signature: str | None = None
+    renames: Mapping[str, str] = {}
     hints: tuple[str, ...] = ()
     num_classes: int
     strides: list[int]  # pixels per cell of each level
@@ -75,6 +78,12 @@ class Head(nn.Module):
     def count_classes(cls, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:
         """How many classes the head in a state dict has; None where that does not show. config: of its model."""
         return None
+
+    @classmethod
+    def adapt_original(cls, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """A state dict of another code base as this head would hold it, still under the names there, and the keys of a
+        model file that it implies: pixels, options, names, ..."""
+        return dict(state), {}
 
     @classmethod
     def state_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:

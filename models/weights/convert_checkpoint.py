@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
@@ -21,6 +21,7 @@ from models.registry import LayerType, lookup, subclasses_of
 from models.weights.compare_details import find_details
 from models.weights.darknet import is_darknet, translate
 from models.weights.originals import Original, read_original
+from models.weights.rename import adapted, fits, renamed, with_their_names
 from models.weights.transfer import COUNTER, GEOMETRY, TransferReport, import_state_dict
 from models.weights.unfold import unfold
 from utils.errors import UserError, printable
@@ -40,6 +41,8 @@ def import_original(path: Path | str, cfg: str | Path | Config | None = None) ->
     with described_by(path):
         if is_darknet(original):
             original, cfg = translate(original, cfg)
+        elif renames_of(original):
+            original = adapted(original, find_head(original.state).cls)
         model, report = _build(original, cfg)
         details = find_details(model.model, original, report.transferred)
     if details:
@@ -66,10 +69,13 @@ def described_by(path: Path | str) -> Iterator[None]:
 
 def _build(original: Original, cfg: str | Path | Config | None) -> tuple[Detector, TransferReport]:
     """The first of the possible models that the weights fit; where none does, why the likeliest does not."""
-    problem = None
+    problem, renames = None, renames_of(original)
     for config in _configs(original, cfg):
         model = Detector(config)
         try:
+            if renames:
+                report = import_state_dict(model, renamed(model.model, original.state, renames))
+                return model, with_their_names(report, model.model, original, renames)
             return model, import_state_dict(model, unfold(model, original.state))
         except UserError as error:
             problem = problem or error
@@ -93,6 +99,8 @@ def _configs(original: Original, cfg: str | Path | Config | None) -> Iterator[Co
     config["options"] = {**config["options"], **(head.cls.state_options(original.state) if head else {})}
     if original.imgsz:
         config["trained"] = {"imgsz": [original.imgsz]}
+    for key, value in original.implied.items():
+        config[key] = {**(config.get(key) or {}), **value} if isinstance(value, dict) else value
     _set_anchors(config, original)
     yield config
     unscaled = _unscaled(config)
@@ -182,6 +190,8 @@ def match_zoo(state: dict[str, Tensor]) -> Config | None:
     head = find_head(state)
     if head is None:
         return None
+    if head.cls.renames:
+        return _match_names(state, head)
     wanted, text = _signature(state), " ".join(state)
     neck = next((name for name, words in _NECKS.items() if any(word in text for word in words)), None)
     for name in known_models():
@@ -204,6 +214,27 @@ def match_zoo(state: dict[str, Tensor]) -> Config | None:
         except UserError:
             continue
         if _signature(graph.state_dict()) == wanted:
+            return config
+    return None
+
+
+def renames_of(original: Original) -> Mapping[str, str]:
+    """The renames that the head of a bare state dict declares; none where its names are ours already."""
+    head = find_head(original.state) if original.description is None else None
+    ours = all(key.startswith("model.") for key in original.state)
+    return head.cls.renames if head and not ours else {}
+
+
+def _match_names(state: Mapping[str, Tensor], head: LayerType) -> Config | None:
+    """The model of ours with that head that has a place for each tensor, by the head's renames."""
+    for name in known_models():
+        config = resolve(name)
+        if head_type(config).cls is not head.cls:
+            continue
+        config = resolve(config, head.cls.count_classes(state, config))
+        with torch.device("meta"):
+            graph = build_graph(config)
+        if fits(graph, state, head.cls.renames):
             return config
     return None
 

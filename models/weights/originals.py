@@ -29,7 +29,8 @@ class Original:
     state: its tensors in their order, floating ones as float32. part: where they were found. description: the model
     file that it carries, reduced to the keys that describe the model; None for a bare state dict. names: of its
     classes. strides: of the head's levels in pixels, where stored. norms: eps and momentum of each batch norm by name;
-    activations: what each `act` is, by name. imgsz: the size of training images, where stored.
+    activations: what each `act` is, by name. imgsz: the size of training images, where stored. implied: keys of a model
+    file that its head says such weights need (`Head.adapt_original`).
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Original:
     norms: dict[str, list[float | None]] = field(default_factory=dict)
     activations: dict[str, str] = field(default_factory=dict)
     imgsz: int | None = None
+    implied: dict[str, Any] = field(default_factory=dict)
 
 
 def read_original(path: Path | str) -> Original:
