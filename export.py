@@ -16,10 +16,9 @@ import torch
 
 from data.shapes.generate import Scene, render
 from engine.inference.config import EXPORT_UNSUPPORTED, FORMATS, ExportConfig
-from engine.inference.export import export
+from engine.inference.export import export, export_size
 from models import load_model
 from models.plugins import load_plugins
-from utils.cli import input_size
 from utils.device import select_device
 from utils.errors import run_script
 
@@ -34,8 +33,7 @@ def main(args: argparse.Namespace) -> list[Path]:
     load_plugins(config.plugin)
     weights = Path(config.weights)
     model = load_model(weights, device=select_device(config.device))
-    wanted = config.imgsz or model.config.get("trained", {}).get("imgsz", [640])[-1:]
-    config = config.replace(imgsz=input_size(wanted, max(model.strides)))
+    config = config.replace(imgsz=export_size(model, config))
     scenes = np.stack([render(0, "val", number, config.size, Scene())[0] for number in range(2)])  # (2, H, W, 3) BGR
     pictures = torch.from_numpy(scenes[..., ::-1].transpose(0, 3, 1, 2).copy())  # (2, 3, H, W) RGB
     done = []
@@ -49,7 +47,7 @@ def main(args: argparse.Namespace) -> list[Path]:
         done.append(path)
     shape = f"{config.batch_size} x 3 x {config.size[0]} x {config.size[1]}"
     if config.dynamic:
-        shape = f"any batch, height and width in multiples of {max(model.strides)}"
+        shape = f"any batch, height and width in multiples of {model.frame.multiple}"
     print(f"input: {shape}; try: python detect.py --weights {shlex.quote(str(done[-1]))} --source "
           "<picture, folder or video>")
     return done

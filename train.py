@@ -84,7 +84,7 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
         model, recipe = stored_model(stored, config.data)
     else:
         model, config, recipe = start_model(config, train_index.names,
-                                            lambda imgsz: object_sizes(train_index.records, imgsz), recipe)
+                                            lambda placement: object_sizes(train_index.records, placement), recipe)
     frozen = freeze(model, config.freeze)
     if frozen:
         print(f"--freeze: {len(frozen)} parameter tensors are not trained")
@@ -96,8 +96,7 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
     if policy.needs_polygons:
         train_index = open_train(config, polygons=True)
     weights = fixed_weights(config, train_index)
-    loader, val_loader = open_loaders(config, policy, (train_index, val_index), weights,
-                                      max(model.strides), group, device)
+    loader, val_loader = open_loaders(config, policy, (train_index, val_index), weights, model, group, device)
     run = make_training(config, recipe, model, group, device, len(loader))
     run.data = data
     folder = path.parent.parent if stored else group.broadcast(

@@ -17,8 +17,8 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(prog="python -m models", description="Print what a model is made of.")
     flags.add_argument("model", nargs="?", help="a name such as yolov8n-assn, or a model file; without it, all names")
-    flags.add_argument("--imgsz", "--img", "--img-size", type=int, nargs="+", default=[640],
-                       help="side, or height and width, in pixels")
+    flags.add_argument("--imgsz", "--img", "--img-size", type=int, nargs="+",
+                       help="side, or height and width, in pixels; default: the model's frame, 640 where it is free")
     flags.add_argument("--nc", type=int, help="number of classes; the model file's by default")
     flags.add_argument("--neck", help=f"put this neck on: {', '.join([NO_NECK, *known_necks()])}")
     add_flag(flags, "plugin", plugin_option())
@@ -31,15 +31,15 @@ def main(args: argparse.Namespace) -> None:
     if args.model is None:
         print("\n".join(known_models()))
         return
-    if len(args.imgsz) > 2:
+    if args.imgsz and len(args.imgsz) > 2:
         raise UserError("--imgsz takes one number, or height and width", code="bad-value")
     with torch.device("meta"):  # nothing is computed, so nothing need be stored
         model = build_model(args.model, args.nc, neck=args.neck)
-    size = (args.imgsz[0], args.imgsz[-1])
-    step = max(model.strides)
-    if any(side < 1 or side % step for side in size):
-        raise UserError(f"--imgsz {' '.join(map(str, args.imgsz))}: both sides must be multiples of {step}",
-                        code="bad-size")
+    frame = model.frame
+    size = frame.up(frame.resolve()) if args.imgsz is None else (args.imgsz[0], args.imgsz[-1])
+    if any(side < 1 or side % frame.multiple for side in size) or frame.size not in (None, size):
+        takes = f"multiples of {frame.multiple}" if frame.size is None else "{} and {}".format(*frame.size)
+        raise UserError(f"--imgsz {' '.join(map(str, args.imgsz))}: both sides must be {takes}", code="bad-size")
     print(format_summary(model, summarise(model, size)))
 
 

@@ -24,13 +24,14 @@ class LayerLine:
     flops: int
 
 
-def summarise(model: Detector, image_size: int | tuple[int, int] = 640) -> list[LayerLine]:
-    """What every layer costs for one image of `image_size` (side, or height and width) pixels.
+def summarise(model: Detector, image_size: int | tuple[int, int] | None = None) -> list[LayerLine]:
+    """What every layer costs for one image of `image_size` (side, or height and width) pixels; None: the model's frame.
 
     A FLOP is half a multiply-add of a convolution or matrix product; norms, activations and pooling are not counted.
     Runs on a copy without data, so it costs no memory and hardly any time.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    frame = model.frame
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size or frame.up(frame.resolve())
     with torch.device("meta"):
         twin = Detector(resolve(model.config)).eval()
     shapes: dict[int, str] = {}
@@ -48,6 +49,18 @@ def summarise(model: Detector, image_size: int | tuple[int, int] = 640) -> list[
                       _label(node.module, layer, node.name), sum(p.numel() for p in layer.parameters()),
                       shapes.get(node.index, "not used"), flops.get(f"Detector.model.{node.index}", 0))
             for node, layer in zip(twin.model.nodes, twin.model, strict=True)]
+
+
+def smallest_normed(model: Detector, image_size: tuple[int, int]) -> int:
+    """The fewest positions (height x width) that a batch norm sees of one image of `image_size`; 0 without any."""
+    with torch.device("meta"):
+        twin = Detector(resolve(model.config)).eval()
+    seen: list[int] = []
+    for norm in (m for m in twin.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:].numel()))
+    with torch.no_grad():
+        twin(torch.empty(1, 3, *image_size, device="meta"))
+    return min(seen, default=0)
 
 
 def format_summary(model: Detector, lines: list[LayerLine]) -> str:

@@ -12,16 +12,26 @@ from models import build_model
 from utils.checkpoint import save_checkpoint
 
 NAMES = ["circle", "square", "traffic light"]
+CAFFE = {"scale": 255, "mean": [104, 117, 123], "std": [58, 57, 57], "order": "bgr"}
+ROWS = {"backbone": [[-1, 1, "Conv", [8 * min(k, 4), 3, 2]] for k in range(1, 6)],
+        "head": [[[2, 3, 4], 1, "Detect", ["nc"]]]}
+# Models whose frames are no letterboxed ones of any size: a small YOLOv8 with what a model file may ask of its input.
+FITS = {
+    "stretch": {**ROWS, "frame": {"fit": "stretch", "size": [60, 100], "shrink": "linear"}, "pixels": CAFFE},
+    "shortest": {**ROWS, "frame": {"fit": "shortest", "short": 64, "long": 107, "pad": "corner",
+                                   "fill": [124, 116, 104]}},
+}
 
 
-def tiny_model(name: str = "yolov8n", names: list[str] | None = None) -> torch.nn.Module:
+def tiny_model(name: str | dict = "yolov8n", names: list[str] | None = None) -> torch.nn.Module:
     """An untrained detector whose activations and scores spread as a trained one's do, so that it finds something."""
     torch.manual_seed(0)
     names = names or NAMES
     model = build_model(name, num_classes=len(names), names=names)
     for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.momentum = None  # the plain mean of what it sees
-    scenes = np.stack([render(0, "train", number, (128, 128), Scene())[0] for number in range(4)])
+    size = model.frame.size or (128, 128)
+    scenes = np.stack([render(0, "train", number, size, Scene())[0] for number in range(4)])
     scenes = torch.from_numpy(scenes[..., ::-1].copy()).permute(0, 3, 1, 2)
     images = torch.cat((scenes, torch.randint_like(scenes, 256)))  # tests show it both
     last = [m for m in model.head.modules() if isinstance(m, torch.nn.Conv2d) and m.bias is not None]
@@ -41,7 +51,7 @@ def tiny_model(name: str = "yolov8n", names: list[str] | None = None) -> torch.n
     return model
 
 
-def tiny_checkpoint(path: Path, name: str = "yolov8n") -> Path:
+def tiny_checkpoint(path: Path, name: str | dict = "yolov8n") -> Path:
     model = tiny_model(name)
     save_checkpoint({"config": model.config, "names": list(model.names), "model": model.state_dict()}, path)
     return path

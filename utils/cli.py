@@ -111,15 +111,6 @@ def worker_count(wanted: int | None, device: str) -> int:
     return min(8, cores if device != "cpu" else cores // 2)
 
 
-def input_size(values: Sequence[int], stride: int) -> tuple[int, int]:
-    """(height, width) in pixels from the one or two numbers of `--imgsz`, rounded up to multiples of the stride."""
-    height, width = values[0], values[-1]
-    size = tuple(math.ceil(side / stride) * stride for side in (height, width))
-    if size != (height, width):
-        print(f"--imgsz {height} {width}: rounded up to {size[0]} {size[1]}, multiples of the stride {stride}")
-    return size
-
-
 def class_indices(words: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:
     """Class indices of `--classes 0 2 person`; None if the flag was not given.
 

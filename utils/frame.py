@@ -6,8 +6,9 @@ of YOLO: letterboxed frames of any multiple of the stride, RGB in [0, 1].
 Legend: B images, H, W pixels of the frame.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ PADS = ("centre", "corner")
 SHRINKS = ("area", "linear")
 ORDERS = ("rgb", "bgr")
 GREY = 114  # the padding of every YOLO code base
+SIDE = 640  # pixels of a frame where neither a flag nor a training names any
 LONGEST = 65_536  # pixels of a side
 NAMED = TypeVar("NAMED", bound="Frame | Pixels")
 
@@ -71,6 +73,69 @@ class Frame:
         """Plain data from which `from_mapping` makes the same again."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
+    def resolve(self, sides: int | Sequence[int] | None = None) -> tuple[int, int]:
+        """The two numbers by which images are placed: the (height, width) of a frame, or the (shorter, longer) side of
+        an image where the fit is "shortest".
+
+        sides: one number, or both; None: what the model starts with. One number is the side of a square frame, or the
+        shorter side, to which the longer one keeps its ratio. A fixed size stays as it is.
+        """
+        if self.size is not None:
+            return self.size
+        if sides is None:
+            return (self.short, self.long) if self.fit == "shortest" else (SIDE, SIDE)
+        both = (sides,) if isinstance(sides, int) else tuple(sides)
+        if self.fit == "shortest" and len(both) == 1:
+            return both[0], max(round(both[0] * self.long / self.short), both[0])
+        return both[0], both[-1]
+
+    def round(self, sides: Sequence[int] | None, name: str = "this model") -> tuple[int, int]:
+        """`resolve` of the one or two numbers of `--imgsz`, those of a frame rounded up to multiples, which is printed.
+
+        Raises `UserError` for another size than the fixed one, and for a longer side below the shorter.
+        """
+        if sides is None:
+            return self.resolve()
+        if self.size is not None and (sides[0], sides[-1]) != self.size:
+            raise UserError(f"--imgsz {_joined(sides)}: {name} takes images of {self.size[0]} x {self.size[1]} pixels "
+                            f"alone; give {_joined(self.size)}, or drop the flag", code="fixed-size")
+        size = self.resolve(sides)
+        if self.fit == "shortest":
+            _check(size[0] <= size[1], f"--imgsz {_joined(sides)}: the shorter side", size[0],
+                   f"given first, at most the longer, {size[1]}")
+            return size
+        whole = self.up(size)
+        if whole != size:
+            print(f"--imgsz {_joined(size)}: rounded up to {_joined(whole)}, multiples of the stride {self.multiple}")
+        return whole
+
+    def round_each(self, sides: Sequence[int], name: str = "this model") -> tuple[int, ...]:
+        """`round` of the numbers of a training: one, or one for training and one for validation; of a fixed size that
+        is not square, both of its sides. Each is what `resolve` takes."""
+        if self.size is not None and tuple(sides) != self.size:
+            for side in sides:
+                self.round([side], name)
+        if self.size is not None:
+            return self.size if self.size[0] != self.size[1] else self.size[:1]
+        return tuple(sides) if self.fit == "shortest" else self.round(sides, name)[:len(sides)]
+
+    def up(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) rounded up to multiples, except the fixed size; of "shortest" the frame of the longest images
+        in landscape form."""
+        height, width = size if size == self.size else (math.ceil(s / self.multiple) * self.multiple for s in size)
+        return height, width
+
+    def held_to(self, size: tuple[int, int] | None) -> "Frame":
+        """As an exported file of one size takes it: images that would get frames of their own are fitted into it."""
+        if size is None or self.size is not None:
+            return self
+        return replace(self, fit="letterbox", size=tuple(size))
+
+    @property
+    def fits_images(self) -> bool:
+        """Whether frames take their form from the images in them, so that those of a batch should be of like aspect."""
+        return self.fit == "shortest"
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -120,6 +185,10 @@ def _made(kind: type[NAMED], content: Mapping[str, Any], where: str) -> NAMED:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
     except UserError as error:
         raise UserError(f"{where}: {error}", code=error.code) from None
+
+
+def _joined(sides: Sequence[int]) -> str:
+    return " ".join(map(str, sides))
 
 
 def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:

@@ -23,6 +23,7 @@ from engine.training.inputs import open_loaders, open_splits
 from engine.training.setup import make_training, start_model
 from engine.training.signals import StopRequest
 from engine.training.state import Training
+from models.detector import Detector
 from utils.device import seed_everything
 from utils.distributed.group import Group
 from utils.structures import Batch, Letterbox
@@ -90,7 +91,7 @@ def flags_of(config: dict[str, Any]) -> list[str]:
     return [str(word) for word in flags]
 
 
-def make_loader(config: dict[str, Any], settings: TrainConfig, augment: dict[str, Any], stride: int,
+def make_loader(config: dict[str, Any], settings: TrainConfig, augment: dict[str, Any], model: Detector,
                 device: torch.device, layout: torch.memory_format) -> Resident | Loader:
     """Batches from where the configuration says: `resident`, `workers`, or `gpu`, all images on the device."""
     if config["source"] == "resident":
@@ -100,7 +101,7 @@ def make_loader(config: dict[str, Any], settings: TrainConfig, augment: dict[str
                       [Letterbox(frame, frame, (1.0, 1.0), (0, 0))] * len(images))
         return Resident(batch, config["batches"])
     splits = open_splits(settings, Group())
-    loader, _ = open_loaders(settings, YoloPolicy(**augment), splits, None, stride, Group(), device)
+    loader, _ = open_loaders(settings, YoloPolicy(**augment), splits, None, model, Group(), device)
     return loader
 
 
@@ -123,9 +124,9 @@ def main(path: str) -> None:
     settings = TrainConfig.from_args(train.build_parser().parse_args(flags_of(config)))
     seed_everything(settings.seed, device)
     names = config["names"]
-    model, settings, recipe = start_model(settings, names, lambda imgsz: np.zeros((0, 2)))
+    model, settings, recipe = start_model(settings, names, lambda placement: np.zeros((0, 2)))
     model = model.to(device, memory_format=layout)
-    loader = make_loader(config, settings, recipe.augment, max(model.strides), device, layout)
+    loader = make_loader(config, settings, recipe.augment, model, device, layout)
     run = make_training(settings, recipe, model, Group(), device, len(loader))
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
         timed = Timed(loader, rounds)

@@ -7,15 +7,17 @@ spaces, all continuous pixels with (0, 0) at the outer corner of the first pixel
   frame   S x S, what the network sees
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from data.images.letterbox import fit_side, plan_letterbox
+from data.images.letterbox import Place, fit_side, plan_letterbox
 from data.labels.records import NO_POLYGON, box_areas
 
 Array = np.ndarray
 Size = int | tuple[int, int]  # of a frame: S, or height and width
+PlaceRule = Callable[[tuple[int, int], Size], Place]  # where an image of (height, width) lies in a frame
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,10 @@ def mosaic9_tiles(indices: list[int], sizes: list[tuple[int, int]], side: int, c
     return tiles
 
 
-def single_tile(index: int, size: tuple[int, int], canvas: Size) -> Tile:
-    """One image of `size` (height, width) letterboxed onto a canvas."""
-    (h, w), transform = plan_letterbox(size, canvas)
+def single_tile(index: int, size: tuple[int, int], canvas: Size,
+                place: PlaceRule = plan_letterbox) -> Tile:
+    """One image of `size` (height, width) on a canvas, letterboxed or as `place` says."""
+    (h, w), transform = place(size, canvas)
     x, y = transform.pad
     return Tile(index, transform.scale, (x, y), (x, y, x + w, y + h))
 

@@ -9,8 +9,9 @@ Legend: S side of the frame; spaces image, canvas and frame as in data.augment.g
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data.augment.geometry import Labels, MosaicLayer, Size
+from data.augment.geometry import Labels, MosaicLayer, PlaceRule, Size
 from data.augment.photometric import Photometric
+from data.images.letterbox import plan_letterbox
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Scene:
 
     index: the image that the sample is about; size: of the frame; size_of(i): (height, width) of image i; others(k):
     k images to go with `index`; labels_of(i): the labels of image i, None where a policy asks for none; mosaic: False
-    where images are shown alone, as at the end of training.
+    where images are shown alone, as at the end of training; place(original, size): how an image that is alone lies in a
+    frame before it is moved, as the model's frame says (`data.images.placement.Placement.on_canvas`).
     """
 
     index: int
@@ -28,6 +30,7 @@ class Scene:
     others: Callable[[int], list[int]]
     labels_of: Callable[[int], Labels] | None = None
     mosaic: bool = True
+    place: PlaceRule = plan_letterbox
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 import torch
 
+from utils.frame import GREY
 from utils.structures import Letterbox
 
-FILL = 114  # the grey of every YOLO code base
+FILL = GREY
+Place = tuple[tuple[int, int], Letterbox]  # the size of an image in its frame, and the transform
+Colour = int | tuple[int, int, int]  # a grey, or red, green, blue
 
 
 def fit_side(original: tuple[int, int], side: int) -> tuple[int, int]:
@@ -20,11 +23,13 @@ def fit_side(original: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def plan_letterbox(original: tuple[int, int], size: int | tuple[int, int], *, auto: bool = False, stride: int = 32,
-                   scaleup: bool = True, stretch: bool = False) -> tuple[tuple[int, int], Letterbox]:
+                   scaleup: bool = True, stretch: bool = False,
+                   corner: bool = False) -> Place:
     """Where an image of `original` (height, width) goes in a frame of `size` (one number, or height and width).
 
     auto: pad each axis only to the next multiple of `stride`; scaleup: allow enlarging; stretch: fill the frame and let
-    the aspect change (only without `auto`). Returns the resized (height, width) and the transform.
+    the aspect change (only without `auto`); corner: pad on the right and at the bottom alone. Returns the resized
+    (height, width) and the transform.
     """
     frame = (size, size) if isinstance(size, int) else tuple(size)
     ratio = min(frame[0] / original[0], frame[1] / original[1])
@@ -36,27 +41,37 @@ def plan_letterbox(original: tuple[int, int], size: int | tuple[int, int], *, au
         spare = [gap % stride for gap in spare]
     elif stretch:
         inner, spare = frame, [0, 0]
-    return inner, _centred(original, inner, (inner[0] + spare[0], inner[1] + spare[1]))
+    return inner, set_in(original, inner, (inner[0] + spare[0], inner[1] + spare[1]), corner)
 
 
-def plan_rect(original: tuple[int, int], side: int, frame: tuple[int, int]) -> tuple[tuple[int, int], Letterbox]:
+def plan_rect(original: tuple[int, int], side: int, frame: tuple[int, int],
+              corner: bool = False) -> Place:
     """As `plan_letterbox`, but for an image loaded at longest side `side` and only then padded to the larger `frame`.
 
     This is rectangular evaluation: the frame has room to spare and the image is not enlarged to use it.
     """
     inner = fit_side(original, side)
     if inner[0] > frame[0] or inner[1] > frame[1]:
-        return plan_letterbox(original, frame)
-    return inner, _centred(original, inner, frame)
+        return plan_letterbox(original, frame, corner=corner)
+    return inner, set_in(original, inner, frame, corner)
 
 
-def place(image: np.ndarray, inner: tuple[int, int], transform: Letterbox, *, fill: int = FILL,
+def place(image: np.ndarray, inner: tuple[int, int], transform: Letterbox, *, fill: Colour = FILL,
           antialias: bool = False) -> np.ndarray:
-    """`resize` an image (H, W, 3) uint8 to `inner` and set it in the frame of `transform`, the rest `fill`."""
+    """`resize` an image (H, W, 3) uint8 BGR to `inner` and set it in the frame of `transform`, the rest `fill`."""
     image = resize(image, inner, antialias)
     (height, width), (left, top) = transform.input, transform.pad
+    bgr = (fill,) * 3 if isinstance(fill, int) else fill[::-1]
     return cv2.copyMakeBorder(image, top, height - inner[0] - top, left, width - inner[1] - left,
-                              cv2.BORDER_CONSTANT, value=(fill,) * 3)
+                              cv2.BORDER_CONSTANT, value=bgr)
+
+
+def paint(image: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """All of an image (H, W, 3) uint8 in one colour, in the order of its channels."""
+    if len(set(colour)) == 1:  # a tenth of the time
+        image.fill(colour[0])
+    else:
+        image[:] = colour
 
 
 def resize(image: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.ndarray:
@@ -87,7 +102,9 @@ def forward_boxes(transform: Letterbox, boxes: np.ndarray) -> np.ndarray:
     return transform.forward(torch.from_numpy(np.ascontiguousarray(boxes, np.float32))).numpy()
 
 
-def _centred(original: tuple[int, int], inner: tuple[int, int], frame: tuple[int, int]) -> Letterbox:
+def set_in(original: tuple[int, int], inner: tuple[int, int], frame: tuple[int, int],
+           corner: bool = False) -> Letterbox:
+    """The transform of an image of `original` (height, width), resized to `inner` and set in a `frame` not smaller."""
     # Half of the spare pixels on each side; an odd one goes to the right and the bottom, as in the originals.
-    top, left = (round((outer - side) / 2 - 0.1) for outer, side in zip(frame, inner, strict=True))
+    top, left = (0 if corner else round((outer - side) / 2 - 0.1) for outer, side in zip(frame, inner, strict=True))
     return Letterbox(tuple(original), tuple(frame), (inner[1] / original[1], inner[0] / original[0]), (left, top))

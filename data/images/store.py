@@ -7,6 +7,7 @@ Legend: n images, H, W pixels of the original frame, the one labels are in, S th
 uint8 BGR, OpenCV's order.
 """
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -17,9 +18,12 @@ from data.file_threads import in_threads
 from data.images import image_cache
 from data.images.decode import MAX_PIXELS, decode, decode_as, read_bytes, read_kind
 from data.images.decoded_pool import DecodedPool
+from data.images.letterbox import fit_side
+from data.images.placement import Placement
 from data.labels.records import Record, RecordTable
 from data.shared_array import SharedArray
 from utils.errors import UserError
+from utils.frame import Frame
 
 Scale = tuple[float, float]  # (x, y): pixels of the decoded image per pixel of the original frame
 
@@ -62,17 +66,18 @@ def read_whole(record: Record, reduce: int = 1) -> np.ndarray | None:
     return image if header is not None or image.shape[:2] == size else None
 
 
-def read_canonical(record: Record, size: tuple[int, int], exact: bool = False,
-                   whole: np.ndarray | None = None) -> np.ndarray | None:
+def read_canonical(record: Record, size: tuple[int, int], exact: bool = False, whole: np.ndarray | None = None, *,
+                   linear: bool = False) -> np.ndarray | None:
     """Decode a record's image at `size` (height, width); None where it is damaged.
 
     exact: averaged over the pixels of the whole image; otherwise what libjpeg can shrink while decoding, it does.
-    whole: the image of the record's file where it was decoded before. A window is cut out of it.
+    linear: with exact, interpolated instead. whole: the image of the record's file where it was decoded before. A
+    window is cut out of it.
     """
     by = 1
     if whole is None:
         most = 1 if exact or record.window is not None else 8
-        by = min(reduction(max(size) / max(record.height, record.width)), most)
+        by = min(reduction(_ratio(size, (record.height, record.width))), most)
         whole = read_whole(record, by)
     if whole is None:
         return None
@@ -80,7 +85,7 @@ def read_canonical(record: Record, size: tuple[int, int], exact: bool = False,
     image = whole[y1:y2, x1:x2]
     if image.shape[:2] == size:
         return np.ascontiguousarray(image)
-    if size[0] > image.shape[0] or size[1] > image.shape[1]:
+    if linear or size[0] > image.shape[0] or size[1] > image.shape[1]:
         return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     if by == 1 or image.shape[:2] == (record.height, record.width):
         return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
@@ -88,6 +93,13 @@ def read_canonical(record: Record, size: tuple[int, int], exact: bool = False,
     fy, fx = size[0] * by / record.height, size[1] * by / record.width
     image = cv2.resize(image, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(image[:size[0], :size[1]])
+
+
+def _ratio(size: tuple[int, int], original: tuple[int, int]) -> float:
+    """By how much an image is resized along the axis where it keeps most."""
+    if size == fit_side(original, max(size)):  # rounding of the other side is no reason to decode more
+        return max(size) / max(original)
+    return max(size[0] / original[0], size[1] / original[1])
 
 
 def shrink(image: np.ndarray, reduce: int) -> tuple[np.ndarray, Scale]:
@@ -116,29 +128,48 @@ def canonical_sizes(sizes: np.ndarray, side: int, enlarge: float = 1.0) -> np.nd
     return np.where(ratio <= enlarge, np.maximum(np.rint(sizes * ratio).astype(np.int64), 1), sizes)
 
 
-class ImageStore:
-    """The pixels behind a sequence of records, in canonical form at longest side `side`.
+def held_sizes(sizes: np.ndarray, placement: Placement, enlarge: float = 1.0, detail: float = 1.0) -> np.ndarray:
+    """(n, 2) height, width -> `detail` times those that images have in frames, by the rules of `canonical_sizes`."""
+    if placement.frame.fit == "letterbox":
+        return canonical_sizes(sizes, round(placement.side * detail), enlarge)
+    fitted = np.rint(placement.fitted_all(sizes) * detail).astype(np.int64)
+    return np.where((fitted > sizes * enlarge).any(1)[:, None], sizes, fitted)
 
-    cache: None decodes each time; "ram" decodes everything once into one block that workers share; "disk" into
-    one file that all processes and later runs read. exact: for evaluation, where images shrink by averaging alone.
-    enlarge: images are brought up to `side` by up to so much, once for all their mosaics. pool: where decoded images
-    stay for a while, None or set later. An image that cannot be decoded is warned of once and counted in `damaged`,
+
+class ImageStore:
+    """The pixels behind a sequence of records, in canonical form: `detail` times as large as in their frames.
+
+    placement: how they lie in frames; a number: letterboxed in squares of that side. cache: None decodes each time;
+    "ram" decodes everything once into one block that workers share; "disk" into one file that all processes and later
+    runs read. exact: for evaluation, where images shrink as the frame says and not while they are decoded. enlarge:
+    images are brought up to their form by up to so much, once for all their mosaics. pool: where decoded images stay
+    for a while, None or set later. An image that cannot be decoded is warned of once and counted in `damaged`,
     whichever worker met it.
     """
 
-    def __init__(self, records: Sequence[Record], side: int, cache: str | None = None, *, exact: bool = False,
-                 enlarge: float = 1.0) -> None:
+    def __init__(self, records: Sequence[Record], placement: Placement | int, cache: str | None = None, *,
+                 exact: bool = False, enlarge: float = 1.0, detail: float = 1.0) -> None:
         if cache not in CACHES:
             raise UserError(f"cache {cache!r} is not known: use 'ram', 'disk' or none", "unknown-value")
-        self.records, self.side, self.exact = records, side, exact
+        self.records, self.placement, self.exact = records, Placement.of(Frame(), placement), exact
         self.pool: DecodedPool | None = None
         self.sizes = image_sizes(records)
-        self.canonical = canonical_sizes(self.sizes, side, enlarge)
+        self.canonical = held_sizes(self.sizes, self.placement, enlarge, detail)
         self._damaged = SharedArray(len(records), bool)
         self._block: SharedArray | None = None  # of all pixels, from self._starts[0] on
         if cache and len(records):
             self._starts = np.concatenate(([0], np.cumsum(self.canonical.prod(1) * 3)))
             self._fill_cache(cache)
+
+    @property
+    def side(self) -> int:
+        """The longest side of images in their frames."""
+        return self.placement.side
+
+    @property
+    def linear(self) -> bool:
+        """Whether images shrink as evaluation wants it of a frame that averages none of their pixels."""
+        return self.exact and self.placement.frame.shrink == "linear"
 
     @property
     def damaged(self) -> list[str]:
@@ -192,7 +223,7 @@ class ImageStore:
 
     def _read(self, index: int, size: tuple[int, int], whole: np.ndarray | None = None) -> np.ndarray | None:
         try:
-            image = read_canonical(self.records[index], size, self.exact, whole)
+            image = read_canonical(self.records[index], size, self.exact, whole, linear=self.linear)
         except (cv2.error, MemoryError):  # more than this machine can hold: one image never ends a run
             image = None
         if image is None:
@@ -210,6 +241,8 @@ class ImageStore:
             self._block = image_cache.in_memory(self._read_each, self._starts, self.side)
             return
         setting = f"{self.side} {self.exact} {self._starts[-1]}"
+        if self.placement.frame.fit != "letterbox" or self.linear:  # other forms may have as many bytes
+            setting += f" {self.linear} {hashlib.blake2b(self.canonical.tobytes(), digest_size=8).hexdigest()}"
         self._block, first, damaged = image_cache.on_disk(self.records, setting, self._read_each, self._starts)
         self._starts = self._starts + first
         for index in np.flatnonzero(damaged).tolist():

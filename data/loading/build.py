@@ -8,6 +8,7 @@ import numpy as np
 
 from data.augment.policies.policy import Policy
 from data.images.decoded_pool import pool_for
+from data.images.placement import Placement
 from data.images.store import image_sizes
 from data.labels.records import Record
 from data.loading.batches import EpochBatches
@@ -27,22 +28,24 @@ class HasRecords(Protocol):
     records: Sequence[Record]
 
 
-def train_loader(index: HasRecords, imgsz: int, augment: Policy, config: LoaderConfig,
+def train_loader(index: HasRecords, imgsz: int | tuple[int, int], augment: Policy, config: LoaderConfig,
                  weights: np.ndarray | None = None) -> Loader:
-    """Shuffled, augmented batches in frames of imgsz x imgsz.
+    """Shuffled, augmented batches in frames of the size imgsz, as `Frame.resolve` of `config.frame` reads it.
 
-    With `config.rect`: batches of like aspect, in the smallest frames of multiples of the stride that hold them,
-    without mosaic. weights (n,): how often each image is seen.
+    With `config.rect`, and where frames fit their images: batches of like aspect, in the smallest frames of multiples
+    of the stride that hold them, without mosaic (nor is there one in a fixed frame that is not square). weights (n,):
+    how often each image is seen.
     """
-    records = _records(index)
+    records, placement = _records(index), Placement.of(config.frame, imgsz)
     order, frames = EpochOrder(len(records), config.seed, weights), None
-    if config.rect:
+    if config.rect or config.frame.fits_images:
         sizes = image_sizes(records)
         order = AspectOrder(sizes, config.batch_size * config.world, config.seed, weights)
-        frames = TrainFrames(order, sizes, imgsz, config.stride)
+        frames = TrainFrames(order, sizes, placement)
+    if config.rect or (augment.shows_others and not has_mosaic(config)):
         augment = augment.in_rectangles()
     batches = EpochBatches(len(records), config.batch_size, config.rank, config.world)
-    dataset = DetectionDataset(records, imgsz, augment, config.seed, cache=config.cache, order=order, frames=frames)
+    dataset = DetectionDataset(records, placement, augment, config.seed, cache=config.cache, order=order, frames=frames)
     if config.cache == "gpu":
         return DeviceLoader(dataset, batches, config)
     if not config.cache:
@@ -51,26 +54,27 @@ def train_loader(index: HasRecords, imgsz: int, augment: Policy, config: LoaderC
 
 
 def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], config: LoaderConfig) -> Loader:
-    """Letterboxed batches, each image once: in the index's order, or sorted by aspect where `config.rect`.
+    """Batches without augmentation, each image once: in the index's order, or sorted by aspect where `config.rect`, and
+    where frames fit their images.
 
-    imgsz: the side of square frames, or (height, width), rounded up to multiples of the stride. rect: each batch gets
-    the smallest frame that holds its images at longest side imgsz, by YOLO's rule. Of `world` processes each takes
-    every world-th batch. Seed, device and cache "gpu" are for training alone.
+    imgsz: as `Frame.resolve` of `config.frame` reads it; a frame is rounded up to multiples of the stride. rect: each
+    batch gets the smallest frame that holds its images at longest side imgsz, by YOLO's rule. Of `world` processes each
+    takes every world-th batch. Seed, device and cache "gpu" are for training alone.
     """
-    records = _records(index)
-    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    records, placement = _records(index), Placement.of(config.frame, imgsz)
+    height, width = placement.size
     if config.rect and height != width:
         raise UserError(f"--rect chooses the frames itself: give one image size instead of {height} {width}",
                         "flag-conflict")
-    side, stride, size = max(height, width), config.stride, config.batch_size
-    sizes = image_sizes(records)
-    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if config.rect else np.arange(len(records))
+    sizes, size = image_sizes(records), config.batch_size
+    by_aspect = config.rect or config.frame.fits_images
+    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if by_aspect else np.arange(len(records))
     chunks = [order[k:k + size] for k in range(0, len(order), size)]
-    frames = np.tile([-(-height // stride) * stride, -(-width // stride) * stride], (len(records), 1))
-    if config.rect:
-        for chunk in chunks:
-            frames[chunk] = rect_frame(sizes[chunk], side, stride, EVAL_PAD)
-    dataset = DetectionDataset(records, side, frames=EvalFrames(frames), cache=config.cache)
+    frames = np.empty((len(records), 2), np.int64)
+    for chunk in chunks:
+        frames[chunk] = placement.rect_frame(sizes[chunk], EVAL_PAD) if config.rect else placement.batch_frame(
+            sizes[chunk])
+    dataset = DetectionDataset(records, placement, frames=EvalFrames(frames), cache=config.cache)
     batches = [[(0, i, False) for i in chunk.tolist()] for chunk in chunks]
     return Loader(dataset, batches[config.rank::config.world], config)
 
@@ -81,17 +85,16 @@ class TrainFrames:
 
     order: AspectOrder
     sizes: np.ndarray
-    imgsz: int
-    stride: int
+    placement: Placement
 
     def __call__(self, epoch: int, position: int) -> tuple[int, int]:
-        return rect_frame(self.sizes[self.order.batch_group(epoch, position)], self.imgsz, self.stride, 0.0)
+        sizes, placement = self.sizes[self.order.batch_group(epoch, position)], self.placement
+        return placement.batch_frame(sizes) if placement.frame.fits_images else placement.rect_frame(sizes, 0.0)
 
     @property
     def largest(self) -> tuple[int, int]:
         """The frame of a batch with tall and wide images in it."""
-        side = -(-self.imgsz // self.stride) * self.stride
-        return side, side
+        return self.placement.batch_frame(self.sizes)
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,10 @@ class EvalFrames:
         return tuple(self.sizes.max(0).tolist())
 
 
-def rect_frame(sizes: np.ndarray, imgsz: int, stride: int, pad: float) -> tuple[int, int]:
-    """(height, width) of the frame for images of `sizes` (B, 2): ceil(side / stride + pad) * stride, as in YOLO."""
-    aspects = sizes[:, 0] / sizes[:, 1]
-    shape = np.array((min(aspects.max(), 1.0), min(1 / aspects.min(), 1.0)))
-    height, width = (np.ceil(shape * imgsz / stride + pad).astype(int) * stride).tolist()
-    return height, width
+def has_mosaic(config: LoaderConfig) -> bool:
+    """Whether frames are square, as the canvas of a mosaic is."""
+    size = config.frame.size
+    return not (config.rect or config.frame.fits_images) and (size is None or size[0] == size[1])
 
 
 def _records(index: HasRecords) -> Sequence[Record]:

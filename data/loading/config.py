@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from utils.frame import Frame
+
 
 @dataclass(frozen=True)
 class LoaderConfig:
@@ -20,7 +22,7 @@ class LoaderConfig:
     pin_memory: bool = False  # page-locked batches, which a GPU fetches while it computes
     device: torch.device | str | None = None  # of cache "gpu"; None: the GPU where there is one
     rect: bool = False  # frames of the images' aspect instead of square ones
-    stride: int = 32  # frames have multiples of this as sides
+    frame: Frame = Frame()  # how images become the frames of the model
     start_method: str | None = None  # of workers: "fork", "spawn", "forkserver"; None: fork on Linux, spawn elsewhere
 
     def __post_init__(self) -> None:

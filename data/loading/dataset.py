@@ -12,14 +12,16 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from data.augment.copy_paste import draw_pasted
-from data.augment.geometry import Labels, frame_sides
+from data.augment.geometry import Labels
 from data.augment.plan import Plan, Scene
 from data.augment.policies.policy import Policy
 from data.augment.render import Scratch, plan_labels, render_plan
-from data.images.letterbox import FILL, forward_boxes, plan_rect, resize
+from data.images.letterbox import forward_boxes, paint, resize
+from data.images.placement import Placement
 from data.images.store import ImageStore
 from data.labels.records import Record, RecordTable
 from data.loading.epoch_order import EpochOrder
+from utils.frame import Frame
 from utils.structures import Letterbox
 
 Key = int | tuple[int, int] | tuple[int, int, bool]  # position, (epoch, position), or (epoch, position, mosaic allowed)
@@ -48,23 +50,25 @@ class Sample:
 
 
 class DetectionDataset(Dataset):
-    """Samples of `records` in an input frame of `imgsz` pixels.
+    """Samples of `records` as `placement` sets them in frames; a number: letterboxed in squares of so many pixels.
 
-    augment: a policy for training, None for evaluation (letterbox only; the position is then the image).
-    cache: where decoded images are kept: None, "ram", "disk", or "gpu" for a loader that draws them on the device and
-    enlarges none before. order: which image stands at which position. frames: where others than the square of `imgsz`
-    are wanted. `dataset[epoch, position]` draws every random number from a generator of (seed, epoch, position).
+    augment: a policy for training, None for evaluation (placed alone; the position is then the image). cache: where
+    decoded images are kept: None, "ram", "disk", or "gpu" for a loader that draws them on the device and enlarges none
+    before. order: which image stands at which position. frames: where others are wanted than those of each image alone.
+    `dataset[epoch, position]` draws every random number from a generator of (seed, epoch, position).
     """
 
-    def __init__(self, records: Sequence[Record], imgsz: int, augment: Policy | None = None, seed: int = 0, *,
-                 cache: str | None = None, order: EpochOrder | None = None, frames: Frames | None = None) -> None:
-        self.records, self.imgsz, self.augment, self.seed, self.frames = records, imgsz, augment, seed, frames
+    def __init__(self, records: Sequence[Record], placement: Placement | int, augment: Policy | None = None,
+                 seed: int = 0, *, cache: str | None = None, order: EpochOrder | None = None,
+                 frames: Frames | None = None) -> None:
+        self.records, self.augment, self.seed, self.frames = records, augment, seed, frames
+        self.placement = Placement.of(Frame(), placement)
         self.order = EpochOrder(len(records), seed) if order is None and augment else order
         self._table = RecordTable.from_records(records)
         self._scratch = Scratch()
         detail, enlarge = (1.0, 1.0) if augment is None else (augment.detail, augment.enlarge)
-        self.store = ImageStore(records, round(imgsz * detail), None if cache == "gpu" else cache,
-                                exact=augment is None, enlarge=1.0 if cache == "gpu" else enlarge)
+        self.store = ImageStore(records, self.placement, None if cache == "gpu" else cache, exact=augment is None,
+                                enlarge=1.0 if cache == "gpu" else enlarge, detail=detail)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -91,12 +95,20 @@ class DetectionDataset(Dataset):
     def frame(self, key: Key) -> tuple[int, int]:
         """(height, width) of a sample."""
         epoch, position, _ = self._complete(key)
-        return frame_sides(self.imgsz) if self.frames is None else self.frames(epoch, position)
+        if self.frames is not None:
+            return self.frames(epoch, position)
+        if not self.placement.frame.fits_images:
+            return self.placement.size
+        index = position if self.augment is None else self.order.at(epoch, [position])[0]
+        return self.placement.batch_frame(self.store.sizes[[index]])
 
     @property
     def largest_frame(self) -> tuple[int, int]:
         """(height, width) that no sample's frame exceeds."""
-        return frame_sides(self.imgsz) if self.frames is None else self.frames.largest
+        if self.frames is not None:
+            return self.frames.largest
+        placement = self.placement
+        return placement.batch_frame(self.store.sizes) if placement.frame.fits_images else placement.size
 
     @property
     def damaged(self) -> list[str]:
@@ -130,7 +142,7 @@ class DetectionDataset(Dataset):
         def others(count: int) -> list[int]:
             return self.order.mosaic_indices(rng, epoch, position, count)
 
-        scene = Scene(index, frame, self._size, others, self._labels, mosaic)
+        scene = Scene(index, frame, self._size, others, self._labels, mosaic, self.placement.on_canvas)
         return self.augment.draw(rng, scene), index
 
     def _find(self, plan: Plan, frame: tuple[int, int], damaged: Callable[[int], bool]) -> Labels:
@@ -151,15 +163,17 @@ class DetectionDataset(Dataset):
     def _plain(self, index: int, image: np.ndarray) -> Sample:
         """A sample for evaluation, drawn to `image` (H, W, 3)."""
         record = self.records[index]
-        (height, width), transform = plan_rect((record.height, record.width), self.imgsz, image.shape[:2])
+        rule = self.placement.frame
+        (height, width), transform = self.placement.in_frame((record.height, record.width), image.shape[:2])
         left, top = transform.pad
         loaded = self.store.load_whole(index)
-        image.fill(FILL)
+        if loaded is None or (height, width) != image.shape[:2]:
+            paint(image, rule.fill)
         if loaded is None:
             found = Labels.unknown(record.height, record.width)
         else:
-            # Averaging where the image shrinks: small objects would alias away, and v5/v7 evaluate so.
-            cv2.cvtColor(resize(loaded, (height, width), antialias=True), cv2.COLOR_BGR2RGB,
+            # YOLO's averages where the image shrinks: small objects would alias away, and v5/v7 evaluate so.
+            cv2.cvtColor(resize(loaded, (height, width), antialias=rule.shrink == "area"), cv2.COLOR_BGR2RGB,
                          dst=image[top:top + height, left:left + width])
             found = self._labels(index)
         boxes = forward_boxes(transform, found.boxes)

@@ -19,12 +19,16 @@ from utils.structures import Detections
 def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group):
     """This process's images of the split at the size that the runtime takes."""
     if config.rect and runtime.fixed_size:
-        raise UserError(f"--rect: {runtime.path} takes one size only; export it with --dynamic", "fixed-size")
-    height, width = runtime.choose_size(config.imgsz)
+        raise UserError(f"--rect: {runtime.path} takes images of one size only, {runtime.fixed_size[0]} x "
+                        f"{runtime.fixed_size[1]} pixels; drop the flag", "fixed-size")
+    if config.rect and runtime.frame.fits_images:
+        raise UserError(f"--rect: {runtime.path} has frames that fit the images of a batch in any case; drop the flag",
+                        "flag-without-effect")
+    size = runtime.choose_size(config.imgsz)
     settings = LoaderConfig(
         config.batch_size, workers=worker_count(config.workers, runtime.device.type), rank=group.rank,
-        world=group.world, pin_memory=runtime.device.type == "cuda", rect=config.rect, stride=max(runtime.strides))
-    return eval_loader(index, (height, width), settings)
+        world=group.world, pin_memory=runtime.device.type == "cuda", rect=config.rect, frame=runtime.frame)
+    return eval_loader(index, size, settings)
 
 
 def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> Selector:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from utils.cli import Rule, check_flags, class_indices, fraction, not_empty, number, positive
 from utils.errors import UserError
+from utils.frame import SIDE
 from utils.options import Options, device_option, max_pixels_option, option, plugin_option, size_option
 from utils.reporting.run_log import NAME_RULE
 from utils.select import SelectConfig
@@ -113,8 +114,8 @@ class ExportConfig(Options):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        sides = self.imgsz or (640,)
+        """(height, width) of the frame in pixels."""
+        sides = self.imgsz or (SIDE,)
         return sides[0], sides[-1]
 
     def check(self) -> "ExportConfig":

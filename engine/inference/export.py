@@ -73,7 +73,7 @@ def export(model: nn.Module, path: Path, config: ExportConfig, pictures: Tensor)
         tuple(model.names), tuple(model.strides), None if config.dynamic else config.size,
         None if config.dynamic else config.batch_size, config.half,
         device=device.type if path.suffix == ".torchscript" else "", trained=model.config.get("trained", {}),
-        select=model.head.selection, thresholds=model.thresholds)
+        select=model.head.selection, thresholds=model.thresholds, frame=model.frame, pixels=model.pixels)
     write = _write_onnx if path.suffix == ".onnx" else _write_torchscript
     try:
         with replacing(path) as temporary:
@@ -150,13 +150,30 @@ def _write_onnx(traced: nn.Module, path: Path, metadata: ExportMetadata, config:
         graph = onnxslim.slim(graph)
     for output, last in zip(graph.graph.output, (4, len(metadata.names)), strict=True):  # tracing leaves this size open
         output.type.tensor_type.shape.dim[2].dim_value = last
-    stride = max(metadata.strides)
-    graph.doc_string = (f"images: RGB in [0, 1], height and width multiples of {stride}; boxes: x1, y1, x2, y2 in "
-                        "pixels of images; scores: one per class, NMS is left to the reader")
+    stride = metadata.frame.multiple
+    sides = f"multiples of {stride}" if metadata.frame.size is None else "{} and {}".format(*metadata.frame.size)
+    graph.doc_string = (f"images: RGB in [0, 1], height and width {sides}; boxes: x1, y1, x2, y2 in pixels of images; "
+                        "scores: one per class, NMS is left to the reader")
     entries = {METADATA_KEY: metadata.to_json(), "stride": str(stride), "names": repr(dict(enumerate(metadata.names)))}
     for key, value in entries.items():
         graph.metadata_props.add(key=key, value=value)
     path.write_bytes(graph.SerializeToString())
+
+
+def export_size(model: nn.Module, config: ExportConfig) -> tuple[int, int]:
+    """(height, width) of the frame to export for: `--imgsz`, or that of the training, as the model's frame takes it.
+
+    Raises `UserError` for another size than a fixed one, and for `--dynamic` where the size is fixed.
+    """
+    frame, name = model.frame, Path(config.weights).name
+    if config.dynamic and frame.size is not None:
+        raise UserError(f"--dynamic: {name} is a model of images of {frame.size[0]} x {frame.size[1]} pixels alone; "
+                        "drop the flag", "fixed-size")
+    trained = model.config.get("trained", {}).get("imgsz", [])[-1:] if frame.size is None else None
+    wanted = config.imgsz or trained or None
+    if frame.fits_images and wanted is not None and len(wanted) == 2:
+        return frame.up(tuple(wanted))  # tall or wide
+    return frame.up(frame.round(wanted, name))
 
 
 def _compare(reference: Runtime, exported: Runtime, config: ExportConfig, pictures: Tensor) -> Iterator[Comparison]:
@@ -164,7 +181,7 @@ def _compare(reference: Runtime, exported: Runtime, config: ExportConfig, pictur
     height, width = config.size
     shapes = [(config.batch_size, height, width)]
     if config.dynamic:
-        stride = max(reference.strides)
+        stride = reference.frame.multiple
         shapes.append((config.batch_size + 1, height + stride, max(width - stride, stride)))
     generator = torch.Generator().manual_seed(0)
     for batch, h, w in shapes:

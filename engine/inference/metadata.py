@@ -8,6 +8,7 @@ from typing import Any
 
 from utils.config import MAX_CLASSES, is_number, is_whole
 from utils.errors import UserError, printable, shown
+from utils.frame import Frame, Pixels
 from utils.select import EVALUATION, SELECTORS, SelectConfig
 
 METADATA_FORMAT = "assn-export/1"
@@ -22,7 +23,9 @@ class ExportMetadata:
     names: class names; strides: pixels per cell of each level; size: (height, width) if the file takes no other, else
     None; batch: images per call if fixed, else None; half: weights and most arithmetic in fp16; device: the device type
     that a TorchScript file was traced on and is bound to ("" if not bound); trained: `data` and `imgsz` of the
-    training, where known; select: how detections are selected, one of `SELECTORS`; thresholds: the model's own.
+    training, where known; select: how detections are selected, one of `SELECTORS`; thresholds: the model's own; frame:
+    how the model wants images placed, of which `size` is what this file is bound to (default: letterboxed, as all files
+    before this entry); pixels: the values that the network reads, made inside the file of RGB in [0, 1].
     """
 
     names: tuple[str, ...]
@@ -34,7 +37,18 @@ class ExportMetadata:
     trained: dict[str, Any] = field(default_factory=dict)
     select: str = "nms"
     thresholds: SelectConfig = EVALUATION
+    frame: Frame | None = None
+    pixels: Pixels = Pixels()
     format: str = METADATA_FORMAT
+
+    def __post_init__(self) -> None:
+        if self.frame is None:
+            object.__setattr__(self, "frame", Frame(multiple=max(self.strides)))
+
+    @property
+    def file_frame(self) -> Frame:
+        """The frames that the file takes: those of the model, or its one size."""
+        return self.frame.held_to(self.size)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -65,7 +79,23 @@ class ExportMetadata:
         known = {key: content[key] for key in (*_CHECKS, "trained", "select") if key in content}
         return cls(**{**known, "names": tuple(map(printable, content["names"])), "strides": tuple(content["strides"]),
                       "size": size, "device": str(content.get("device", ""))[:20],
-                      "thresholds": _thresholds(content.get("thresholds"), path)})
+                      "thresholds": _thresholds(content.get("thresholds"), path),
+                      "frame": _input(Frame, content, path), "pixels": _input(Pixels, content, path) or Pixels()})
+
+
+def _input(kind: type[Frame] | type[Pixels], content: dict[str, Any], path: Path) -> Any:
+    """The entry `frame` or `pixels`; None where an older file has none."""
+    key = kind.__name__.lower()
+    stored = content.get(key)
+    if stored is None:
+        return None
+    try:
+        if not isinstance(stored, dict):
+            raise UserError(f"{key} {shown(stored)[:80]}", "bad-value")
+        return kind.from_mapping(stored, "")
+    except UserError as error:
+        raise UserError(f"{path}: its metadata is damaged: {str(error).removeprefix(': ')}; export it again",
+                        "corrupt-metadata") from None
 
 
 def is_count(value: Any) -> bool:

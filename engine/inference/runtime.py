@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.images.letterbox import letterbox
+from data.images.letterbox import place
+from data.images.placement import Placement
 from engine.inference.metadata import METADATA_KEY, ExportMetadata, is_count, is_list_of
 from engine.inference.onnx_layouts import Layout, Slot, as_input, find_layout
 from models import load_model
-from utils.cli import input_size
 from utils.device import select_device
 from utils.errors import UserError, shown
 from utils.select import SelectConfig, Selector, find_selector
@@ -32,41 +32,49 @@ from utils.trusted_exports import is_own
 class Runtime:
     """A detector that is ready to run; subclasses implement `_predict` for one batch.
 
-    names: class names; strides: pixels per cell of each level; fixed_size: the only (height, width) it takes, or None;
-    fixed_batch: the only batch size of the file, or None (`predict` takes any: it pads or splits); trained, thresholds:
-    see `ExportMetadata`; device: the device of `boxes` and `scores`, on which images are best put too.
+    names: class names; strides: pixels per cell of each level; frame: how it wants images placed, and fixed_size: the
+    only (height, width) it takes, or None; fixed_batch: the only batch size of the file, or None (`predict` takes any:
+    it pads or splits); trained, thresholds: see `ExportMetadata`; device: the device of `boxes` and `scores`, on which
+    images are best put too.
     """
 
     def __init__(self, path: Path, metadata: ExportMetadata, device: torch.device,
                  selection: Selector | None = None) -> None:
         self.path, self.device = path, device
         self.names, self.strides = list(metadata.names), list(metadata.strides)
-        self.fixed_size, self.fixed_batch, self.half = metadata.size, metadata.batch, metadata.half
+        self.frame, self.fixed_batch, self.half = metadata.file_frame, metadata.batch, metadata.half
+        self._model_frame = metadata.frame
         self.thresholds, self._selector = metadata.thresholds, find_selector(selection or metadata.select)
         trained = metadata.trained if isinstance(metadata.trained, dict) else {}
         self.trained = trained if is_list_of(trained.get("imgsz", [640]), is_count, 2) else {}
 
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        return self.frame.size
+
     def choose_size(self, wanted: Sequence[int] | None = None) -> tuple[int, int]:
-        """(height, width) to run at: the file's fixed size, or `wanted`, or the size of the training, or 640.
+        """(height, width), or (shorter, longer) side, to run at (`Frame.resolve`): the file's fixed size, or `wanted`,
+        or the size of the training, or that of the frame.
 
         Raises `UserError` if `wanted` differs from a fixed size.
         """
-        if self.fixed_size and wanted is None:
+        if self.fixed_size is not None and (wanted is None or tuple(wanted) == self.fixed_size):
             return self.fixed_size
-        size = input_size(wanted or self.trained.get("imgsz", [640])[-1:], max(self.strides))
-        if self.fixed_size not in (None, size):
+        frame = self._model_frame
+        size = frame.round(wanted or self.trained.get("imgsz", [])[-1:] or None, str(self.path))
+        if self.fixed_size not in (None, frame.up(size)):
             bound = " ".join(map(str, self.fixed_size))
             raise UserError(f"--imgsz: {self.path} was exported for {bound} only; give that, or export with --dynamic",
                             "fixed-size")
-        return size
+        return self.fixed_size or size
 
     def prepare(self, image: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Letterbox]:
         """BGR (H, W, 3) uint8 -> RGB (1, 3, h, w) uint8 and its letterbox, with as little padding as the file allows.
 
-        size: (height, width) in pixels, see `choose_size`.
+        size: see `choose_size`.
         """
-        placed, transform = letterbox(image, size, auto=self.fixed_size is None, stride=max(self.strides),
-                                      antialias=True)
+        inner, transform = Placement(self.frame, size).alone(image.shape[:2])
+        placed = place(image, inner, transform, fill=self.frame.fill, antialias=self.frame.shrink == "area")
         return torch.from_numpy(cv2.cvtColor(placed, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)[None], transform
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,9 +85,10 @@ class Runtime:
         height, width = images.shape[-2:]
         if self.fixed_size and (height, width) != self.fixed_size:
             bound = "x".join(map(str, self.fixed_size))
-            raise UserError(f"{self.path}: exported for {bound} pixels, got {height}x{width}; give that --imgsz, or "
-                            "export it again with --dynamic", "fixed-size")
-        stride = max(self.strides)
+            again = ", or export it again with --dynamic" if self._model_frame.size is None else ""
+            raise UserError(f"{self.path}: takes {bound} pixels, got {height}x{width}; give that --imgsz{again}",
+                            "fixed-size")
+        stride = self.frame.multiple
         if height % stride or width % stride:
             raise UserError(f"{self.path}: takes heights and widths in multiples of {stride}, got {height}x{width}",
                             "bad-size")
@@ -119,7 +128,8 @@ class TorchRuntime(Runtime):
 
     def __init__(self, path: Path, model: torch.nn.Module, device: torch.device, half: bool) -> None:
         metadata = ExportMetadata(tuple(model.names), tuple(model.strides), None, None, half,
-                                  trained=model.config.get("trained", {}), thresholds=model.thresholds)
+                                  trained=model.config.get("trained", {}), thresholds=model.thresholds,
+                                  frame=model.frame, pixels=model.pixels)
         super().__init__(path, metadata, device, model.select)
         self.dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
         self.model = model.eval().fuse().to(device, self.dtype, memory_format=torch.channels_last)

@@ -143,18 +143,21 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
                 torch.cuda.empty_cache()
 
 
-def probe_step(model: nn.Module, device: torch.device, imgsz: int, amp: torch.dtype | None = None,
+def probe_step(model: nn.Module, device: torch.device, size: tuple[int, int], amp: torch.dtype | None = None,
                boxes: int = 64) -> Callable[[int], None]:
-    """A `try_step` for `find_batch`: forward, loss and backward as training does them, on noise with `boxes` labels per
-    image, more than in most data sets. amp: the autocast type; the model is on its device."""
+    """A `try_step` for `find_batch`: forward, loss and backward as training does them, on noise of `size` (height,
+    width) with `boxes` labels per image, more than in most data sets. amp: the autocast type; the model is on its
+    device."""
+    height, width = size
 
     def step(batch: int) -> None:
         model.train()
         random = torch.Generator().manual_seed(batch)
-        images = torch.randint(0, 256, (batch, 3, imgsz, imgsz), dtype=torch.uint8, generator=random)
+        images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=random)
         images = images.to(device, memory_format=torch.channels_last)
-        corners = torch.rand(batch, boxes, 2, generator=random) * imgsz * 0.75
-        sides = torch.rand(batch, boxes, 2, generator=random) * imgsz * 0.23 + imgsz * 0.01
+        frame = torch.tensor([width, height])
+        corners = torch.rand(batch, boxes, 2, generator=random) * frame * 0.75
+        sides = torch.rand(batch, boxes, 2, generator=random) * frame * 0.23 + frame * 0.01
         xyxy = torch.cat((corners, corners + sides), -1)
         targets = pack_targets([Targets(b, torch.zeros(boxes, dtype=torch.long)) for b in xyxy]).to(device)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):

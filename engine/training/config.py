@@ -159,6 +159,12 @@ RULES = [
 HEAD_RULES = [
     Rule("noautoanchor", lambda _, head: hasattr(head, "anchors"), "this model's head has no anchors", fatal=False),
 ]
+ONE_SIZE = "this model takes images of one size alone; drop the flag"
+FRAME_RULES = [
+    *(Rule(flag, lambda _, frame: frame.size is None, ONE_SIZE) for flag in ("multi_scale", "rect")),
+    Rule("rect", lambda _, frame: not frame.fits_images, "the frames of this model fit the images of a batch in any "
+         "case; drop the flag"),
+]
 
 
 def resolve_settings(config: TrainConfig, recipe: Recipe) -> tuple[TrainConfig, Recipe]:

@@ -9,12 +9,14 @@ from data.augment.policies.policy import Policy
 from data.index import Index, load_index
 from data.labels.records import RecordTable
 from data.labels.scan_report import KINDS
-from data.loading.build import eval_loader, train_loader
+from data.loading.build import eval_loader, has_mosaic, train_loader
 from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
 from data.sampling import describe, image_weights, oversample_small, repeat_rare
 from data.tiles import tile_index
 from engine.training.config import TrainConfig
+from models.detector import Detector
+from models.summary import smallest_normed
 from utils.cli import worker_count
 from utils.distributed.group import Group
 from utils.errors import UserError
@@ -65,18 +67,21 @@ def _check_objects(index: Index) -> None:
 
 
 def open_loaders(config: TrainConfig, augment: Policy, splits: tuple[Index, Index],
-                 weights: np.ndarray | None, stride: int, group: Group, device: torch.device) -> tuple[Loader, Loader]:
-    """Loaders of this process's part of the (training, validation) batches; the latter have twice as many images, at
-    most 32. weights: see `fixed_weights`."""
+                 weights: np.ndarray | None, model: Detector, group: Group,
+                 device: torch.device) -> tuple[Loader, Loader]:
+    """Loaders of this process's part of the (training, validation) batches, in the model's frames; the latter have
+    twice as many images, at most 32. weights: see `fixed_weights`."""
     train, val = splits
     if config.batch_size % group.world:
         raise UserError(f"--batch-size {config.batch_size}: it is shared by {group.world} processes; give a multiple "
                         f"of {group.world}", "bad-value")
-    _check_last_batch(config, len(train), stride, group.world)
+    _check_last_batch(config, len(train), model, group.world)
     loading = LoaderConfig(
         config.batch_size // group.world, workers=worker_count(config.workers, device.type), seed=config.seed,
         rank=group.rank, world=group.world, cache=config.cache, pin_memory=device.type == "cuda", device=device,
-        rect=config.rect, stride=stride)
+        rect=config.rect, frame=model.frame)
+    if augment.shows_others and not config.rect and not has_mosaic(loading) and group.is_main:
+        print("mosaic: off, since the frames of this model are not square")
     loader = train_loader(train, config.imgsz[0], augment, loading, weights)
     if config.cache == "gpu" and config.compile:
         loader.compile()
@@ -104,9 +109,11 @@ def weights_by_result(train: Index, class_ap: list[float], fixed: np.ndarray | N
     return learned if fixed is None else learned * fixed
 
 
-def _check_last_batch(config: TrainConfig, images: int, stride: int, world: int) -> None:
+def _check_last_batch(config: TrainConfig, images: int, model: Detector, world: int) -> None:
     """Raises `UserError` if batch norm would get a single value: one image of one cell at the coarsest level."""
     batch, share = config.batch_size // world, -(-images // world)
-    if config.imgsz[0] <= stride and share % batch == (batch > 1):
+    size = model.frame.up(model.frame.resolve(config.imgsz[0]))
+    if share % batch == (batch > 1) and smallest_normed(model, size) == 1:
         raise UserError(f"--batch-size {config.batch_size}: of {images} images one is left alone in its batch, too "
-                        f"little for batch norm at --imgsz {config.imgsz[0]}; change one of the two", "bad-value")
+                        f"little for batch norm at --imgsz {config.imgsz[0]}; "
+                        f"{'change one of the two' if model.frame.size is None else 'take another'}", "bad-value")

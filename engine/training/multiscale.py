@@ -45,6 +45,7 @@ def to_device(config: TrainConfig, run: Training, batch: Batch) -> tuple[Tensor,
     targets = batch.targets.to(run.device, non_blocking=True)
     if not config.multi_scale:
         return images, targets, 0
-    stride = max(run.model.strides)
-    size = draw_size(config.seed, run.epoch, run.batch, config.imgsz[0], stride)
+    stride, imgsz = run.model.frame.multiple, config.imgsz[0]
+    size = draw_size(config.seed, run.epoch, run.batch, imgsz, stride)
+    size = round(size * max(images.shape[2:]) / imgsz)  # of the longest side, where imgsz is that of the shorter
     return *resize_batch(images, targets, size, stride), size

@@ -31,7 +31,7 @@ def replay(model: nn.Module, stored: dict[str, Any]) -> list[str]:
     """Run a saved batch again, in the precision it failed in and in fp32, whole and image by image."""
     images, targets = stored["images"], PackedTargets(*stored["targets"])
     if stored["size"]:
-        images, targets = resize_batch(images, targets, stored["size"], max(model.strides))
+        images, targets = resize_batch(images, targets, stored["size"], model.frame.multiple)
     terms = ", ".join(f"{name} {value:g}" for name, value in stored["terms"].items())
     lines = [f"images {stored['image_ids']}, {tuple(images.shape)}; in training: {terms}"]
     bad = [name for name, value in model.state_dict().items() if value.is_floating_point()

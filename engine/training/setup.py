@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from data.images.placement import Placement
 from engine.optim.ema import ModelEMA
 from engine.optim.groups import optimizer_groups
 from engine.optim.optimizer import auto_optimizer, build_optimizer
@@ -15,17 +16,18 @@ from engine.optim.rules import read_rules
 from engine.optim.schedule import Schedule, scaled_weight_decay, warmup_iterations
 from engine.training.autoanchor import adapt_anchors
 from engine.training.autobatch import find_batch, optimizer_bytes, probe_step
-from engine.training.config import DEFAULT_MODEL, HEAD_RULES, TrainConfig, resolve_settings
+from engine.training.config import DEFAULT_MODEL, FRAME_RULES, HEAD_RULES, TrainConfig, resolve_settings
 from engine.training.recipe import Recipe, load_recipe
 from engine.training.state import NO_GROWTH, Training
 from models.catalogue import head_type, resolve
 from models.detector import build_model
 from models.loading import load_model
 from models.weights import load_backbone, pixels_note, transfer
-from utils.cli import check_flags, flag_of, input_size
+from utils.cli import check_flags, flag_of
 from utils.device import amp_dtype
 from utils.distributed.group import Group
 from utils.errors import UserError
+from utils.frame import Frame
 
 GPU_READ_STEPS = 10  # steps between two readings of the losses on a GPU; each reading waits for the device
 
@@ -47,12 +49,12 @@ def recipe_to_evolve(config: TrainConfig) -> Recipe:
     return family_recipe(config, model_config["recipe"]).for_head(head_type(model_config).cls)
 
 
-def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[int], np.ndarray],
+def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Placement], np.ndarray],
                 recipe: Recipe | None = None) -> tuple[nn.Module, TrainConfig, Recipe]:
     """Build the model and transfer weights; returns it with the resolved settings and recipe.
 
-    sizes_at(imgsz): (N, 2) width and height of all objects in pixels at that input size, which anchors are checked
-    against; recipe: instead of the family's.
+    sizes_at(placement): (N, 2) width and height of all objects in pixels of frames, which anchors are checked against;
+    recipe: instead of the family's.
     """
     start = load_model(config.weights) if config.weights else None
     cfg = config.cfg or (start.config if start else DEFAULT_MODEL)
@@ -61,17 +63,20 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[int],
         model_config = resolve(cfg, len(names), names, config.neck, head_flags)
         recipe = recipe or family_recipe(config, model_config["recipe"])
         with torch.device("meta"):  # no memory, no initialisation: only to know its head
-            head = build_model(model_config).head
+            blank = build_model(model_config)
     except UserError as error:
         raise _naming_flag(error, {"neck": config.neck, **head_flags}) from None
+    head = blank.head
     check_flags(config, HEAD_RULES, head)
-    config, recipe = resolve_settings(config, recipe)
+    check_flags(config, FRAME_RULES, blank.frame)
+    config, recipe = resolve_settings(_with_size(config, recipe, blank.frame, model_config["source"]), recipe)
     recipe = recipe.for_head(head)
-    config = config.replace(imgsz=input_size(config.imgsz, max(head.strides))[:len(config.imgsz)])
+    config = config.replace(imgsz=blank.frame.round_each(config.imgsz, model_config["source"]))
     # where val.py and detect.py start
     model_config["trained"] = {"data": config.data or "shapes", "imgsz": list(config.imgsz)}
     if not config.noautoanchor:
-        model_config, note = adapt_anchors(model_config, sizes_at(config.imgsz[0]), config.imgsz[0],
+        sizes = sizes_at(Placement.of(blank.frame, config.imgsz[0]))
+        model_config, note = adapt_anchors(model_config, sizes, config.imgsz[0],
                                            recipe.head.get("anchor_t", 4.0), count=round(recipe.anchors))
         if note:
             print(note)
@@ -96,6 +101,19 @@ def unreached_milestones(recipe: Recipe, epochs: int) -> list[str]:
             "not fall there; give others with --hyp"] if late else []
 
 
+def _with_size(config: TrainConfig, recipe: Recipe, frame: Frame, name: str) -> TrainConfig:
+    """The settings with the size that the model's frame says where no flag does: the only one that it takes, before a
+    recipe's; that of its images, after a recipe's."""
+    if config.imgsz is not None:
+        return config
+    if frame.size is not None:
+        size, other = frame.size, recipe.run.get("imgsz")
+        if other not in (None, *size):
+            print(f"imgsz {other} of the recipe is left out: {name} takes images of {size[0]} x {size[1]} pixels alone")
+        return config.replace(imgsz=size)
+    return config.replace(imgsz=(frame.short,)) if frame.fits_images and "imgsz" not in recipe.run else config
+
+
 def _naming_flag(error: UserError, flags: dict[str, str | None]) -> UserError:
     """An error of a model file's row, preceded by the flag whose value the row does not accept."""
     flag = next((f"{flag_of(name)} {value}: " for name, value in flags.items()
@@ -115,8 +133,9 @@ def fitting_batch(config: TrainConfig, recipe: Recipe, model: nn.Module, device:
                   group: Group) -> int:
     """The batch size of each process for `--batch-size -1`: the largest whose training step fits into the free memory
     of the device of `model`; of several processes the smallest that one finds. images: in the training split."""
-    largest = max(config.imgsz) * (1.5 if config.multi_scale else 1)
-    probe = probe_step(model, device, round(largest / max(model.strides)) * max(model.strides),
+    step, factor = model.frame.multiple, 1.5 if config.multi_scale else 1
+    largest = model.frame.up(model.frame.resolve(max(config.imgsz)))
+    probe = probe_step(model, device, tuple(round(side * factor / step) * step for side in largest),
                        amp_dtype(device, config.amp))
     averaged = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     own = find_batch(probe, model, device, most=-(-images // group.world),

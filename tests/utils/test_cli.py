@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from utils import cli
-from utils.cli import class_indices, fraction, input_size, number, refused
+from utils.cli import class_indices, fraction, number, refused
 from utils.errors import UserError
 from utils.options import add_flag, size_option
 
@@ -42,11 +42,6 @@ def test_refusals(parser, words, told, capsys):
 def test_refused_words_leave_the_namespace_and_the_help_clean(parser):
     assert set(vars(parser.parse_args(["--include", "onnx"]))) == {"imgsz", "include"}
     assert "--max-wh" not in parser.format_help()
-
-
-def test_input_size(capsys):
-    assert input_size([640], 32) == (640, 640) and capsys.readouterr().out == ""
-    assert input_size([100, 640], 32) == (128, 640) and "rounded up to 128 640" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words, indices", [(None, None), (["2", "0", "2"], [0, 2]), (["car", "0"], [0, 2]),

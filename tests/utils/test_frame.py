@@ -74,3 +74,47 @@ def test_batch_norms_get_the_constants_of_the_file() -> None:
     assert norms and all((m.eps, m.momentum) == (1e-5, 0.1) for m in norms)
     with refused("bad-value", "batch_norm", "eps, momentum"):
         build_model({**ROWS, "batch_norm": [1e-5]})
+
+
+STRETCH = Frame(fit="stretch", size=(300, 300), multiple=1)
+OBLONG = Frame(fit="stretch", size=(300, 500), multiple=1)
+SHORTEST = Frame(fit="shortest")
+
+
+@pytest.mark.parametrize(("frame", "sides", "expected"), [
+    (Frame(), None, (640, 640)), (Frame(), (64,), (64, 64)), (Frame(), (64, 96), (64, 96)), (Frame(), 96, (96, 96)),
+    (STRETCH, None, (300, 300)), (STRETCH, (640,), (300, 300)), (OBLONG, (300, 500), (300, 500)),
+    (SHORTEST, None, (800, 1333)), (SHORTEST, (400,), (400, 666)), (SHORTEST, (400, 500), (400, 500)),
+    (Frame(fit="shortest", short=100, long=100), 64, (64, 64)),
+])
+def test_sides_become_two_numbers(frame, sides, expected) -> None:
+    assert frame.resolve(sides) == expected
+
+
+def test_image_sizes_are_rounded_up_to_multiples_and_that_is_said(capsys) -> None:
+    assert Frame().round([640]) == Frame().round(None) == (640, 640) and capsys.readouterr().out == ""
+    assert Frame().round([100, 640]) == (128, 640) and "rounded up to 128 640" in capsys.readouterr().out
+    assert Frame(multiple=64).round_each([640]) == (640,) and Frame(multiple=64).round_each([600, 640]) == (640, 640)
+    assert SHORTEST.round([401]) == (401, 668) and SHORTEST.up((401, 668)) == (416, 672)
+    assert SHORTEST.round_each([401]) == (401,) and SHORTEST.round_each([401, 600]) == (401, 600)
+
+
+def test_a_fixed_size_takes_no_other() -> None:
+    assert STRETCH.round([300]) == STRETCH.round([300, 300]) == (300, 300) and STRETCH.up((300, 300)) == (300, 300)
+    assert STRETCH.round_each([300]) == STRETCH.round_each([300, 300]) == (300,)
+    assert OBLONG.round_each([300, 500]) == (300, 500) == OBLONG.round([300, 500])
+    for wrong in ([640], [300, 320], [320, 300]):
+        with refused("fixed-size", "--imgsz", "own.yaml", "300 x 300"):
+            STRETCH.round(wrong, "own.yaml")
+        with refused("fixed-size", "--imgsz", "300 x 300"):
+            STRETCH.round_each(wrong)
+    with refused("fixed-size", "300 x 500"):
+        OBLONG.round_each([300])
+    with refused("bad-value", "--imgsz 900 800", "shorter"):
+        SHORTEST.round([900, 800])
+
+
+def test_an_exported_file_of_one_size_fits_images_into_it() -> None:
+    held = SHORTEST.held_to((320, 480))
+    assert (held.fit, held.size, held.pad) == ("letterbox", (320, 480), SHORTEST.pad)
+    assert Frame().held_to(None) == Frame() and STRETCH.held_to((300, 300)) is STRETCH

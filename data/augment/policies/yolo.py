@@ -12,6 +12,7 @@ from data.augment.geometry import (
     Array,
     BoxFilter,
     MosaicLayer,
+    PlaceRule,
     Size,
     affine_matrix,
     flip_matrix,
@@ -23,7 +24,7 @@ from data.augment.geometry import (
 )
 from data.augment.plan import Paste, Plan, Scene
 from data.augment.policies.policy import Policy
-from data.images.letterbox import FILL
+from data.images.letterbox import FILL, plan_letterbox
 from utils.errors import UserError
 
 LARGEST = {"degrees": 360.0, "shear": 89.0, "translate": 10.0, "scale_extra": 10.0, "fill": 255}  # of others 1e6
@@ -77,7 +78,7 @@ class YoloPolicy(Policy):
         flip = flip_matrix(scene.size, rng.random() < self.fliplr, rng.random() < self.flipud)
 
         def layer(indices: list[int]) -> MosaicLayer:
-            return draw_layer(rng, self, indices, [scene.size_of(i) for i in indices], scene.size, flip)
+            return draw_layer(rng, self, indices, [scene.size_of(i) for i in indices], scene.size, flip, scene.place)
 
         def images() -> int:
             return 9 if self.mosaic9 and rng.random() < self.mosaic9 else 4
@@ -125,15 +126,15 @@ def draw_affine(rng: np.random.Generator, config: YoloPolicy, canvas: Size, size
 
 
 def draw_layer(rng: np.random.Generator, config: YoloPolicy, indices: list[int], sizes: list[tuple[int, int]],
-               size: Size, flip: Array) -> MosaicLayer:
+               size: Size, flip: Array, place: PlaceRule = plan_letterbox) -> MosaicLayer:
     """One image, or four or nine in a mosaic (as many as `indices`), seen through a random affine and then `flip`.
 
-    sizes: original (height, width) of each; the centre of a mosaic is uniform in the middle half of the canvas,
-    and its frame is square.
+    sizes: original (height, width) of each; place: see `Scene`. The centre of a mosaic is uniform in the middle half of
+    the canvas, its frame is square, and its images keep their aspect, however one alone is placed.
     """
     side, _ = frame_sides(size)
     if len(indices) == 1:
-        tiles, canvas = [single_tile(indices[0], sizes[0], size)], size
+        tiles, canvas = [single_tile(indices[0], sizes[0], size, place)], size
     elif len(indices) == 9:
         corner = rng.integers(0, side, 2, endpoint=True).tolist()
         tiles, canvas = mosaic9_tiles(indices, sizes, side, tuple(corner)), 2 * side

@@ -6,14 +6,16 @@ import torch
 
 from data.augment.policies.yolo import YoloPolicy
 from data.images.letterbox import plan_letterbox
+from data.images.placement import Placement
 from data.loading.batches import EpochBatches
-from data.loading.build import eval_loader, rect_frame, train_loader
+from data.loading.build import eval_loader, train_loader
 from data.loading.config import LoaderConfig
 from data.loading.loader import page_locked
 from tests.data.pictures import Index, equal_batches, make_records
 from tests.refusals import refused
 from utils.boxes import clip_boxes
 from utils.errors import UserError
+from utils.frame import Frame
 
 SIZES = [(40, 60), (60, 40), (64, 64), (100, 30), (30, 100), (48, 52), (64, 64), (33, 77), (90, 50)]
 CONFIG = YoloPolicy(mixup=0.3)
@@ -118,12 +120,16 @@ def test_evaluation_sees_each_image_once_and_boxes_come_back(index, rect, worker
     assert rect or seen == [r.image_id for r in index.records]
 
 
+def _rect(sizes, imgsz, stride, pad):
+    return Placement.of(Frame(multiple=stride), imgsz).rect_frame(sizes, pad)
+
+
 def test_rectangular_frames_follow_the_rule():
-    assert rect_frame(np.array([[640, 640]]), 640, 32, 0.5) == (672, 672)
-    assert rect_frame(np.array([[1280, 1280]]), 1280, 64, 0.5) == (1344, 1344)
-    assert rect_frame(np.array([[480, 640], [427, 640]]), 640, 32, 0.5) == (512, 672)
-    assert rect_frame(np.array([[640, 480], [640, 427]]), 640, 32, 0.0) == (640, 480)
-    assert rect_frame(np.array([[640, 480], [480, 640]]), 640, 32, 0.0) == (640, 640)
+    assert _rect(np.array([[640, 640]]), 640, 32, 0.5) == (672, 672)
+    assert _rect(np.array([[1280, 1280]]), 1280, 64, 0.5) == (1344, 1344)
+    assert _rect(np.array([[480, 640], [427, 640]]), 640, 32, 0.5) == (512, 672)
+    assert _rect(np.array([[640, 480], [640, 427]]), 640, 32, 0.0) == (640, 480)
+    assert _rect(np.array([[640, 480], [480, 640]]), 640, 32, 0.0) == (640, 640)
 
 
 def test_rectangular_batches_are_sorted_by_aspect(index):

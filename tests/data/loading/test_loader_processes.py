@@ -18,6 +18,7 @@ from tests.data.pictures import Index, equal_batches, make_records
 from tests.refusals import refused
 from tests.running import run
 from utils.errors import UserError
+from utils.frame import Frame
 
 SIZES = [(40, 60), (60, 40), (64, 64), (100, 30), (30, 100), (48, 52), (64, 64), (33, 77), (90, 50), (20, 20), (70, 64)]
 CONFIG = YoloPolicy(mixup=0.3)
@@ -103,7 +104,7 @@ def test_weights_decide_what_is_seen(index):
 
 
 def test_rectangular_training_batches(index):
-    loader = train_loader(index, 64, CONFIG, LoaderConfig(3, rect=True, stride=16))
+    loader = train_loader(index, 64, CONFIG, LoaderConfig(3, rect=True, frame=Frame(multiple=16)))
     epochs = [_pass(loader, e) for e in range(6)]
     for batches in epochs:
         assert sorted(i for b in batches for i in b.image_ids) == [100 + i for i in range(len(SIZES))]

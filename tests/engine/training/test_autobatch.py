@@ -95,7 +95,7 @@ def test_a_real_step_leaves_the_model_and_the_random_state_as_they_were(capsys):
     model = build_model("yolov8n", 3).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    batch = find_batch(probe_step(model, CPU, 64), model, CPU, most=3)
+    batch = find_batch(probe_step(model, CPU, (64, 64)), model, CPU, most=3)
     assert batch in (1, 2, 3) and f"taking {batch}" in capsys.readouterr().out
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert torch.equal(state, torch.get_rng_state()) and not model.training
