@@ -5,6 +5,7 @@ crops, drawn from 1 on there, are drawn from 0 on; neither boxes minus 1 nor pix
 sees its image's own pixels at its edges, where the originals repeat those of the edge.
 """
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,6 +16,8 @@ from data.augment.policies.ssd import CROPS, ORDERS, TRIES, WHOLE, SsdPolicy, cr
 from data.augment.render import plan_labels, render_plan
 
 CASES = ["ssd0", "ssd1", "ssd2", "ssd3", "ssd4", "ssd5", "assd0", "assd1", "assd2"]
+# Levels of 255: OpenCV 4 warps with steps of 1/32 pixel.
+EXACT = 1 if int(cv2.__version__.split(".")[0]) >= 5 else 2
 BY_ASSD = (1, 0, 3, 2)  # y1, x1, y2, x2 <-> x1, y1, x2, y2
 
 
@@ -132,7 +135,7 @@ def test_crops_and_boxes(replay):
 
 def test_frames(replay):
     """One resample to eight bits, then colours, against colours, a crop and a resize in float32: the same but for
-    rounding where colours are linear, and within 10 levels where saturation or hue, which are not, meet an edge that
+    rounding where colours are linear, and within 15 levels where saturation or hue, which are not, meet an edge that
     the resize blurs."""
     plan, policy = replay.plan(), SsdPolicy(fill=(0, 0, 0) if replay.is_assd else (123, 117, 104))
     frame, _ = render_plan(plan, lambda i: (replay.image, (1.0, 1.0)), replay.frame, policy)
@@ -147,6 +150,6 @@ def test_frames(replay):
     error = np.abs(got - want)[inner]
     assert inner.mean() > 0.6
     if plan.colour.saturation == 1 and plan.colour.hue == 0:
-        assert error.max() < 1
+        assert error.mean() < 0.5 and error.max() < EXACT
     else:
-        assert error.mean() < 1.5 and error.max() < 10
+        assert error.mean() < 1.5 and error.max() < 15
