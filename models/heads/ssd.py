@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.boxes.deltas import decode_deltas
 from models.boxes.priors import PriorSpec, prior_boxes
 from models.heads.base import Head, RecipeOption, merge_gains
+from models.heads.published_ssd import RENAMES, adapt
 from models.layers.vgg import xavier
 from models.losses import AllReduce
 from models.losses.checks import check_maps
@@ -44,6 +45,7 @@ class SSDDetect(Head):
     recipe = "ssd"
     recipe_options = {"neg_pos": RecipeOption("neg_pos", 3.0, (0.0, 1e3)),
                       "match_iou": RecipeOption("match_iou", 0.5, (0.01, 1.0))}
+    renames = RENAMES
     signature = r"(^|\.)(loc|locs_layers|regression_head\.module_list)\.\d\.weight$"
 
     def __init__(self, channels: list[int], nc: int, sizes: Sequence[float] | Mapping[str, Sequence[float]],
@@ -91,6 +93,11 @@ class SSDDetect(Head):
         """Boxes (B, P, 4) xyxy in input pixels and scores (B, P, C), float32; P runs level, row, column, prior."""
         offsets, logits, priors = self._flat(raw)
         return decode_deltas(offsets.float(), priors, VARIANCES), logits.float().softmax(-1)[..., 1:]
+
+    @classmethod
+    def adapt_original(cls, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `models.heads.published_ssd`."""
+        return adapt(state, cls.count_classes(state, {}))
 
     @classmethod
     def count_classes(cls, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:

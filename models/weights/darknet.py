@@ -22,6 +22,7 @@ from models.layers.conv import Conv
 from models.layers.pooling import SPPCSPC
 from models.weights.originals import Original
 from models.weights.transfer import COUNTER
+from utils.class_lists import COCO
 from utils.errors import UserError
 
 Config = dict[str, Any]
@@ -34,15 +35,6 @@ _ORDER = ("Conv2d.weight", "Conv2d.bias", "BatchNorm2d.weight", "BatchNorm2d.bia
 _PARTS = {  # blocks whose parts a cfg lists in another order than we declare them
     Bottleneck: ("cv1", "cv2"), C3: ("cv2", "cv1", "m", "cv3"), BottleneckCSPB: ("cv1", "cv2", "m", "cv3"),
     BottleneckCSPC: ("cv2", "cv1", "m", "cv3", "cv4"), SPPCSPC: ("cv2", "cv1", "cv3", "cv4", "cv5", "cv6", "cv7")}
-COCO = [
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
-    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
-    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
-    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
-    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
-    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"]
 
 
 def is_darknet(original: Original) -> bool:

@@ -36,7 +36,7 @@ def test_a_released_file_gives_the_original_numbers(golden, tmp_path, fixture):
     torch.save({"epoch": -1, "model": filled_state_dict(meta), "optimizer": None}, tmp_path / "yolor.pt")
     loaded = load_model(tmp_path / "yolor.pt")
     assert loaded.strides == meta["strides"] and sum(p.numel() for p in loaded.parameters()) == meta["n_params"]
-    assert loaded.names == COCO and loaded.names[79] == "toothbrush"
+    assert loaded.names == list(COCO) and loaded.names[79] == "toothbrush"
     assert {(m.eps, m.momentum) for m in loaded.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {(1e-4, 0.03)}
     assert loaded.head.anchors.tolist() == meta["anchors_px"]
     check(loaded, meta, arrays)
