@@ -77,7 +77,7 @@ class SSDDetect(Head):
         return {"loc": tuple(conv(x) for conv, x in zip(self.loc, pyramid, strict=True)),
                 "conf": tuple(conv(x) for conv, x in zip(self.conf, pyramid, strict=True))}
 
-    def _flat(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
+    def flat(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
         """Offsets (B, P, 4) as t_x, t_y, t_w, t_h; logits (B, P, C + 1); priors (P, 4) xyxy."""
         shapes = tuple((m.shape[2], m.shape[3]) for m in raw.maps["loc"])
         check_maps(shapes, self.strides, raw.image_size)
@@ -87,11 +87,11 @@ class SSDDetect(Head):
 
     def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
         """Weighted terms loc, conf, times the batch size; with `all_reduce` a part of the loss of all processes."""
-        return multibox_loss(*self._flat(raw), targets, self.loss_config, all_reduce)
+        return multibox_loss(*self.flat(raw), targets, self.loss_config, all_reduce)
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, P, 4) xyxy in input pixels and scores (B, P, C), float32; P runs level, row, column, prior."""
-        offsets, logits, priors = self._flat(raw)
+        offsets, logits, priors = self.flat(raw)
         return decode_deltas(offsets.float(), priors, VARIANCES), logits.float().softmax(-1)[..., 1:]
 
     @classmethod
