@@ -11,7 +11,7 @@ from models import layers, necks
 from models.catalogue import NO_NECK
 from models.config_checks import MAX_CHANNELS, check_size, check_stride
 from models.graph import IMAGE, Graph, Node, Series, output_strides
-from models.heads import Head, anchor, dfl, ssd
+from models.heads import Head, anchor, dfl, retina, ssd
 from models.layers import extras, rearrange
 from models.layers.conv import activation, default_activation
 from models.necks import forks
@@ -20,7 +20,7 @@ from models.rows import Row, aliases_of, find_layer, parse_row
 from utils.config import is_whole
 from utils.errors import UserError, nearest, shown
 
-DECLARED = (layers, extras, forks, rearrange, necks, anchor, dfl, ssd)  # importing them fills the registry
+DECLARED = (layers, extras, forks, rearrange, necks, anchor, dfl, retina, ssd)  # importing them fills the registry
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torchvision.ops import box_iou, sigmoid_focal_loss
 from models.boxes.deltas import encode_deltas
 from models.boxes.pyramid_anchors import PyramidAnchors
 from models.losses.focal import FocalLossConfig, retina_loss
-from utils.structures import Raw, Targets, pack_targets
+from utils.structures import PackedTargets, Raw, Targets, pack_targets
 
 CLASSES, SIZE = 3, (64, 96)
 SPEC = PyramidAnchors((8, 16), octaves=2)
@@ -111,6 +111,22 @@ def test_low_precision_maps_are_learned_in_float32():
     for name, value in retina_loss(exact, ANCHORS, pack_targets(targets()), CONFIG).items():
         assert found[name].dtype == torch.float32
         torch.testing.assert_close(found[name].double(), value, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_reads_a_value_back_from_the_device():
+    """The meta device has shapes and no values: what runs there cannot stop a GPU to look at data."""
+    raw = maps(3)
+    meta = Raw({k: tuple(m.detach().to("meta").requires_grad_() for m in v) for k, v in raw.maps.items()}, SIZE)
+    sum(retina_loss(meta, ANCHORS.to("meta"), pack_targets(targets()).to("meta"), CONFIG).values()).backward()
+    assert all(m.grad.shape == m.shape for levels in meta.maps.values() for m in levels)
+
+
+def test_order_and_padding_of_boxes_do_not_matter():
+    packed = pack_targets(targets())
+    order = torch.tensor([4, 2, 0, 3, 1])
+    padded = PackedTargets(*(torch.cat((t, t.new_zeros(3, 2, *t.shape[2:])), 1)[:, order] for t in packed.tensors()))
+    raw = maps(3)
+    torch.testing.assert_close(retina_loss(raw, ANCHORS, padded, CONFIG), retina_loss(raw, ANCHORS, packed, CONFIG))
 
 
 def test_thousands_of_boxes_are_one_more_image():
