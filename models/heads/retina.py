@@ -45,6 +45,7 @@ class RetinaDetect(Head):
 
     gains = {"cls": 1.0, "box": 1.0}
     thresholds = SelectConfig(0.05, 0.5, 100, multi_label=True)  # of Detectron; torchvision keeps 300
+    recipe = "retinanet"
     signature = r"(^|\.)cls_logits\.weight$"
     renames = {
         r"^backbone\.body\.(conv1|bn1)\.": r"stem.\1.",
