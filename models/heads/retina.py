@@ -47,16 +47,16 @@ class RetinaDetect(Head):
     thresholds = SelectConfig(0.05, 0.5, 100, multi_label=True)  # of Detectron; torchvision keeps 300
     recipe = "retinanet"
     signature = r"(^|\.)cls_logits\.weight$"
-    renames = {
+    renames = {  # torchvision's retinanet_resnet50_fpn; convolutions were wrapped, as .0, from 0.14 on
         r"^backbone\.body\.(conv1|bn1)\.": r"stem.\1.",
         r"^backbone\.body\.(layer\d)\.": r"\1.",
         **{rf"^backbone\.fpn\.inner_blocks\.{i}\.(?:0\.)?": f"lateral{i + 3}." for i in range(3)},
         **{rf"^backbone\.fpn\.layer_blocks\.{i}\.(?:0\.)?": f"p{i + 3}." for i in range(3)},
         r"^backbone\.fpn\.extra_blocks\.(p[67])\.": r"\1.",
-        r"^head\.classification_head\.conv\.(\d)\.(?:0\.)?": r"detect.cls_tower.\1.",
-        r"^head\.regression_head\.conv\.(\d)\.(?:0\.)?": r"detect.box_tower.\1.",
-        r"^head\.classification_head\.cls_logits\.": "detect.cls_logits.",
-        r"^head\.regression_head\.bbox_reg\.": "detect.box_offsets.",
+        r"^head\.classification_head\.conv\.(\d)\.(?:0\.)?": r"head.cls_tower.\1.",
+        r"^head\.regression_head\.conv\.(\d)\.(?:0\.)?": r"head.box_tower.\1.",
+        r"^head\.classification_head\.cls_logits\.": "head.cls_logits.",
+        r"^head\.regression_head\.bbox_reg\.": "head.box_offsets.",
     }
 
     def __init__(self, channels: list[int], nc: int = 80, *, strides: list[int], attention: bool = False,

@@ -164,7 +164,7 @@ def test_low_precision_maps_decode_in_float32(model):
 
 def test_a_size_that_is_no_multiple_of_the_stride_is_told(model):
     size = model.frame.size
-    told = f"takes images of {size[0]} x {size[1]} pixels" if size else f"multiples of {max(model.strides)}"
+    told = f"takes images of {size[0]} x {size[1]} pixels" if size else f"multiples of {model.frame.multiple}"
     with pytest.raises(UserError, match=told):
         model(torch.zeros(1, 3, 64, 80))
 
@@ -202,7 +202,7 @@ def test_every_name_with_every_neck_learns_fuses_and_survives_a_checkpoint(case,
 
 ONE_OF_EACH_FAMILY = [("yolov3-tiny", "pan"), ("yolov4-p5", "ssfpn"), ("yolov5n6", "assn"), ("yolor-p6", "ssfpn"),
                       ("yolov7-w6", "assn"), ("yolov7-w6", "ssfpn"), ("yolov8n-p2", "ssfpn"), ("ssd300-r18", "assn"),
-                      ("assd300-r18", "pan")]
+                      ("assd300-r18", "pan"), ("retinanet-r18", "ssfpn"), ("retinanet-r50-att", "pan")]
 OTHERS = [(name, neck) for name in known_models() for neck in ("pan", *NECKS)
           if (name, neck) not in ONE_OF_EACH_FAMILY]
 

@@ -12,6 +12,7 @@ from models import build_model
 from models.boxes.pyramid_anchors import PyramidAnchors
 from models.detector import Detector
 from models.heads.retina import RetinaDetect, _best_alone
+from models.weights.rename import fits, renamed
 from utils.errors import UserError
 from utils.select import SelectConfig
 from utils.structures import Targets
@@ -21,14 +22,8 @@ LEVELS = [(12, 20), (6, 10), (3, 5), (2, 3), (1, 2)]
 
 
 def carried(state: dict[str, torch.Tensor], model: Detector) -> dict[str, torch.Tensor]:
-    """An original state dict under the names of our rows, by the head's table."""
-    rows = {node.name: str(node.index) for node in model.model.nodes if node.name}
-    found = {}
-    for key, value in state.items():
-        pattern = next(p for p in model.head.renames if re.search(p, key))
-        row, _, rest = re.sub(pattern, model.head.renames[pattern], key).partition(".")
-        found[f"model.{rows[row]}.{rest}"] = value
-    return found
+    """An original state dict under our names, by the head's table."""
+    return renamed(model.model, state, model.head.renames)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +41,7 @@ def pair() -> tuple[Detector, RetinaNet]:
             elif name.startswith("head.") and isinstance(module, nn.Conv2d):  # far from the prior
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.normal_(module.bias, std=0.5)
-    state = {k: v for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
-    ours.load_state_dict(carried(state, ours))
+    ours.load_state_dict(carried(theirs.state_dict(), ours))
     return ours, theirs
 
 
@@ -106,13 +100,12 @@ def test_rows_carry_every_tensor_of_torchvision():
     with torch.device("meta"):
         theirs = retinanet_resnet50_fpn(weights=None, weights_backbone=None)
         ours = build_model("retinanet-r50-torchvision")
-    state = {k: v for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
+    state = theirs.state_dict()
     assert RetinaDetect.count_classes(state, {}) == ours.num_classes == 91
-    assert ({k: v.shape for k, v in carried(state, ours).items()}
-            == {k: v.shape for k, v in ours.state_dict().items()})
+    assert fits(ours.model, state, RetinaDetect.renames)
     old = {re.sub(r"((?:inner|layer)_blocks\.\d|head\.conv\.\d)\.0\.", r"\1.", k): v for k, v in state.items()}
     assert old.keys() != state.keys()  # as published, before torchvision 0.14 wrapped the convolutions
-    assert carried(old, ours).keys() == carried(state, ours).keys()
+    assert fits(ours.model, old, RetinaDetect.renames)
 
 
 @pytest.mark.parametrize("name, millions", [("retinanet-r101", 55_716_120), ("retinanet-r101-att", 55_798_040)])
