@@ -92,7 +92,7 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
     if config.batch_size == -1:
         own = fitting_batch(config, recipe, model, device, len(train_index), group)
         config = config.replace(batch_size=own * group.world)
-    policy = recipe.make_policy()
+    policy = recipe.make_policy(model.frame.fill)
     if policy.needs_polygons:
         train_index = open_train(config, polygons=True)
     weights = fixed_weights(config, train_index)

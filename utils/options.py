@@ -74,10 +74,12 @@ def _frozen(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def size_option(meaning: str = "height and width") -> Any:
-    """`--imgsz`: one or two whole numbers. meaning: what two stand for (`train, validation` in train.py)."""
-    return option(None, f"input size in pixels: one number, or two for {meaning}", "--img", "--img-size", nargs="+",
-                  type=pixels, metavar="PX", action=OneOrTwo)
+def size_option(two: str = "height and width", fitted: str = "the shorter side, or shorter and longer") -> Any:
+    """`--imgsz`: one or two whole numbers. two: what two stand for (`train, validation` in train.py); fitted: what
+    they are of models whose frames fit their images (`Frame.fits_images`)."""
+    return option(None, f"input size in pixels: one number, or two for {two}; of models whose frames fit their images: "
+                  f"{fitted}; models of one size take no other", "--img", "--img-size", nargs="+", type=pixels,
+                  metavar="PX", action=OneOrTwo)
 
 
 def device_option(default: str = "") -> Any:

@@ -103,7 +103,8 @@ class ExportConfig(Options):
     weights: str = option("", "checkpoint (.pt)", required=True)
     include: tuple[str, ...] = option(("torchscript", "onnx"), f"formats: {', '.join(FORMATS)}", nargs="+",
                                       type=known_format, metavar="FORMAT")
-    imgsz: tuple[int, ...] | None = size_option()  # None: the size it was trained at
+    # None: the size it was trained at
+    imgsz: tuple[int, ...] | None = size_option(fitted="the shorter side, or height and width of the file's frame")
     batch_size: int = option(1, "images per call (--dynamic: the one checked)", type=positive)
     dynamic: bool = option(False, "leave batch, height and width free")
     half: bool = option(False, "fp16 inside; inputs and outputs stay float32")

@@ -53,7 +53,7 @@ class TrainConfig(Options):
     epochs: int | None = option(None, "default 100", type=positive)
     batch_size: int | None = option(None, "images per step, over all processes; -1: what fits; default 16",
                                     type=batch_size)
-    imgsz: tuple[int, ...] | None = size_option("train, validation")
+    imgsz: tuple[int, ...] | None = size_option("train, validation", "the shorter side")
     box_loss: str | None = option(None, f"box similarity of the loss: {', '.join(KINDS)}, or a plugin's; default ciou")
     assign: str | None = option(None, f"assigner of anchor heads: {', '.join(ASSIGNERS)}; default as published")
     # optimisation

@@ -99,9 +99,13 @@ class Recipe:
         return replace(self, head={key: self.head.get(key, option.neutral)
                                    for key, option in head.recipe_options.items()})
 
-    def make_policy(self) -> Policy:
-        """The augmentation policy with the words of this recipe."""
-        return policy_type(self.policy)(**self.augment)
+    def make_policy(self, fill: tuple[int, int, int] | None = None) -> Policy:
+        """The augmentation policy with the words of this recipe; fill: the colour beside images in the model's frames,
+        for a policy that pads as they do."""
+        kind, words = policy_type(self.policy), self.augment
+        if fill is not None and kind.pads and "fill" not in words:
+            words = {**words, "fill": fill[0] if len(set(fill)) == 1 else fill}
+        return kind(**words)
 
     @property
     def has_mosaic(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import build_model
-from models.summary import format_summary, summarise
+from models.summary import format_summary, smallest_normed, summarise
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,3 +38,9 @@ def test_command_tells_a_wrong_file_by_row_in_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-m", "models", str(path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"error: {path} row 1 (Detec): unknown module; did you mean 'Detect' or 'IDetect'?\n"
+
+
+def test_the_fewest_values_that_a_batch_norm_sees_of_one_image() -> None:
+    model = build_model("yolov8n")
+    assert [smallest_normed(model, size) for size in ((32, 32), (64, 32), (64, 96))] == [1, 2, 6]
+    assert smallest_normed(build_model("ssd300-r18"), (300, 300)) == 1

@@ -1,5 +1,7 @@
 """What every augmentation policy offers to the loader, the renderers and the recipe."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from data.augment.geometry import BoxFilter
@@ -13,6 +15,7 @@ class Policy:
     """
 
     fill: int | tuple[int, int, int]  # grey, or RGB
+    pads: ClassVar[bool] = False  # whether `fill`, where a recipe names none, should be that of the model's frames
 
     def draw(self, rng: np.random.Generator, scene: Scene) -> Plan:
         """Every random decision about one sample; equal generators and scenes give equal plans."""

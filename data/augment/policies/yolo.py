@@ -4,6 +4,7 @@ Legend: S side of the frame; spaces image, canvas and frame as in data.augment.g
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -54,13 +55,15 @@ class YoloPolicy(Policy):
     min_side: float = 2.0  # of a box after the affine, px
     min_area: float = 0.1  # of a box's area that must stay visible; 0.01 in YOLOv7 with polygons
     max_aspect: float = 100.0  # 20 in YOLOv7
-    fill: int = FILL
+    fill: int | tuple[int, int, int] = FILL
+
+    pads: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         wrong = [f"{name} {getattr(self, name)} is not in [0, 1]" for name in PROBABILITIES
                  if not 0 <= getattr(self, name) <= 1]
         wrong += [f"{f.name} {value:g} is not between 0 and {most:g}" for f in fields(self)
-                  if f.name not in PROBABILITIES
+                  if f.name not in PROBABILITIES and not isinstance(getattr(self, f.name), tuple)
                   and not 0 <= (value := getattr(self, f.name)) <= (most := LARGEST.get(f.name, 1e6))]
         wrong += [f"scale {self.scale} leaves nothing of an image: keep it below 1"] * (self.scale >= 1)
         wrong += [f"perspective {self.perspective} folds the image over: keep it to 0.001"] * (

@@ -81,10 +81,9 @@ def test_an_evaluation_gives_each_batch_the_frame_of_its_images(index) -> None:
 
 @pytest.mark.parametrize("frame", [STRETCH, SHORTEST], ids=["stretch", "shortest"])
 def test_training_that_moves_nothing_shows_what_evaluation_shows(index, frame) -> None:
-    policy = replace(STILL, fill=FILL[0])
+    policy = replace(STILL, fill=FILL)
     for record, size in zip(index.records, SIZES, strict=True):
-        rule = replace(frame, fill=FILL[:1] * 3)
-        placement = Placement.of(rule)
+        placement = Placement.of(frame)
         one = [record]
         trained = DetectionDataset(one, placement, replace(policy, min_side=0, min_area=0, max_aspect=1e6))[0]
         evaluated = DetectionDataset(one, placement)[0]

@@ -8,6 +8,7 @@ import yaml
 
 from data.augment.policies import POLICIES
 from data.augment.policies.policy import Policy
+from data.augment.policies.ssd import SsdPolicy
 from data.augment.policies.yolo import YoloPolicy
 from engine.training.config import TrainConfig, resolve_settings
 from engine.training.evolve import search_space
@@ -284,3 +285,10 @@ def test_the_page_on_recipes_names_them_all_and_its_commands_hold():
     flags = {word for action in TrainConfig.parser("")._actions for word in action.option_strings}
     for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
         assert word.startswith(("--nproc", "--nnodes", "--rdzv")) or any(flag.startswith(word) for flag in flags), word
+
+
+def test_images_are_padded_with_the_colour_of_the_models_frames() -> None:
+    assert Recipe().make_policy((114, 114, 114)) == YoloPolicy() == Recipe().make_policy()
+    assert Recipe().make_policy((124, 116, 104)).fill_bgr == (104, 116, 124)
+    assert Recipe(augment={"fill": 30.0}).make_policy((124, 116, 104)).fill == 30
+    assert Recipe(policy="ssd").make_policy((0, 0, 0)).fill == SsdPolicy().fill  # around an expanded image, not padding
