@@ -82,7 +82,15 @@ class ConvReLU(nn.Module):
         self.out_channels, self.stride = c2, s
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        return F.relu(self._norm(self.conv(x)), inplace=True)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        """One value per channel, as a 1 x 1 map of one image gives, has no variance: it is normalised by the running
+        statistics, where torch's layer raises an error."""
+        if self.training and type(self.bn) is nn.BatchNorm2d and x.numel() == x.shape[1]:
+            bn = self.bn
+            return F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+        return self.bn(x)
 
     def fuse(self) -> None:
         """Fold the batch norm into the convolution."""

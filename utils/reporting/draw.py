@@ -60,3 +60,20 @@ def class_name(names: Sequence[str], label: int) -> str:
     """The name of a class for a caption: on one line, control characters written out."""
     name = " ".join(str(names[label]).split()) if label < len(names) else ""
     return printable(name) or f"class {label}"
+
+
+def draw_weights(image: np.ndarray, weights: np.ndarray, point: tuple[float, float], share: float = 0.6) -> np.ndarray:
+    """A copy of `image` under a heat map of `weights` (h, w), blue for none and red for the greatest, with a cross at
+    `point` (x, y).
+
+    share: of the heat map in each pixel. Each weight covers the cells that it stands for, interpolated between them.
+    """
+    height, width = image.shape[:2]
+    heat = weights.astype(np.float32) / max(float(weights.max()), 1e-12)
+    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
+    colours = cv2.applyColorMap((heat.clip(0, 1) * 255).round().astype(np.uint8), cv2.COLORMAP_JET)
+    picture = cv2.addWeighted(np.ascontiguousarray(image), 1 - share, colours, share, 0)
+    centre, size = (round(point[0]), round(point[1])), max(8, min(height, width) // 16)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.drawMarker(picture, centre, colour, cv2.MARKER_CROSS, size, thickness)
+    return picture
