@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from models.boxes.deltas import MAX_LOG_RATIO, decode_deltas
 from models.boxes.pyramid_anchors import PyramidAnchors
 from models.heads.base import Head, merge_gains
+from models.heads.published_ssd import RAW_COCO, keep_outputs
 from models.layers.attention import SelfAttention
 from models.losses import AllReduce
 from models.losses.checks import check_maps
 from models.losses.focal import FocalLossConfig, retina_loss
 from models.registry import register
 from utils.boxes import clip_boxes
+from utils.class_lists import COCO, COCO_IDS
 from utils.select import SelectConfig
 from utils.structures import PackedTargets, Raw
 
@@ -133,6 +135,18 @@ class RetinaDetect(Head):
 
         logits, offsets = rows(cls.signature), rows(r"(^|\.)(box_offsets|bbox_reg)\.weight$")
         return 4 * logits // offsets if offsets and 4 * logits % offsets == 0 else None
+
+    @classmethod
+    def adapt_original(cls, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Of weights with a row for each of COCO's raw ids, as torchvision publishes them, the rows of the 80 classes,
+        and their names."""
+        state = dict(state)
+        if cls.count_classes(state, {}) != RAW_COCO:
+            return state, {}
+        for key in state:
+            if ".cls_logits." in key:
+                state[key] = keep_outputs(state[key], RAW_COCO, COCO_IDS)
+        return state, {"names": list(COCO)}
 
 
 def _flatten(level: Tensor, width: int) -> Tensor:

@@ -12,6 +12,7 @@ from models import build_model
 from models.boxes.pyramid_anchors import PyramidAnchors
 from models.detector import Detector
 from models.heads.retina import RetinaDetect, _best_alone
+from models.weights.convert_checkpoint import import_original
 from models.weights.rename import fits, renamed
 from utils.errors import UserError
 from utils.select import SelectConfig
@@ -106,6 +107,34 @@ def test_rows_carry_every_tensor_of_torchvision():
     old = {re.sub(r"((?:inner|layer)_blocks\.\d|head\.conv\.\d)\.0\.", r"\1.", k): v for k, v in state.items()}
     assert old.keys() != state.keys()  # as published, before torchvision 0.14 wrapped the convolutions
     assert fits(ours.model, old, RetinaDetect.renames)
+
+
+def test_a_published_file_is_imported_with_the_80_classes_that_have_a_name():
+    with torch.device("meta"):
+        theirs = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+        ours = build_model("retinanet-r50-torchvision", 80)
+    bias = "head.classification_head.cls_logits.bias"
+    theirs[bias] = torch.arange(9 * 91.0)  # the row of its anchor and raw id
+    state, implied = RetinaDetect.adapt_original(theirs)
+    assert fits(ours.model, state, RetinaDetect.renames)
+    assert implied["names"][:12:11] == ["person", "stop sign"]  # stop sign is class 11 of 80 and id 13 of 90
+    assert len(implied["names"]) == 80
+    assert state[bias].reshape(9, 80)[2, :12:11].tolist() == [2 * 91 + 1, 2 * 91 + 13]
+    other = {key: value for key, value in theirs.items() if key != bias} | {bias: torch.zeros(45)}
+    other["head.classification_head.cls_logits.weight"] = torch.zeros(45, 256, 3, 3)
+    assert RetinaDetect.adapt_original(other)[1] == {}
+
+
+@torch.no_grad()
+def test_a_file_of_torchvision_is_imported_without_its_code(pair, image, tmp_path):
+    ours, theirs = pair
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    model, report = import_original(tmp_path / "theirs.pth")
+    assert (model.config["name"], model.num_classes) == ("retinanet-r50-torchvision", CLASSES)
+    assert len(report.transferred) == len(ours.state_dict())
+    raw, wanted = model.eval()(image), ours(image)
+    assert all(torch.equal(a, b) for name in ("cls", "box") for a, b in zip(raw.maps[name], wanted.maps[name],
+                                                                         strict=True))
 
 
 @pytest.mark.parametrize("name, millions", [("retinanet-r101", 55_716_120), ("retinanet-r101-att", 55_798_040)])
