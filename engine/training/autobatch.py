@@ -44,42 +44,45 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in (*CPU_ALLOCATOR, *CUDA_LIBRARIES))
 
 
-def find_batch(try_step: Callable[[int], None], model: nn.Module, device: torch.device, *, most: int = MOST,
-               fraction: float = FRACTION, reserve: int = 0, meter: Meter | None = None) -> int:
-    """The largest batch whose training step stays within `fraction` of the device's free memory.
+def find_batch(try_step: Callable[[int], None], model: nn.Module, device: torch.device, *, least: int = 1,
+               most: int = MOST, reserve: int = 0, meter: Meter | None = None) -> int:
+    """The largest batch whose training step stays within `FRACTION` of the device's free memory.
 
-    try_step(n): forward, loss and backward of n images (`probe_step`), without an optimiser step. most: upper limit,
-    such as the number of training images; on a CPU never above 16. reserve: bytes that are allocated later: optimiser
-    state (`optimizer_bytes`), averaged weights. The result is 1, 2, 4 or a multiple of 8, or `most` if everything fits.
-    The model's state and torch's random state are restored, also after an error; gradients are None afterwards. Raises
-    `UserError` if not even one image fits. Under torchrun each process finds its own: take the smallest.
+    try_step(n): forward, loss and backward of n images (`probe_step`), without an optimiser step. least, a power of
+    two: the smallest that can be trained, 2 where batch norm sees one value of an image; most: upper limit, such as the
+    number of training images; on a CPU never above 16. reserve: bytes that are allocated later: optimiser state
+    (`optimizer_bytes`), averaged weights. The result is 1, 2, 4 or a multiple of 8, or `most` if everything fits. The
+    model's state and torch's random state are restored, also after an error; gradients are None afterwards. Raises
+    `UserError` if not even `least` images fit. Under torchrun each process finds its own: take the smallest.
     """
     meter = meter or meter_of(device)
-    most = max(1, min(most, MOST if device.type == "cuda" else MOST_ON_CPU))
+    most = max(least, min(most, MOST if device.type == "cuda" else MOST_ON_CPU))
     if meter is None:
         print(f"--batch-size -1: free memory is not known on this system; taking {most}")
         return most
-    limit = int(meter.free * fraction) - reserve
+    limit = int(meter.free * FRACTION) - reserve
     with untouched(model, device):
-        seen = _measure(try_step, model, meter, limit, most)
+        seen = _measure(try_step, model, meter, limit, least, most)
         batch = _largest(seen, limit, most)
         batch = batch if batch == most else _whole(batch)
-        while batch > 1 and batch not in seen:
+        while batch not in seen:
             peak = _peak(try_step, model, meter, batch)
             if peak is not None and peak <= limit:
                 seen[batch] = peak
             else:
-                batch = _whole(batch // 2 if peak is None else min(batch - 1, int(batch * limit / peak)))
+                smaller = batch // 2 if peak is None else min(batch - 1, int(batch * limit / peak))
+                batch = max(_whole(smaller), least)
     print(f"--batch-size -1: taking {batch}, whose step holds {seen[batch] / 2**30:.2f} GiB of "
           f"{meter.free / 2**30:.2f} GiB{', the largest that is tried' if batch == most else ''}")
     return batch
 
 
-def _measure(try_step: Callable[[int], None], model: nn.Module, meter: Meter, limit: int, most: int) -> dict[int, int]:
-    """Peak bytes at 1, 2, 4, ... images, up to the limit. A batch that the line through the smaller ones predicts to
-    exceed it is not tried, since on a CPU that could end the process."""
+def _measure(try_step: Callable[[int], None], model: nn.Module, meter: Meter, limit: int, least: int,
+             most: int) -> dict[int, int]:
+    """Peak bytes at 1, 2, 4, ... images, from `least` up to the limit. A batch that the line through the smaller ones
+    predicts to exceed it is not tried, since on a CPU that could end the process."""
     seen: dict[int, int] = {}
-    batch = 1
+    batch = least
     while batch <= min(most, 64) and (len(seen) < 2 or _largest(seen, limit, most) >= batch):
         peak = _peak(try_step, model, meter, batch)
         if peak is None or peak > limit:
@@ -87,8 +90,9 @@ def _measure(try_step: Callable[[int], None], model: nn.Module, meter: Meter, li
         seen[batch] = peak
         batch *= 2
     if not seen:
-        raise UserError("--batch-size -1: not even one image fits into the free memory; lower --imgsz, or use a "
-                        "smaller model", "out-of-memory")
+        what = "one image fits" if least == 1 else f"{least} images fit"
+        raise UserError(f"--batch-size -1: not even {what} into the free memory; lower --imgsz, or use a smaller model",
+                        "out-of-memory")
     return seen
 
 

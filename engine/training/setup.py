@@ -22,6 +22,7 @@ from engine.training.state import NO_GROWTH, Training
 from models.catalogue import head_type, resolve
 from models.detector import build_model
 from models.loading import load_model
+from models.summary import smallest_normed
 from models.weights import load_backbone, pixels_note, transfer
 from utils.cli import check_flags, flag_of
 from utils.device import amp_dtype
@@ -138,10 +139,14 @@ def fitting_batch(config: TrainConfig, recipe: Recipe, model: nn.Module, device:
     probe = probe_step(model, device, tuple(round(side * factor / step) * step for side in largest),
                        amp_dtype(device, config.amp))
     averaged = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    own = find_batch(probe, model, device, most=-(-images // group.world),
+    alone = smallest_normed(model, largest) == 1  # one image is then too little for batch norm
+    share = -(-images // group.world)
+    own = find_batch(probe, model, device, least=2 if alone else 1, most=share,
                      reserve=averaged + optimizer_bytes(model, recipe.optimizer))
     found = group.gather(own)
     batch = group.broadcast(min(found) if found else None)
+    while alone and batch > 2 and share % batch == 1:  # as the last of an epoch neither
+        batch -= 1
     if not group.is_single:
         print(f"--batch-size -1: {batch} for each of {group.world} processes, the smallest of {found}")
     return batch

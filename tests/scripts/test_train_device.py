@@ -27,6 +27,7 @@ from tests.scripts.trainings import parsed, rows
 from tests.tiny import tiny_data, tiny_model
 from utils.checkpoint import load_checkpoint
 from utils.distributed.group import Group
+from utils.frame import Frame
 from utils.structures import Targets, pack_targets
 
 CPU = torch.device("cpu")
@@ -363,7 +364,7 @@ def smallest(group: Group, folder) -> int:
 
     room = (64, 12)[group.rank]
     model = nn.Linear(2, 2)
-    model.strides, model.names = [32], ["a"]
+    model.strides, model.names, model.frame = [32], ["a"], Frame()
     engine.training.autobatch.meter_of = lambda device: Meter(room * 100, lambda run: run() or held[0])
     held = [0]
 
@@ -373,6 +374,7 @@ def smallest(group: Group, folder) -> int:
     import engine.training.setup
 
     engine.training.setup.probe_step = probe
+    engine.training.setup.smallest_normed = lambda *_: 4
     engine.training.setup.optimizer_bytes = lambda *_: -sum(t.nbytes for t in model.state_dict().values())
     config = TrainConfig(imgsz=(64,))
     recipe = Recipe(optimizer="SGD")

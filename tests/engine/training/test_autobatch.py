@@ -54,6 +54,14 @@ class TestOnAGPU:
         assert find(machine) == 144  # 1 + 144 / 2 <= 75, in steps of 8
         assert machine.tried == [1, 2, 4, 8, 16, 32, 64, 144]
 
+    def test_one_image_is_not_tried_where_batch_norm_needs_two(self):
+        machine = Machine(each=GIB // 2)
+        assert find(machine, least=2) == 144 and machine.tried == [2, 4, 8, 16, 32, 64, 144]
+        assert find(Machine(each=30 * GIB), least=2) == 2
+        assert find(Machine(each=GIB // 2), least=2, most=1) == 2
+        with user_error("out-of-memory", "not even 2 images fit"):
+            find(Machine(each=60 * GIB), least=2)
+
     def test_never_more_than_there_are_images(self):
         assert find(Machine(each=GIB // 2), most=50) == 50
         assert find(Machine(each=1000), most=5000) == 1024

@@ -12,6 +12,7 @@ from models.convert import main as convert
 from models.convert import parser
 from models.loading import load_model
 from models.weights import load_backbone, pixels_note
+from models.weights.backbone import _classifier
 from tests.refusals import user_error
 from utils.checkpoint import save_checkpoint
 
@@ -64,6 +65,49 @@ def test_its_maps_are_those_of_the_classifier(classifier, file, norm):
 def test_other_pixels_are_told(file):
     model = build_model(resnet(pixels={"scale": 255, "mean": [123, 117, 104]}))
     assert "'mean': [0.485, 0.456, 0.406]" in pixels_note(model, load_backbone(model, file))
+
+
+def reduced(state):
+    """The names of reduced VGG-16 as amdegroot/ssd.pytorch has them."""
+    return {key.removeprefix("features."): value for key, value in state.items()}
+
+
+def test_a_vgg_by_its_numbers_and_a_reduced_one_by_them_alone(tmp_path):
+    torch.manual_seed(0)
+    vgg = torchvision.models.vgg16(weights=None).features.eval()
+    state = {f"features.{key}": value for key, value in vgg.state_dict().items()}
+    torch.save(state, tmp_path / "features.pth")
+    model = build_model("ssd300", 2).eval()
+    report = load_backbone(model, tmp_path / "features.pth")
+    assert set(report.kept) == {f"model.1.{n}.{part}" for n in (31, 33) for part in ("weight", "bias")}
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(model.model[0](x), vgg[:23](x), rtol=1e-4, atol=1e-4)
+    second = dict(model.model[1].named_children())
+    torch.testing.assert_close(second["24"](second["23"](vgg[:23](x))), vgg[:25](x), rtol=1e-4, atol=1e-4)
+    assert "'scale': 1" in pixels_note(model, report)
+    whole = {**state, "features.31.weight": torch.rand(1024, 512, 3, 3), "features.31.bias": torch.rand(1024),
+             "features.33.weight": torch.rand(1024, 1024, 1, 1), "features.33.bias": torch.rand(1024)}
+    torch.save(reduced(whole), tmp_path / "vgg16_reducedfc.pth")
+    report = load_backbone(model, tmp_path / "vgg16_reducedfc.pth")
+    assert not report.left and not report.kept and not pixels_note(model, report)
+    assert torch.equal(model.state_dict()["model.1.31.weight"], whole["features.31.weight"])
+
+
+def test_the_classifier_of_a_vgg_becomes_two_convolutions():
+    outputs, inputs = torch.arange(4096.0)[:, None], torch.arange(25088.0)[None]
+    for first, second in ((outputs.expand(4096, 25088), outputs.expand(4096, 4096)),
+                          (inputs.expand(4096, 25088), torch.arange(4096.0)[None].expand(4096, 4096))):
+        state = _classifier({"features.0.weight": torch.zeros(1), "classifier.0.weight": first,
+                             "classifier.0.bias": torch.arange(4096.0), "classifier.3.weight": second,
+                             "classifier.3.bias": torch.arange(4096.0), "classifier.6.bias": torch.zeros(1)})
+        assert sorted(state) == ["classifier.6.bias", "features.0.weight", *(
+            f"features.{n}.{part}" for n in (31, 33) for part in ("bias", "weight"))]
+        assert torch.equal(state["features.31.bias"], torch.arange(0.0, 4096, 4))
+        fc6, fc7 = state["features.31.weight"], state["features.33.weight"]
+        assert fc6.shape == (1024, 512, 3, 3) and fc7.shape == (1024, 1024, 1, 1)
+        channel, row, column, out = 5, 2, 1, 7
+        assert fc6[out, channel, row, column] == first[4 * out, channel * 49 + 3 * row * 7 + 3 * column]
+        assert fc7[out, channel, 0, 0] == second[4 * out, 4 * channel]
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(file, tmp_path, classifier):
