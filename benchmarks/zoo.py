@@ -2,7 +2,8 @@
 
 Published parameters and GFLOPs (2 multiply-adds of convolutions, 640 px, 80 classes, as trained) are those that the
 original code bases build: ultralytics/yolov3 v9.6.0, ultralytics/yolov5, ultralytics/ultralytics 8.1.47,
-WongKinYiu/yolov7 (also for YOLOv4-CSP and YOLOR-CSP), smu-ivpl/ssFPN (YOLOv4-P5, P6, YOLOR-P6, W6) and smu-ivpl/ASSN.
+WongKinYiu/yolov7 (also for YOLOv4-CSP and YOLOR-CSP), smu-ivpl/ssFPN (YOLOv4-P5, P6, YOLOR-P6, W6), smu-ivpl/ASSN and
+torchvision (RetinaNet, 91 classes).
 """
 
 import argparse
@@ -37,6 +38,7 @@ PUBLISHED: dict[str, tuple[int, float | None]] = {
     "yolov8m-p2": (25_082_496, 98.4), "yolov8l-p2": (42_888_080, 205.4), "yolov8x-p2": (66_637_536, 316.9),
     "yolov8n-p6": (4_984_352, 8.73), "yolov8s-p6": (17_911_792, 28.51), "yolov8m-p6": (44_887_488, None),
     "yolov8l-p6": (62_384_016, None), "yolov8x-p6": (97_423_072, None),
+    "retinanet-r50-torchvision": (34_014_999, None),
     "yolov4-p5-ssfpn": (73_085_532, 236.4), "yolov4-p6-ssfpn": (130_104_752, 271.7),
     "yolor-p6-ssfpn": (39_500_792, 173.2), "yolor-w6-ssfpn": (82_308_088, 205.2),
     "yolov7-ssfpn": (39_852_698, 175.2), "yolov7x-ssfpn": (74_810_754, 297.9), "yolov7-w6-ssfpn": (86_083_316, 248.6),
@@ -51,7 +53,7 @@ PUBLISHED: dict[str, tuple[int, float | None]] = {
 PUBLISHED_VOC: dict[str, int] = {
     "ssd300": 26_285_486, "ssd512": 27_188_676, "ssd321": 56_759_982, "ssd513": 57_549_764,
     "ssd513-fusion": 58_863_300, "ssd513-att": 66_233_284, "assd300": 29_417_646, "assd512": 30_173_380,
-    "assd321": 66_675_118, "assd513": 67_546_820}
+    "assd321": 66_675_118, "assd513": 67_546_820, "retinanet-r101": 55_716_120, "retinanet-r101-att": 55_798_040}
 VOC_CLASSES = 20
 
 
