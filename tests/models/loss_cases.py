@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from models.assign import padded_indices
-from models.losses import AllReduce, AnchorLossConfig, DFLLossConfig, anchor_head_loss, dfl_head_loss
+from models.heads.ssd import SSDDetect
+from models.losses import AllReduce, AnchorLossConfig, DFLLossConfig, anchor_head_loss, dfl_head_loss, multibox
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import PackedTargets, Raw, Targets, pack_targets
 
@@ -17,6 +18,7 @@ V7_ANCHORS = torch.tensor([[12, 16, 19, 36, 40, 28], [36, 75, 76, 55, 72, 146], 
 V8_GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 V7_GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}
 HEADS = ["dfl", "anchor", "ota", "ota aux"]  # whose losses are tested
+PRIOR_HEADS = ["multibox"]  # which learn the background that is near an object or hard alone
 
 
 def targets_from_rows(rows: np.ndarray, batch: int, size: int) -> PackedTargets:
@@ -59,9 +61,18 @@ def anchor_maps(batch: int, classes: int, size: int, strides: list[int] | None =
         (batch, 3, size // s, size // s, 5 + classes)).astype(np.float32)) for k, s in enumerate(strides or STRIDES)]
 
 
+def multibox_maps(batch: int, classes: int, size: int) -> list[Tensor]:
+    """Offsets (B, 4*4, h, w) of all levels, then logits (B, 4*(nc+1), h, w)."""
+    return [torch.from_numpy(np.random.RandomState(400 + k).standard_normal(
+        (batch, width, size // s, size // s)).astype(np.float32))
+        for width in (16, 4 * (classes + 1)) for k, s in enumerate(STRIDES)]
+
+
 def head_maps(head: str, batch: int, classes: int, size: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """The maps of one of `HEADS`, leaves with gradients."""
-    if head == "dfl":
+    """The maps of one of `HEADS` or `PRIOR_HEADS`, leaves with gradients."""
+    if head == "multibox":
+        maps = multibox_maps(batch, classes, size)
+    elif head == "dfl":
         maps = list(itertools.chain(*dfl_maps(batch, classes, size)))
     else:
         maps = anchor_maps(batch, classes, size) + (anchor_maps(batch, classes, size, first=3) if "aux" in head else [])
@@ -75,7 +86,13 @@ def anchor_raw(lead: list[Tensor], size: int, aux: list[Tensor] | None = None) -
 
 def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, all_reduce: AllReduce | None = None,
               **options) -> dict[str, Tensor]:
-    """The loss of one of `HEADS` on maps by `head_maps` of square images."""
+    """The loss of one of `HEADS` or `PRIOR_HEADS` on maps by `head_maps` of square images."""
+    if head == "multibox":
+        raw = Raw({"loc": tuple(maps[:3]), "conf": tuple(maps[3:])}, (size, size))
+        classes = maps[3].shape[1] // 4 - 1
+        with torch.device("meta"):  # its weights are not asked for
+            ssd = SSDDetect([1] * 3, classes, [size / 10, size / 4, size / 2, size], [[2]] * 3, STRIDES, **options)
+        return ssd.loss(raw, targets, all_reduce)
     if head == "dfl":
         raw = Raw({"box": tuple(maps[:3]), "cls": tuple(maps[3:])}, (size, size))
         return dfl_head_loss(raw, STRIDES, targets, DFLLossConfig(V8_GAINS, **options), all_reduce)
@@ -86,4 +103,5 @@ def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, 
 
 def pad_as_on_cuda(monkeypatch) -> None:
     """Let the CPU run the padded lists that a GPU gets."""
-    monkeypatch.setattr(padded_indices, "sync_free", lambda device: False)
+    for module in (padded_indices, multibox):  # each has the function under its own name
+        monkeypatch.setattr(module, "sync_free", lambda device: False)

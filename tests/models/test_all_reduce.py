@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.loss_cases import HEADS, head_loss, head_maps, pad_as_on_cuda, random_targets
+from tests.models.loss_cases import HEADS, PRIOR_HEADS, head_loss, head_maps, pad_as_on_cuda, random_targets
 from utils.structures import Targets, pack_targets
 
 SIZE, CLASSES, BATCH = 64, 3, 4
@@ -39,7 +39,7 @@ def gradients(head: str, maps: list[Tensor], targets: list[Targets], all_reduce=
 @pytest.mark.parametrize("split", [2, 3])  # processes of equal and of different batches
 @pytest.mark.parametrize("padded", [False, True], ids=["cpu", "as on cuda"])
 @pytest.mark.parametrize("targets", TARGETS)
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", HEADS + PRIOR_HEADS)
 def test_parts_add_up_to_the_loss_of_the_whole_batch(head, targets, padded, split, monkeypatch):
     if padded:
         pad_as_on_cuda(monkeypatch)
@@ -57,7 +57,7 @@ def test_parts_add_up_to_the_loss_of_the_whole_batch(head, targets, padded, spli
         torch.testing.assert_close(torch.cat((first, second)), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", HEADS + PRIOR_HEADS)
 def test_a_process_alone_loses_nothing_by_sharing(head):
     alone, shared = (gradients(head, maps_of(head), many(), reduce) for reduce in (None, lambda v: v))
     for a, b in zip(alone[0], shared[0], strict=True):

@@ -10,6 +10,7 @@ from models.heads.dfl import DFLDetect
 from models.losses import AnchorLossConfig, anchor_head_loss, box_similarity, scale_gains
 from tests.models.loss_cases import (
     HEADS,
+    PRIOR_HEADS,
     STRIDES,
     V7_ANCHORS,
     V7_GAINS,
@@ -93,7 +94,7 @@ def test_no_boxes_leave_only_background(head):
     torch.testing.assert_close(_run(head, pack_targets([far, bare[1]]))[0], values)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", HEADS + PRIOR_HEADS)
 def test_padded_lists_of_a_gpu_give_the_same_loss_and_gradients(head, monkeypatch):
     targets = random_targets(2, 12, SIZE, 3, seed=4)
     values, grads = _run(head, targets)
@@ -103,7 +104,7 @@ def test_padded_lists_of_a_gpu_give_the_same_loss_and_gradients(head, monkeypatc
     torch.testing.assert_close(padded_grads, grads)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", HEADS + PRIOR_HEADS)
 def test_nothing_reads_a_value_back_from_the_device(head):
     """The meta device has shapes and no values: what runs there cannot stop a GPU to look at data."""
     maps = [m.detach().to("meta").requires_grad_() for m in _maps(head)]
@@ -162,7 +163,7 @@ def test_an_object_inside_a_crowd_is_still_learnt(head):
     assert together[background] < alone[background]
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", HEADS + PRIOR_HEADS)
 def test_losses_are_float32_under_autocast_and_float64_on_request(head):
     targets = random_targets(2, 6, SIZE, 3, seed=2)
     exact = _loss(head, _maps(head, dtype=torch.float64), targets)

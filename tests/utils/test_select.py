@@ -47,6 +47,23 @@ def test_equals_the_definition(seed, n, nc, conf, iou, max_det, multi_label, agn
     assert torch.equal(got.scores, torch.tensor([s for s, _, _ in want]))
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), limit=st.integers(1, 12), conf=st.sampled_from([0.0, 0.5]),
+       multi_label=st.booleans())
+def test_per_class_takes_the_best_of_each_class_in_input_order(seed, limit, conf, multi_label):
+    """With scores full of ties; NMS comes after, so that what is left out suppresses nothing."""
+    boxes, scores = scene(seed, 40, 3)
+    entered = reference(boxes[0], scores[0], conf, 1.0, 1000, multi_label, False)
+    kept = torch.zeros_like(scores)
+    for label in range(3):
+        for _, i, _ in [row for row in entered if row[2] == label][:limit]:
+            kept[0, i, label] = scores[0, i, label]
+    got = non_max_suppression(boxes, scores, SelectConfig(conf, 0.4, multi_label=multi_label, per_class=limit))[0]
+    want = reference(boxes[0], kept[0], conf, 0.4, 300, True, False)
+    assert got.labels.tolist() == [c for _, _, c in want]
+    assert torch.equal(got.boxes, boxes[0][[i for _, i, _ in want]])
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), limit=st.integers(0, 30))
 def test_max_candidates_takes_the_best_first_in_input_order(seed, limit):
@@ -116,3 +133,8 @@ def test_a_selection_is_a_name_or_a_function():
     with pytest.raises(UserError, match="'nmss'") as error:
         find_selector("nmss")
     assert error.value.code == "unknown-selection"
+
+
+def test_less_than_one_of_a_class_is_an_error():
+    with pytest.raises(UserError, match="give 1 or more"):
+        SelectConfig(per_class=0)

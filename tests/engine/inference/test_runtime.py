@@ -129,6 +129,7 @@ def with_metadata(source, target, change):
     (lambda c: {**c, "strides": []}, "strides"), (lambda c: {**c, "size": [64]}, "size"),
     (lambda c: {**c, "size": [1e9, -1]}, "size"), (lambda c: {**c, "batch": 0}, "batch"),
     (lambda c: {**c, "half": "no"}, "half"), (lambda c: {**c, "thresholds": {"conf": 2}}, "thresholds"),
+    (lambda c: {**c, "thresholds": {**c["thresholds"], "per_class": 0}}, "thresholds"),
     (lambda c: {k: v for k, v in c.items() if k != "names"}, "names")])
 def test_metadata_that_lies_is_one_sentence(files, tmp_path, change, named):
     with refused("corrupt-metadata", r"bad\.onnx", named):
