@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from models.assign.iou_bands import assign_by_iou
 from models.boxes.deltas import encode_deltas
@@ -87,18 +87,33 @@ def _with_a_row(targets: PackedTargets) -> tuple[Tensor, Tensor]:
 def _class_term(logits: Tensor, classes: Tensor, positive: Tensor, learned: Tensor, config: FocalLossConfig) -> Tensor:
     """Sum of the focal loss (eq. 5) of a level. logits (B, a, C, n); classes, positive, learned (B, a, n).
 
-    Nearly all targets are 0: all logits are taken as such, computed again in the backward so that nothing of their size
-    is kept beside them, and the few of positive classes are corrected.
+    Nearly all targets are 0: all logits are taken as such, and the few of positive classes are corrected.
     """
-    absent = checkpoint(_sum_absent, logits, learned, config.alpha, config.gamma, use_reentrant=False,
-                        preserve_rng_state=False)
     own = upcast(logits.gather(2, classes[:, :, None])[:, :, 0])  # (B, a, n)
     present = config.alpha * own.neg().sigmoid().pow(config.gamma) * F.softplus(-own)
-    return absent + torch.where(positive, present - _absent(own, config.alpha, config.gamma), 0).sum()
+    correction = torch.where(positive, present - _absent(own, config.alpha, config.gamma), 0).sum()
+    return _SumAbsent.apply(logits, learned, config.alpha, config.gamma) + correction
 
 
-def _sum_absent(logits: Tensor, learned: Tensor, alpha: float, gamma: float) -> Tensor:
-    return torch.where(learned[:, :, None], _absent(upcast(logits), alpha, gamma), 0).sum()
+class _SumAbsent(torch.autograd.Function):
+    """Sum of the focal loss of a level whose targets are all 0. The derivative is written out, so that nothing of the
+    size of the logits is kept beside them: autograd would keep six such tensors."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, learned: Tensor, alpha: float, gamma: float) -> Tensor:
+        ctx.save_for_backward(logits, learned)
+        ctx.constants = alpha, gamma
+        return torch.where(learned, _absent(upcast(logits), alpha, gamma).sum(2), 0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        """d/dx of (1 - alpha) p^gamma softplus(x) is (1 - alpha) p^gamma (gamma (1 - p) softplus(x) + p)."""
+        (logits, learned), (alpha, gamma) = ctx.saved_tensors, ctx.constants
+        x = upcast(logits)
+        p = x.sigmoid()
+        slope = F.softplus(x).mul_(1 - p).mul_(gamma).add_(p).mul_(p.pow_(gamma)).mul_(grad * (1 - alpha))
+        return slope.masked_fill_(~learned[:, :, None], 0).to(logits.dtype), None, None, None
 
 
 def _absent(logits: Tensor, alpha: float, gamma: float) -> Tensor:
