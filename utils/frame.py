@@ -35,7 +35,8 @@ class Frame:
     "shortest", shorter side `short` unless the longer one then exceeds `long`, padded to the batch's largest. size:
     (height, width) where the model takes no other. multiple: of which height and width of other frames are multiples.
     pad: on which sides padding lies, "centre" for both, "corner" for right and bottom; fill: its colour, RGB in
-    [0, 255]. shrink: how an image shrinks in evaluation, "area" for the mean of the covered pixels, or "linear".
+    [0, 255], which the network sees as `Pixels` makes it (zeros after ImageNet's mean come from [124, 116, 104]).
+    shrink: how an image shrinks in evaluation, "area" for the mean of the covered pixels, or "linear".
     """
 
     fit: str = "letterbox"

@@ -10,6 +10,7 @@ from models.losses.anchor_head import ASSIGNERS
 from models.registry import known_necks
 from utils.cli import LONGEST_SIDE, Rule, check_flags, flag_of, fraction, not_empty, number, positive
 from utils.errors import UserError
+from utils.frame import SIDE
 from utils.options import (
     Options,
     device_option,
@@ -128,7 +129,7 @@ class TrainConfig(Options):
         return self
 
 
-DEFAULTS = {"epochs": 100, "imgsz": 640, "batch_size": 16, "val_interval": 1}
+DEFAULTS = {"epochs": 100, "imgsz": SIDE, "batch_size": 16, "val_interval": 1}
 WITH_REPLAY = ("replay", "plugin", "debug")
 ONLY_LAST = "with --noval only the last epoch is validated; drop one of the two"
 ONLY_LAST_SAVED = "with --nosave only the last epoch is saved; choose one"

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from models import build_model
+from models.__main__ import main, parser
 from models.summary import format_summary, smallest_normed, summarise
+from tests.refusals import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,3 +46,14 @@ def test_the_fewest_values_that_a_batch_norm_sees_of_one_image() -> None:
     model = build_model("yolov8n")
     assert [smallest_normed(model, size) for size in ((32, 32), (64, 32), (64, 96))] == [1, 2, 6]
     assert smallest_normed(build_model("ssd300-r18"), (300, 300)) == 1
+
+
+def test_the_command_shows_a_model_at_the_size_of_its_frame(capsys) -> None:
+    def told(*words: str) -> str:
+        main(parser().parse_args(list(words)))
+        return capsys.readouterr().out
+
+    assert told("ssd300-r18") == told("ssd300-r18", "--imgsz", "300") and "38 x 38" in told("ssd300-r18")
+    assert told("yolov8n") == told("yolov8n", "--imgsz", "640") != told("yolov8n", "--imgsz", "64")
+    with refused("bad-size", "300 and 300"):
+        told("ssd300-r18", "--imgsz", "320")

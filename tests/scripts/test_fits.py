@@ -13,7 +13,7 @@ import train
 import val
 from tests.refusals import refused
 from tests.running import script
-from tests.scripts.trainings import parsed, words
+from tests.scripts.trainings import assert_same_end, parsed, words
 from tests.tiny import FITS, picture, tiny_data
 from utils.checkpoint import load_checkpoint
 
@@ -82,6 +82,32 @@ def test_the_shorter_side_of_the_model_is_the_default(place) -> None:
     flags = [*_flags(place, "default", "shortest"), "--nosave"]
     folder = train.main(train.build_parser().parse_args(flags))
     assert yaml.safe_load((folder / "args.yaml").read_text())["imgsz"] == [64]
+
+
+@pytest.mark.parametrize(("fit", "flags"), [("stretch", ["--imgsz", 60, 100]),
+                                            ("shortest", ["--imgsz", 48, "--multi-scale"])])
+def test_a_resumed_training_ends_as_one_that_was_not_interrupted(place, fit, flags, monkeypatch) -> None:
+    flags = ["--epochs", 2, "--save-period", 1, *flags]
+    whole = _train(place, fit, f"whole {fit}", *flags)
+
+    def ends(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "train_epoch", lambda job, run, epoch=train.train_epoch: (ends if run.epoch else epoch)(
+            job, run))
+        _train(place, fit, f"part {fit}", *flags)
+    part = train.main(train.build_parser().parse_args(["--resume", str(place / f"part {fit}"), "--device", "cpu",
+                                                       "--workers", "2"]))
+    assert_same_end(whole, part)
+
+
+def test_an_image_alone_in_its_batch_is_told_where_batch_norm_sees_one_value_of_it(place) -> None:
+    content = {**FITS["stretch"], "frame": {"fit": "stretch", "size": [24, 32]}}
+    (place / "small.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    with refused("bad-value", "--batch-size 5: of 6 images one is left alone"):
+        _train(place, "small", "alone", "--imgsz", 24, 32, "--batch-size", 5)
+    _train(place, "stretch", "together", "--imgsz", 60, 100, "--batch-size", 5, "--nosave")  # its coarsest map is 2 x 4
 
 
 def test_two_sizes_are_those_of_training_and_validation(place) -> None:
