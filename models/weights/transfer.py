@@ -79,6 +79,9 @@ def transfer(model: Detector, source: Detector) -> TransferReport:
     report = max(reports, key=lambda r: len(r.transferred))
     if source.config.get("details") not in (None, model.config.get("details")):
         report.left["details"] = "batch norm constants or activations of the source alone; without --cfg they stay"
+    if source.pixels != model.pixels:
+        report.left["pixels"] = (f"the source was trained with {source.pixels.to_dict()}, this model reads "
+                                 f"{model.pixels.to_dict()}; without --cfg they stay")
     target, origin = model.state_dict(), source.state_dict()
     _write((target[our], origin[their]) for their, our in report.transferred)
     return report

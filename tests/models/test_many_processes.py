@@ -17,7 +17,8 @@ CLASSES, STEPS, BATCH = 3, 3, 4
 # Name, neck, how many times narrower, pixels. At 64 px yolov7-w6 has maps of one cell, and batch norm over so few
 # values lets a difference of 1e-15 grow to 1e-8 within three steps, in one process too.
 MODELS = [("yolov8n", None, 1, 64), ("yolov7-tiny", None, 1, 64), ("yolov8n", "assn", 4, 64),
-          ("yolov7-w6", "ssfpn", 8, 128), ("retinanet-r18", "ssfpn", 8, 128)]
+          ("yolov7-w6", "ssfpn", 8, 128), ("retinanet-r18", "ssfpn", 8, 128),
+          ("ssd300-r18", None, 8, 300)]
 
 
 def batch(step: int, size: int) -> tuple[torch.Tensor, list[Targets]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import yaml
 
-from data.augment.policies import POLICIES
+from data.augment.policies import POLICIES, policy_type
 from data.augment.policies.policy import Policy
 from data.augment.policies.ssd import SsdPolicy
 from data.augment.policies.yolo import YoloPolicy
@@ -119,6 +119,7 @@ def test_recipes_of_ssd_and_assd_hold_what_the_facts_say(shared):
         r = load_recipe(name)
         assert (r.optimizer, r.momentum, r.nesterov, r.weight_decay, r.decay) == ("SGD", 0.9, False, 5e-4, "all"), name
         assert (r.lr0, r.gamma, r.warmup_epochs, r.ema, r.clip_grad, r.nominal_batch) == (0.001, 0.1, 0, 0, 0, 0), name
+        assert r.make_policy() == policy_type("ssd")(), "the policy's defaults are SSD's"
         assert (r.loss, r.policy, r.schedule) == ("mean", "ssd", "steps") and r.milestones[-1] < r.run["epochs"], name
 
 
@@ -206,6 +207,15 @@ def test_another_schedule_needs_no_milestones(tmp_path):
     assert resolve_settings(TrainConfig(), steps)[1].milestones == [2, 4]
     assert "4 of the recipe are not reached in 4 epochs" in unreached_milestones(steps, 4)[0]
     assert unreached_milestones(steps, 5) == []
+
+
+@pytest.mark.parametrize("name", ["assd-coco-321", "retinanet", "ssd-mmdetection"])
+def test_a_recipe_of_another_family_written_out_is_itself(tmp_path, name):
+    """As --evolve writes it."""
+    recipe = load_recipe(name)
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(recipe.values()))
+    assert load_recipe(tmp_path / "a.yaml") == recipe
+    assert {"lr0", "weight_decay", "fliplr"} < search_space(recipe).keys() and "lrf" not in search_space(recipe)
 
 
 @dataclass(frozen=True)

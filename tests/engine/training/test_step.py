@@ -23,12 +23,12 @@ MEAN = Recipe(optimizer="SGD", schedule="steps", milestones=[1], lr0=0.01, momen
 BATCHES = (4, 4, 4, 2)  # two steps: of eight images, and of six
 
 
-def training(recipe, group=None, parts=1):
+def training(recipe, group=None, parts=1, model=None):
     """A narrow model in float64."""
     torch.manual_seed(0)
     config = resolve("yolov8n", 3)
     config["width_multiple"] /= 4
-    model = build_model(config).double().train()
+    model = (model or build_model(config)).double().train()
     settings = TrainConfig(epochs=2, batch_size=4, sync_bn=bool(group), amp="fp32")
     run = make_training(settings, recipe, model, group or Group(), CPU, len(BATCHES))
     run.micro_batches = parts
@@ -109,6 +109,20 @@ def test_micro_batches_give_the_step_of_the_whole_batch(loss):
         ends.append(epochs(run, 1)["state"])
     for key, value in ends[0].items():
         torch.testing.assert_close(ends[1][key], value, rtol=1e-7, atol=1e-9)
+
+
+def test_frozen_norms_stay_as_they_are():
+    stages = [[-1, 1, "ResNetStage", [8 * 2**i, 2 if i else 1, "basic", "frozen"], f"layer{i + 1}"] for i in range(3)]
+    config = {"nc": 3, "backbone": [[-1, 1, "ResNetStem", [8, "frozen"], "stem"], *stages],
+              "head": [[["layer2", "layer3"], 1, "DFLDetect", ["nc"]]]}
+    run = training(replace(MEAN, ema=0.9), model=build_model(config))
+    norms = {key: value.clone() for key, value in run.model.state_dict().items() if ".bn" in key}
+    weight = run.model.model[1][0].conv1.weight.clone()
+    epochs(run, 1)
+    frozen = [key for key in norms if int(key.split(".")[1]) < 4]
+    assert len(frozen) >= 4 * 7 and not torch.equal(weight, run.model.model[1][0].conv1.weight)
+    for model in (run.model, run.ema.model):
+        assert all(torch.equal(model.state_dict()[key], norms[key]) for key in frozen)
 
 
 def test_a_nominal_batch_of_none_never_accumulates():

@@ -87,3 +87,10 @@ def test_order_stops_where_the_models_part():
     assert report.transferred and report.left["model.17.conv.weight"] == "the models differ from there on"
     assert not any(their.startswith("model.17.") for their, _ in report.transferred)
     assert len(base.state_dict()) == len(report.transferred) + len(report.left)
+
+
+def test_pixels_that_differ_are_told():
+    rows = {"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[[0, 0], 1, "DFLDetect", ["nc"]]]}
+    source = build_model({**rows, "pixels": {"order": "bgr"}})
+    assert "'order': 'bgr'" in transfer(build_model(rows), source).left["pixels"]
+    assert "pixels" not in transfer(build_model(rows), build_model(rows)).left
