@@ -80,7 +80,8 @@ def test_two_processes_end_where_one_does(runs, place):
 
 def test_a_row_that_nobody_reads_is_not_waited_for():
     rows = [Conv(3, 4), Conv(4, 4), Conv(4, 4)]
-    graph = Graph(rows, [Node(i, None, "Conv", (source,), False, 4, 1) for i, source in enumerate((IMAGE, 0, 0))])
+    graph = Graph(rows, [Node(i, None, "Conv", (source,), (None,), False, 4, 1)
+                         for i, source in enumerate((IMAGE, 0, 0))])
     graph(torch.rand(2, 3, 8, 8)).sum().backward()
     waited = {name for name, p in graph.named_parameters() if p.requires_grad}
     assert waited == {name for name, p in graph.named_parameters() if p.grad is not None}
