@@ -11,8 +11,8 @@ from models import layers, necks
 from models.catalogue import NO_NECK
 from models.config_checks import MAX_CHANNELS, check_size, check_stride
 from models.graph import IMAGE, Graph, Node, Series, output_strides
-from models.heads import Head, anchor, dfl, retina, ssd
-from models.layers import extras, rearrange
+from models.heads import Head, anchor, dfl, retina, salience_detr, ssd
+from models.layers import extras, mapper, rearrange
 from models.layers.conv import activation, default_activation
 from models.necks import forks
 from models.registry import LayerType, choose, known_layers, known_necks
@@ -20,7 +20,8 @@ from models.rows import Row, aliases_of, find_layer, parse_row
 from utils.config import is_whole
 from utils.errors import UserError, nearest, shown
 
-DECLARED = (layers, extras, forks, rearrange, necks, anchor, dfl, retina, ssd)  # importing them fills the registry
+# importing them fills the registry
+DECLARED = (layers, extras, forks, mapper, rearrange, necks, anchor, dfl, retina, salience_detr, ssd)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,19 @@ def build_graph(config: dict[str, Any]) -> Graph:
             nodes.append(Node(index, row.name, kind.name, sources, maps, kind.multi_input, channels, stride))
     if not isinstance(built[-1], Head):
         raise UserError(f"{rows[-1]}: the last row must be a head such as Detect or IDetect", code="no-head")
-    return Graph(built, nodes)
+    graph = Graph(built, nodes)
+    for name in config.get("frozen", []):
+        graph[_find_row(name, nodes, config["source"])].requires_grad_(False)
+    return graph
+
+
+def _find_row(name: str, nodes: list[Node], source: str) -> int:
+    """The number of the row that `frozen` names."""
+    names = [node.name for node in nodes if node.name]
+    if name not in names:
+        hint = nearest(name, names) or "names are the fifth entry of a row"
+        raise UserError(f"{source}: frozen: no row is named {shown(name)}; {hint}", code="unknown-name")
+    return next(node.index for node in nodes if node.name == name)
 
 
 def _activation(config: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ changes. Keys: nc, anchors, activation; depth_multiple, width_multiple, max_chan
 numbers or modules; `replace`, for rows of the base by name: `[module, args, options]`, options where wanted; `neck`, a
 name or a mapping with `type`; `necks`, the default options of each neck on this base; `recipe`, the file in `cfg/train`
 to train by, by default the one that the head declares; `frame` and `pixels`, what the model asks of its input
-(`utils.frame`); `batch_norm`, [eps, momentum] of all 2-D batch norms.
+(`utils.frame`); `batch_norm`, [eps, momentum] of all 2-D batch norms; `frozen`, names of rows that are never trained.
 
 A scale's letter stands at the `@` of a family's file name, or behind its first number: `yolov5@6.yaml` holds yolov5n6.
 """
@@ -27,7 +27,7 @@ NO_NECK = "pan"  # what every base has already
 
 _KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
                "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe", "trained",
-               "aliases", "words", "replace", "frame", "pixels", "batch_norm"}
+               "aliases", "words", "replace", "frame", "pixels", "batch_norm", "frozen"}
 
 
 def known_models() -> list[str]:

@@ -47,6 +47,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_channels": (lambda v: is_whole(v, 1, MAX_CHANNELS), f"a whole number of channels, 1 to {MAX_CHANNELS:,}"),
     "scales": _MAPPING, "scale": _TEXT, "activation": _TEXT, "base": _TEXT, "recipe": _TEXT,
     "backbone": _ROWS, "head": _ROWS,
+    "frozen": (lambda v: is_rows(v) and all(map(is_text, v)), "a list of names of rows"),
     "frame": _MAPPING, "pixels": _MAPPING, "batch_norm": _NORM,
     "words": _MAPPING, "aliases": _MAPPING, "replace": _MAPPING, "options": _MAPPING,
     "neck": (lambda v: is_text(v) or is_mapping(v), "a name such as assn, or a mapping with `type`"),

@@ -1,0 +1,1 @@
+"""Parts of detection transformers: deformable attention, positions, salience, encoder, decoder."""
