@@ -67,8 +67,8 @@ class Detector(nn.Module):
                 targets: Sequence[Targets] | PackedTargets | None = None) -> Raw:
         """(B, 3, H, W) RGB, uint8 or float in [0, 1], -> `Raw`. H and W as `frame` allows.
 
-        content (B, 2): height and width of each image in its frame, of which it takes the top left; None: the whole
-        frames. targets: given in training. Both are for heads that ask for them (`Head.hints`); others see neither.
+        content (B, 2): height and width of each image in its frame, of which it takes the top left, the rest is read as
+        zeros; None: the whole frames. targets: given in training. Both are for heads that ask for them (`Head.hints`); others see neither.
         """
         height, width = images.shape[2:]
         if not torch.jit.is_tracing():
@@ -76,7 +76,10 @@ class Detector(nn.Module):
         given = {"content": content, "targets": targets if targets is None else pack_targets(targets),
                  "image_size": (height, width)}
         hints = {name: given[name] for name in self.head.hints}
-        return Raw(self.model(self._normalised(images), **hints), (height, width), content)
+        images = self._normalised(images)
+        if hints.get("content") is not None:
+            images = images * _inside(content, height, width)
+        return Raw(self.model(images, **hints), (height, width), content)
 
     def _check_size(self, height: int, width: int) -> None:
         """Raises `UserError` for images that the frame does not allow."""
@@ -139,6 +142,12 @@ class Detector(nn.Module):
             if module is not self and hasattr(module, "fuse"):
                 module.fuse()
         return self
+
+
+def _inside(content: Tensor, height: int, width: int) -> Tensor:
+    """(B, 1, H, W), True where a frame shows its image; content (B, 2)."""
+    y, x = (torch.arange(side, device=content.device) for side in (height, width))
+    return ((y < content[:, :1])[:, :, None] & (x < content[:, 1:])[:, None])[:, None]
 
 
 def build_model(model: str | Path | dict[str, Any], num_classes: int | None = None, *,
