@@ -148,7 +148,28 @@ def _suppress_all(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> 
     return nms(boxes + (labels * extent)[:, None], scores.double(), iou).sort().values
 
 
-SELECTORS: dict[str, Selector] = {"nms": non_max_suppression}
+def best_scores(boxes: Tensor, scores: Tensor, config: SelectConfig) -> list[Detections]:
+    """The `max_det` best of all boxes with all classes of each image: for models that answer with a set, of which none
+    has to be suppressed (Carion et al. 2020). Of `config`, iou and agnostic mean nothing here.
+
+    boxes (B, N, 4) xyxy in any unit; scores (B, N, C). With `multi_label` False a box gives its best class alone.
+    """
+    if boxes.shape != (*scores.shape[:2], 4) or scores.ndim != 3:
+        got = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
+        raise ValueError(f"expected boxes (B, N, 4) and scores (B, N, C), got {got}")
+    found = []
+    for image_boxes, image_scores in zip(boxes, scores, strict=True):
+        rows, labels = _candidates(image_scores, config.conf, config.multi_label)  # (K,), (K,)
+        if config.classes is not None:
+            keep = torch.isin(labels, torch.as_tensor(config.classes, dtype=torch.int64, device=labels.device))
+            rows, labels = rows[keep], labels[keep]
+        values = image_scores[rows, labels].float()
+        order = _best_first(values, config.max_det)
+        found.append(Detections(image_boxes[rows[order]].float(), values[order], labels[order]))
+    return found
+
+
+SELECTORS: dict[str, Selector] = {"nms": non_max_suppression, "topk": best_scores}
 
 
 def find_selector(selection: str | Selector) -> Selector:

@@ -85,8 +85,8 @@ def sample_levels(value: Tensor, sizes: Sizes, places: Tensor, weights: Tensor) 
     share = weights.transpose(1, 2).flatten(0, 1)  # (B*H, Q, L, P)
     total = None
     for level, (part, (height, width)) in enumerate(zip(value.split([h * w for h, w in sizes], 1), sizes, strict=True)):
-        plane = part.permute(0, 2, 3, 1).reshape(batch * heads, depth, height, width)
-        found = F.grid_sample(plane, grid[:, :, level].to(plane.dtype), align_corners=False)  # (B*H, D, Q, P)
+        plane = part.permute(0, 2, 3, 1).reshape(batch * heads, depth, height, width).to(grid.dtype)
+        found = F.grid_sample(plane, grid[:, :, level], align_corners=False)  # (B*H, D, Q, P)
         summed = (found * share[:, None, :, level]).sum(-1)  # (B*H, D, Q)
         total = summed if total is None else total + summed
     return total.view(batch, heads * depth, count).transpose(1, 2).to(value.dtype)

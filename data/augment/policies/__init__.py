@@ -1,11 +1,12 @@
 """Augmentation policies, by the name that a recipe gives as `policy`."""
 
+from data.augment.policies.detr import DetrPolicy
 from data.augment.policies.policy import Policy
 from data.augment.policies.ssd import SsdPolicy
 from data.augment.policies.yolo import YoloPolicy
 from utils.errors import UserError, nearest, shown
 
-POLICIES: dict[str, type[Policy]] = {"yolo": YoloPolicy, "ssd": SsdPolicy}
+POLICIES: dict[str, type[Policy]] = {"yolo": YoloPolicy, "ssd": SsdPolicy, "detr": DetrPolicy}
 
 
 def policy_type(name: str) -> type[Policy]:
