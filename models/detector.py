@@ -68,7 +68,8 @@ class Detector(nn.Module):
         """(B, 3, H, W) RGB, uint8 or float in [0, 1], -> `Raw`. H and W as `frame` allows.
 
         content (B, 2): height and width of each image in its frame, of which it takes the top left, the rest is read as
-        zeros; None: the whole frames. targets: given in training. Both are for heads that ask for them (`Head.hints`); others see neither.
+        zeros; None: the whole frames. targets: given in training. Both are for heads that ask for them (`Head.hints`);
+        others see neither.
         """
         height, width = images.shape[2:]
         if not torch.jit.is_tracing():

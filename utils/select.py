@@ -59,19 +59,10 @@ def non_max_suppression(boxes: Tensor, scores: Tensor, config: SelectConfig,
     of an image enter. There is no limit of time: a slow machine finds the same boxes as a fast one. Raises `ValueError`
     for shapes that disagree.
     """
-    if boxes.shape != (*scores.shape[:2], 4) or scores.ndim != 3:
-        got = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
-        raise ValueError(f"expected boxes (B, N, 4) and scores (B, N, C), got {got}")
-    wanted = None
-    if config.classes is not None:
-        wanted = torch.as_tensor(config.classes, dtype=torch.int64, device=scores.device)
+    _check_shapes(boxes, scores)
     found = []
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
-        rows, labels = _candidates(image_scores, config)  # (K,), (K,)
-        if wanted is not None:
-            keep = torch.isin(labels, wanted)
-            rows, labels = rows[keep], labels[keep]
-        values = image_scores[rows, labels].float()  # (K,)
+        rows, labels, values = _candidates(image_scores, config)  # (K,) each
         order = _best_first(values, len(values) if config.per_class is not None else max_candidates)
         if config.per_class is not None:
             order = order[_rank_in_class(labels[order]) < config.per_class][:max_candidates]
@@ -83,9 +74,39 @@ def non_max_suppression(boxes: Tensor, scores: Tensor, config: SelectConfig,
     return found
 
 
-def _candidates(scores: Tensor, config: SelectConfig) -> tuple[Tensor, Tensor]:
-    """(N, C) -> box rows (K,) and classes (K,) of what scores above `conf`; of `per_class` only what is cheap to tell,
-    as a class may still have more where scores are equal."""
+def best_scores(boxes: Tensor, scores: Tensor, config: SelectConfig) -> list[Detections]:
+    """The `max_det` best of all boxes with all classes of each image: for models that answer with a set, of which none
+    has to be suppressed (Carion et al. 2020). iou and agnostic of `config` mean nothing here.
+
+    boxes (B, N, 4) xyxy in any unit; scores (B, N, C). Raises `ValueError` for shapes that disagree.
+    """
+    _check_shapes(boxes, scores)
+    found = []
+    for image_boxes, image_scores in zip(boxes, scores, strict=True):
+        rows, labels, values = _candidates(image_scores, config)
+        order = _best_first(values, config.max_det)
+        found.append(Detections(image_boxes[rows[order]].float(), values[order], labels[order]))
+    return found
+
+
+def _check_shapes(boxes: Tensor, scores: Tensor) -> None:
+    if boxes.shape != (*scores.shape[:2], 4) or scores.ndim != 3:
+        got = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
+        raise ValueError(f"expected boxes (B, N, 4) and scores (B, N, C), got {got}")
+
+
+def _candidates(scores: Tensor, config: SelectConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, C) -> box rows, classes and scores (K,) of what scores above `conf` and is of the wanted classes."""
+    rows, labels = _above(scores, config)
+    if config.classes is not None:
+        keep = torch.isin(labels, torch.as_tensor(config.classes, dtype=torch.int64, device=labels.device))
+        rows, labels = rows[keep], labels[keep]
+    return rows, labels, scores[rows, labels].float()
+
+
+def _above(scores: Tensor, config: SelectConfig) -> tuple[Tensor, Tensor]:
+    """(N, C) -> box rows and classes (K,) of what scores above `conf`; of `per_class` only what is cheap to tell, as a
+    class may still have more where scores are equal."""
     if scores.numel() == 0:
         none = torch.zeros(0, dtype=torch.int64, device=scores.device)
         return none, none
@@ -146,27 +167,6 @@ def _suppress_all(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> 
     boxes = boxes.double()
     extent = boxes.max() - boxes.min() + 1
     return nms(boxes + (labels * extent)[:, None], scores.double(), iou).sort().values
-
-
-def best_scores(boxes: Tensor, scores: Tensor, config: SelectConfig) -> list[Detections]:
-    """The `max_det` best of all boxes with all classes of each image: for models that answer with a set, of which none
-    has to be suppressed (Carion et al. 2020). Of `config`, iou and agnostic mean nothing here.
-
-    boxes (B, N, 4) xyxy in any unit; scores (B, N, C). With `multi_label` False a box gives its best class alone.
-    """
-    if boxes.shape != (*scores.shape[:2], 4) or scores.ndim != 3:
-        got = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
-        raise ValueError(f"expected boxes (B, N, 4) and scores (B, N, C), got {got}")
-    found = []
-    for image_boxes, image_scores in zip(boxes, scores, strict=True):
-        rows, labels = _candidates(image_scores, config.conf, config.multi_label)  # (K,), (K,)
-        if config.classes is not None:
-            keep = torch.isin(labels, torch.as_tensor(config.classes, dtype=torch.int64, device=labels.device))
-            rows, labels = rows[keep], labels[keep]
-        values = image_scores[rows, labels].float()
-        order = _best_first(values, config.max_det)
-        found.append(Detections(image_boxes[rows[order]].float(), values[order], labels[order]))
-    return found
 
 
 SELECTORS: dict[str, Selector] = {"nms": non_max_suppression, "topk": best_scores}

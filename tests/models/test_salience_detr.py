@@ -140,7 +140,8 @@ def test_maps_of_more_cells_than_the_tables_have() -> None:
 
 @pytest.mark.parametrize(("options", "code", "told"), [
     ({"level_ratios": [0.5, 1]}, "wrong-count", "2 numbers for 4 levels"),
-    ({"layer_ratios": []}, "bad-value", "layer_ratios"), ({"layer_ratios": [0, 1]}, "bad-value", "layer_r"), ({"salience_loss": "size"}, "unknown-name", "by_size"),
+    ({"layer_ratios": []}, "bad-value", "layer_ratios"), ({"layer_ratios": [0, 1]}, "bad-value", "layer_ratios"),
+    ({"salience_loss": "size"}, "unknown-name", "by_size"),
 ])
 def test_options_are_checked(options, code, told) -> None:
     with refused(code, "tiny.yaml row 8", told):

@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 
 import utils.select
 from utils.errors import UserError
-from utils.select import SelectConfig, find_selector, non_max_suppression
+from utils.select import SelectConfig, best_scores, find_selector, non_max_suppression
 
 
 def scene(seed: int, n: int, nc: int, offset: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,3 +138,19 @@ def test_a_selection_is_a_name_or_a_function():
 def test_less_than_one_of_a_class_is_an_error():
     with pytest.raises(UserError, match="give 1 or more"):
         SelectConfig(per_class=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 30), st.integers(1, 4), st.integers(0, 40), st.booleans())
+def test_the_best_of_a_set_are_the_best_of_all_pairs(seed, n, nc, max_det, multi_label):
+    boxes, scores = scene(seed, n, nc)
+    found, = best_scores(boxes, scores, SelectConfig(0.12, 1.0, max_det, multi_label=multi_label))
+    rows = [(s, i, c) for i, line in enumerate(scores[0].tolist()) for c, s in enumerate(line) if s > 0.12]
+    if not multi_label:
+        rows = [row for row in rows if row[2] == int(scores[0, row[1]].argmax())]
+    rows = sorted(rows, key=lambda row: -row[0])[:max_det]
+    assert found.labels.tolist() == [c for *_, c in rows]
+    torch.testing.assert_close(found.scores, torch.tensor([s for s, *_ in rows]))
+    assert torch.equal(found.boxes, boxes[0][[i for _, i, _ in rows]])
+    with pytest.raises(ValueError, match="expected boxes"):
+        best_scores(boxes[..., :3], scores, SelectConfig())

@@ -6,11 +6,11 @@ first, so that the frame of a batch is known before anything else of its samples
 Legend: sizes are (height, width).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from data.augment.geometry import BoxFilter, MosaicLayer, Size, Tile, scaling
+from data.augment.geometry import BoxFilter, MosaicLayer, Tile, scaling
 from data.augment.plan import Plan, Scene
 from data.augment.policies.policy import Policy
 from utils.config import is_number, is_whole
@@ -23,7 +23,7 @@ PLAIN = (1.0, 1.0, 1.0)  # no change of colour
 
 @dataclass(frozen=True)
 class Window:
-    """What a sample shows: the region x1, y1, x2, y2 of its image, in pixels of the original, at `size` in the frame."""
+    """What a sample shows: the region x1, y1, x2, y2 of its image, in pixels of the original, at `size`."""
 
     region: tuple[float, float, float, float]
     size: Pair
