@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> Path | None:
         for frame in frames:
             image, letterbox = runtime.prepare(frame.image, size)
             clock.lap("pre-process")
-            boxes, scores = runtime.predict(image)
+            boxes, scores = runtime.predict(image, runtime.content([letterbox]))
             clock.lap("inference")
             found = runtime.select(boxes, scores, thresholds)[0].to_original(letterbox).cpu()
             clock.lap("NMS")

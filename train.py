@@ -236,7 +236,7 @@ def validate(job: Job, run: Training) -> dict[str, float]:
     model = run.ema.model
 
     def predict(images: Tensor, targets) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        raw = model(images)
+        raw = model(images, targets.content)
         return *model.decode(raw), model.loss(raw, targets)
 
     result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.val_index, model.thresholds,

@@ -68,14 +68,15 @@ class Detector(nn.Module):
         """(B, 3, H, W) RGB, uint8 or float in [0, 1], -> `Raw`. H and W as `frame` allows.
 
         content (B, 2): height and width of each image in its frame, of which it takes the top left, the rest is read as
-        zeros; None: the whole frames. targets: given in training. Both are for heads that ask for them (`Head.hints`);
-        others see neither.
+        zeros; None: what targets say, else the whole frames. targets: given in training. Both are for heads that ask
+        for them (`Head.hints`); others see neither.
         """
         height, width = images.shape[2:]
         if not torch.jit.is_tracing():
             self._check_size(height, width)
-        given = {"content": content, "targets": targets if targets is None else pack_targets(targets),
-                 "image_size": (height, width)}
+        packed = None if targets is None else pack_targets(targets)
+        content = packed.content if content is None and packed is not None else content
+        given = {"content": content, "targets": packed, "image_size": (height, width)}
         hints = {name: given[name] for name in self.head.hints}
         images = self._normalised(images)
         if hints.get("content") is not None:

@@ -41,6 +41,11 @@ class Letterbox:
         boxes = (boxes - pad) / scale
         return clip_boxes(boxes, *self.original) if clip else boxes
 
+    @property
+    def content(self) -> tuple[int, int]:
+        """(height, width) of the image in the input frame."""
+        return max(round(self.original[0] * self.scale[1]), 1), max(round(self.original[1] * self.scale[0]), 1)
+
     def _vectors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return like.new_tensor(self.scale * 2), like.new_tensor(self.pad * 2)
 
@@ -80,13 +85,15 @@ class PackedTargets:
     """The targets of a batch as padded arrays, the form that assigners read.
 
     boxes (B, M, 4) float32, labels (B, M) int64, ignore (B, M) bool for crowd regions, valid (B, M) bool, True where a
-    row holds an object to learn (neither padding nor crowd). Padding rows are zero. M may be 0.
+    row holds an object to learn (neither padding nor crowd). Padding rows are zero. M may be 0. content (B, 2) int64:
+    height and width of the images, which lie at the top left of their frames; None where that is not told: the whole.
     """
 
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
     valid: Tensor
+    content: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.labels.shape)
@@ -96,14 +103,17 @@ class PackedTargets:
         _check(self.labels, shape, torch.int64, "PackedTargets.labels")
         _check(self.ignore, shape, torch.bool, "PackedTargets.ignore")
         _check(self.valid, shape, torch.bool, "PackedTargets.valid")
+        if self.content is not None:
+            _check(self.content, (shape[0], 2), torch.int64, "PackedTargets.content")
         _check_labels(self.labels, "PackedTargets.labels")
         _check_corners(self.boxes, "PackedTargets.boxes")
         if self.valid.device.type == "cpu" and bool((self.valid & self.ignore).any()):
             raise ValueError("PackedTargets: a crowd region (ignore) is marked as an object to learn (valid)")
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """In the order in which a `PackedTargets` is made of them."""
-        return self.boxes, self.labels, self.ignore, self.valid
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the order in which a `PackedTargets` is made of them; without content where there is none."""
+        known = (self.boxes, self.labels, self.ignore, self.valid)
+        return known if self.content is None else (*known, self.content)
 
     def __getitem__(self, images: slice | list[int]) -> "PackedTargets":
         """The targets of some images."""
@@ -122,7 +132,8 @@ class PackedTargets:
         return [_checked_before(Targets, boxes[k], labels[k], ignore[k]) for boxes, labels, ignore, k in rows]
 
     def _like(self, tensors: Iterable[Tensor]) -> "PackedTargets":
-        return _checked_before(PackedTargets, *tensors)
+        boxes, labels, ignore, valid, *content = tensors
+        return _checked_before(PackedTargets, boxes, labels, ignore, valid, content[0] if content else None)
 
 
 def pack_targets(targets: "Sequence[Targets] | PackedTargets") -> PackedTargets:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from data.augment.geometry import Labels, MosaicLayer, PlaceRule, Size
 from data.augment.photometric import Photometric
 from data.images.letterbox import plan_letterbox
+from utils.structures import Letterbox
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Scene:
     index: the image that the sample is about; size: of the frame; size_of(i): (height, width) of image i; others(k):
     k images to go with `index`; labels_of(i): the labels of image i, None where a policy asks for none; mosaic: False
     where images are shown alone, as at the end of training; place(original, size): how an image that is alone lies in a
-    frame before it is moved, as the model's frame says (`data.images.placement.Placement.on_canvas`).
+    frame before it is moved, as the model's frame says (`data.images.placement.Placement.on_canvas`); sides: the two
+    numbers that the frame is sized by (`utils.frame.Frame.resolve`).
     """
 
     index: int
@@ -31,6 +33,7 @@ class Scene:
     labels_of: Callable[[int], Labels] | None = None
     mosaic: bool = True
     place: PlaceRule = plan_letterbox
+    sides: tuple[int, int] = (640, 640)
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,16 @@ class Plan:
     """Every random decision about one sample: one layer, or two blended, `blend` being the weight of the first.
 
     colour: gains of hue, saturation and value for the whole frame, fill and all, or a photometric distortion of what is
-    drawn of the one image. paste: how `data.augment.copy_paste` draws the objects that are pasted; None where none is.
+    drawn of the one image. content: (height, width) at the frame's top left that the image covers, None: the whole.
+    paste: how `data.augment.copy_paste` draws the objects that are pasted; None where none is.
     """
 
     layers: tuple[MosaicLayer, ...]
     blend: float
     colour: tuple[float, float, float] | Photometric
     paste: Paste | None = None
+    content: tuple[int, int] | None = None
+
+    def letterbox(self, frame: tuple[int, int]) -> Letterbox:
+        """An augmented sample is an image of its own, placed as it is."""
+        return Letterbox(self.content or frame, frame, (1.0, 1.0), (0, 0))

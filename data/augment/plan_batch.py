@@ -128,7 +128,6 @@ def pack_plans(planned: list[tuple[Plan, Labels, int]], frame: tuple[int, int], 
     regions[upright] = -np.inf, -np.inf, np.inf, np.inf  # their boxes tell the tiles apart, to the pixel
     pasted = [k for k, (_, labels, _) in enumerate(planned) if labels.pasted]
     mirrored = [np.packbits(mask(planned[k][1].pasted, frame) > 0, axis=1) for k in pasted]
-    itself = Letterbox(frame, frame, (1.0, 1.0), (0, 0))
     tables, distortions = colour_numbers(plans)
     return PlanBatch(
         inverse=torch.from_numpy(np.linalg.inv(matrices)).float(), boxes=torch.from_numpy(boxes),
@@ -141,7 +140,7 @@ def pack_plans(planned: list[tuple[Plan, Labels, int]], frame: tuple[int, int], 
         upright=all(upright), flat=not matrices[:, 2, :2].any(),
         jitters=any(plan.colour != (1.0, 1.0, 1.0) for plan in plans) and len(tables) > 0,
         targets=pack_targets([Targets(*map(torch.from_numpy, (x.boxes, x.labels, x.ignore))) for _, x, _ in planned]),
-        image_ids=[image_id for _, _, image_id in planned], letterboxes=[itself] * len(planned))
+        image_ids=[image_id for _, _, image_id in planned], letterboxes=[plan.letterbox(frame) for plan in plans])
 
 
 def tile_tables(layers: list[MosaicLayer], matrices: Array, frame: tuple[int, int],

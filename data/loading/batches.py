@@ -53,7 +53,8 @@ Batches = EpochBatches | list[list[Key]]
 class PackedBatch:
     """A batch on its way from a worker: all but the pixels, which lie in slot `slot` of a ring, or come along.
 
-    boxes (B, M, 4), labels, ignore, valid (B, M) as in `PackedTargets`; shape: of the pixels, (B, H, W, 3).
+    boxes (B, M, 4), labels, ignore, valid (B, M), content (B, 2) as in `PackedTargets`; shape: of the pixels, (B, H, W,
+    3).
     """
 
     slot: int
@@ -65,11 +66,13 @@ class PackedBatch:
     valid: np.ndarray
     image_ids: list[int]
     letterboxes: list[Letterbox]
+    content: np.ndarray | None = None
 
     def unpack(self, ring: BatchRing) -> Batch:
         """The batch that a training or an evaluation reads, its images (B, 3, H, W) in channels-last order."""
         images = ring.tensor(self.slot, self.shape) if self.images is None else self.images
-        targets = PackedTargets(*map(torch.from_numpy, (self.boxes, self.labels, self.ignore, self.valid)))
+        content = None if self.content is None else torch.from_numpy(self.content)
+        targets = PackedTargets(*map(torch.from_numpy, (self.boxes, self.labels, self.ignore, self.valid)), content)
         return Batch(images.permute(0, 3, 1, 2), targets, self.image_ids, self.letterboxes)
 
 
@@ -86,7 +89,8 @@ class BatchMaker(Dataset):
         images = torch.empty(shape, dtype=torch.uint8) if out is None else None
         samples = self.dataset.draw(keys, images.numpy() if out is None else out)
         return PackedBatch(slot if images is None else NO_SLOT, shape, images, *pack_labels(samples),
-                           [s.image_id for s in samples], [s.letterbox for s in samples])
+                           [s.image_id for s in samples], [s.letterbox for s in samples],
+                           self.dataset.content([s.letterbox for s in samples]))
 
 
 class Requests(Sampler):

@@ -37,11 +37,14 @@ def train_loader(index: HasRecords, imgsz: int | tuple[int, int], augment: Polic
     how often each image is seen.
     """
     records, placement = _records(index), Placement.of(config.frame, imgsz)
+    if augment.draws_sizes and not config.frame.fits_images:
+        raise UserError("the recipe's augmentation policy draws the size of each image, but frames of this model have "
+                        "one size: take a recipe with policy: yolo or ssd", "flag-conflict")
     order, frames = EpochOrder(len(records), config.seed, weights), None
     if config.rect or config.frame.fits_images:
         sizes = image_sizes(records)
         order = AspectOrder(sizes, config.batch_size * config.world, config.seed, weights)
-        frames = TrainFrames(order, sizes, placement)
+        frames = TrainFrames(order, sizes, placement, augment, config.seed)
     if config.rect or (augment.shows_others and not has_mosaic(config)):
         augment = augment.in_rectangles()
     batches = EpochBatches(len(records), config.batch_size, config.rank, config.world)
@@ -86,14 +89,24 @@ class TrainFrames:
     order: AspectOrder
     sizes: np.ndarray
     placement: Placement
+    augment: Policy
+    seed: int
 
     def __call__(self, epoch: int, position: int) -> tuple[int, int]:
-        sizes, placement = self.sizes[self.order.batch_group(epoch, position)], self.placement
+        mates, placement = self.order.batch_group(epoch, position), self.placement
+        sizes = self.sizes[mates]
+        if self.augment.draws_sizes:
+            first = position // self.order.group * self.order.group
+            drawn = [self.augment.draw_size(np.random.default_rng([self.seed, epoch, first + k]), tuple(size),
+                                            placement.size) for k, size in enumerate(sizes.tolist())]
+            return placement.frame.up(tuple(np.max(drawn, 0).tolist()))
         return placement.batch_frame(sizes) if placement.frame.fits_images else placement.rect_frame(sizes, 0.0)
 
     @property
     def largest(self) -> tuple[int, int]:
         """The frame of a batch with tall and wide images in it."""
+        if self.augment.draws_sizes:
+            return self.placement.frame.up((self.placement.side,) * 2)
         return self.placement.batch_frame(self.sizes)
 
 

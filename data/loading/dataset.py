@@ -124,6 +124,12 @@ class DetectionDataset(Dataset):
         plan, index = self._draw(*self._complete(key), frame)
         return plan, self._find(plan, frame, self.store.is_damaged), self.image_id(index)
 
+    def content(self, letterboxes: Sequence[Letterbox]) -> np.ndarray | None:
+        """(B, 2) int64 height and width of the images of a batch, where they lie at the top left of their frames."""
+        if not self.placement.corner:
+            return None
+        return np.array([letterbox.content for letterbox in letterboxes], np.int64).reshape(-1, 2)
+
     def image_id(self, index: int) -> int:
         """The id of image `index`."""
         return int(self._table.image_ids[index])
@@ -142,7 +148,8 @@ class DetectionDataset(Dataset):
         def others(count: int) -> list[int]:
             return self.order.mosaic_indices(rng, epoch, position, count)
 
-        scene = Scene(index, frame, self._size, others, self._labels, mosaic, self.placement.on_canvas)
+        scene = Scene(index, frame, self._size, others, self._labels, mosaic, self.placement.on_canvas,
+                      self.placement.size)
         return self.augment.draw(rng, scene), index
 
     def _find(self, plan: Plan, frame: tuple[int, int], damaged: Callable[[int], bool]) -> Labels:
@@ -157,8 +164,7 @@ class DetectionDataset(Dataset):
         if damaged:
             found = self._find(plan, frame, damaged.__contains__)
         draw_pasted(image, found.pasted)
-        itself = Letterbox(frame, frame, (1.0, 1.0), (0, 0))
-        return Sample(image, found.boxes, found.labels, found.ignore, self.image_id(index), itself)
+        return Sample(image, found.boxes, found.labels, found.ignore, self.image_id(index), plan.letterbox(frame))
 
     def _plain(self, index: int, image: np.ndarray) -> Sample:
         """A sample for evaluation, drawn to `image` (H, W, 3)."""

@@ -99,7 +99,11 @@ class PlannedBatches(Dataset):
         self.dataset, self.layout = dataset, layout
 
     def __getitem__(self, keys: list[Key]) -> PlanBatch:
-        return pack_plans([self.dataset.plan(key) for key in keys], self.dataset.frame(keys[0]), self.layout)
+        plans = pack_plans([self.dataset.plan(key) for key in keys], self.dataset.frame(keys[0]), self.layout)
+        content = self.dataset.content(plans.letterboxes)
+        if content is not None:
+            plans.targets.content = torch.from_numpy(content)
+        return plans
 
 
 class DeviceLoader(Loader):

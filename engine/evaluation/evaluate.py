@@ -44,9 +44,9 @@ class Evaluation:
     voc: VocMetrics | None = None
 
 
-def without_losses(predict: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
-    """`predict` of images alone in the form that `evaluate` takes."""
-    return lambda images, targets: (*predict(images), {})
+def without_losses(predict: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]) -> Predict:
+    """`predict` of images and their content (`PackedTargets.content`) in the form that `evaluate` takes."""
+    return lambda images, targets: (*predict(images, targets.content), {})
 
 
 @torch.no_grad()

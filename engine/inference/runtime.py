@@ -77,10 +77,17 @@ class Runtime:
         placed = place(image, inner, transform, fill=self.frame.fill, antialias=self.frame.shrink == "area")
         return torch.from_numpy(cv2.cvtColor(placed, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)[None], transform
 
-    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def content(self, letterboxes: Sequence[Letterbox]) -> Tensor | None:
+        """(B, 2) height and width of images at the top left of their frames; None where they lie elsewhere."""
+        if self.frame.pad != "corner":
+            return None
+        return torch.tensor([letterbox.content for letterbox in letterboxes]).view(-1, 2)
+
+    def predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W), uint8 or float in [0, 1] -> boxes (B, N, 4) xyxy input pixels, scores (B, N, C).
 
-        Both are float32. Raises `UserError` if the file does not take images of this size.
+        Both are float32. content: see `content`; an exported file reads whole frames, padding too. Raises `UserError`
+        if the file does not take images of this size.
         """
         height, width = images.shape[-2:]
         if self.fixed_size and (height, width) != self.fixed_size:
@@ -95,10 +102,11 @@ class Runtime:
         step = self.fixed_batch or len(images)
         parts = []
         with torch.inference_mode():
-            for part in images.to(self.device, non_blocking=True).split(step):
+            for k, part in enumerate(images.to(self.device, non_blocking=True).split(step)):
                 short = step - len(part)
                 padded = torch.cat((part, part.new_zeros(short, *part.shape[1:]))) if short else part
-                parts.append([out[:len(part)] for out in self._checked(self._predict(padded), len(padded))])
+                shown = None if content is None or short else content[k * step:(k + 1) * step].to(self.device)
+                parts.append([out[:len(part)] for out in self._checked(self._predict(padded, shown), len(padded))])
         boxes, scores = zip(*parts, strict=True)
         return torch.cat(boxes), torch.cat(scores)
 
@@ -112,7 +120,7 @@ class Runtime:
                             f"scores (B, N, {len(self.names)}); export it again", "bad-output")
         return parts[0].float(), parts[1].float()
 
-    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
     def select(self, boxes: Tensor, scores: Tensor, config: SelectConfig | None = None) -> list[Detections]:
@@ -134,9 +142,9 @@ class TorchRuntime(Runtime):
         self.dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
         self.model = model.eval().fuse().to(device, self.dtype, memory_format=torch.channels_last)
 
-    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         images = images if images.dtype == torch.uint8 else images.to(self.dtype)
-        return self.model.decode(self.model(images.contiguous(memory_format=torch.channels_last)))
+        return self.model.decode(self.model(images.contiguous(memory_format=torch.channels_last), content))
 
 
 class TorchScriptRuntime(Runtime):
@@ -171,7 +179,7 @@ class TorchScriptRuntime(Runtime):
         super().__init__(path, metadata, chosen)
         self.module.to(chosen).eval()
 
-    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         try:
             return self.module(as_unit(images))
         except RuntimeError as error:
@@ -236,7 +244,7 @@ class OnnxRuntime(Runtime):
             shapes = [list(value.shape) for value in inputs.values()]
             raise UserError(f"{self.path}: failed on {shapes[0]}: {first_line(error)}", "failed-inference") from None
 
-    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         unit, layout = as_unit(images), self.layout
         if layout is not None:
             answer = self._run([layout.output], {layout.input: as_input(unit, layout.half)})[0]

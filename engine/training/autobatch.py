@@ -165,7 +165,7 @@ def probe_step(model: nn.Module, device: torch.device, size: tuple[int, int], am
         xyxy = torch.cat((corners, corners + sides), -1)
         targets = pack_targets([Targets(b, torch.zeros(boxes, dtype=torch.long)) for b in xyxy]).to(device)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-            raw = model(images)
+            raw = model(images, targets=targets)
         sum(model.loss(raw, targets).values()).backward()
 
     return step

@@ -36,7 +36,10 @@ def resize_batch(images: Tensor, targets: PackedTargets, size: int, stride: int)
     images = images.to(torch.float32).div_(255)
     images = F.interpolate(images, size=new, mode="bilinear", align_corners=False)
     scale = targets.boxes.new_tensor([new[1] / width, new[0] / height] * 2)
-    return images, PackedTargets(targets.boxes * scale, targets.labels, targets.ignore, targets.valid)
+    content = targets.content
+    if content is not None:
+        content = (content * scale[:2].flip(0)).round().long()
+    return images, PackedTargets(targets.boxes * scale, targets.labels, targets.ignore, targets.valid, content)
 
 
 def to_device(config: TrainConfig, run: Training, batch: Batch) -> tuple[Tensor, PackedTargets, int]:

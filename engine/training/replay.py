@@ -66,7 +66,7 @@ def _run(model: nn.Module, images: Tensor, targets: PackedTargets,
     hooks = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if not list(m.children())]
     try:
         with torch.no_grad(), torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            raw = model(images)
+            raw = model(images, targets=targets)
         with torch.no_grad():
             return {k: float(v) for k, v in model.loss(raw, targets).items()}, "".join(first[:1])
     finally:

@@ -57,7 +57,7 @@ def finish(job: Job, run: Training) -> None:
     model = build_model(stored["config"], names=stored["names"])
     model.load_state_dict(stored["model"])
     model = model.to(run.device, memory_format=torch.channels_last).eval().fuse()
-    predict = without_losses(lambda images: model.decode(model(images)))
+    predict = without_losses(lambda images, content: model.decode(model(images, content)))
     result = evaluate(predict, model.select, job.val_loader, job.val_index, model.thresholds,
                       device=run.device, group=group)
     if not group.is_main:

@@ -67,7 +67,7 @@ def forward_backward_chunked(run: Training, images: Tensor, targets: PackedTarge
         exchange = is_step and part.stop >= len(images)
         with contextlib.nullcontext() if exchange else run.group.no_sync(run.ddp_model):
             with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
-                raw = run.ddp_model(images[part])
+                raw = run.ddp_model(images[part], targets=targets[part])
             losses = run.model.loss(raw, targets[part], all_reduce=all_reduce)  # in float32, summed over the images
             # gradients are averaged over processes, the loss is a sum over all of their images
             run.scaler.scale(sum(losses.values()) * run.group.world).backward()
@@ -83,7 +83,7 @@ def _normalisers(run: Training, images: Tensor, targets: PackedTargets, parts: l
     with torch.no_grad(), torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
         for part in parts:
             with torch.autocast(run.device.type, dtype=run.amp, enabled=run.amp is not None):
-                raw = run.ddp_model(images[part])
+                raw = run.ddp_model(images[part], targets=targets[part])
             run.model.loss(raw, targets[part], all_reduce=lambda vector: amounts.append(vector) or vector)
     snapshot.restore()
     return torch.stack(amounts).sum(0)

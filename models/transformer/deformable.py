@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.boxes.similarity import full_precision
+
 Sizes = Sequence[tuple[int, int]]  # (height, width) of each level's map, finest first
 
 
@@ -56,7 +58,7 @@ class DeformableAttention(nn.Module):
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0)
         value = value.unflatten(-1, (heads, -1))  # (B, T, H, D)
-        with torch.autocast(query.device.type, enabled=False):
+        with full_precision(query.device):
             query = query.float()
             shape = (-1, count, heads, self.levels, self.points)
             offsets = _linear32(self.sampling_offsets, query).view(*shape, 2)

@@ -219,7 +219,7 @@ def test_boxes_that_are_not_finite_are_one_sentence(run, source, monkeypatch):
         def __init__(self, real) -> None:
             self.__dict__.update(vars(real))
 
-        def predict(self, images):
+        def predict(self, images, content=None):
             return torch.full((1, 5, 4), float("nan")), torch.ones(1, 5, 3)
 
     real = detect.load_runtime

@@ -64,9 +64,14 @@ class DetrPolicy(Policy):
 
     def draw(self, rng: np.random.Generator, scene: Scene) -> Plan:
         """Decide everything about one sample: its window first, as `draw_window` does alone."""
-        window = self.draw_window(rng, scene.size_of(scene.index), scene.fitted)
+        window = self.draw_window(rng, scene.size_of(scene.index), scene.sides)
         return Plan((window_layer(scene.index, scene.size_of(scene.index), window, rng.random() < self.fliplr),), 1.0,
                     PLAIN, content=window.size)
+
+    draws_sizes = True
+
+    def draw_size(self, rng: np.random.Generator, size: Pair, sides: Pair) -> Pair:
+        return self.draw_window(rng, size, sides).size
 
     def draw_window(self, rng: np.random.Generator, size: Pair, sides: Pair) -> Window:
         """What is shown of an image of `size`; sides: the model's shorter and longer side (`Frame.resolve`).

@@ -17,6 +17,15 @@ class Policy:
     fill: int | tuple[int, int, int]  # grey, or RGB
     pads: ClassVar[bool] = False  # whether `fill`, where a recipe names none, should be that of the model's frames
 
+    draws_sizes = False  # whether the size of an image in its frame is left to chance (`draw_size`)
+
+    def draw_size(self, rng: np.random.Generator, size: tuple[int, int], sides: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that an image of `size` gets in a frame, from a generator that has given nothing yet.
+
+        sides: see `Scene`. What `draw` decides from an equal generator has this size.
+        """
+        raise NotImplementedError
+
     def draw(self, rng: np.random.Generator, scene: Scene) -> Plan:
         """Every random decision about one sample; equal generators and scenes give equal plans."""
         raise NotImplementedError
