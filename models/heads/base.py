@@ -54,7 +54,7 @@ class Head(nn.Module):
 
     @property
     def per_cell(self) -> list[int]:
-        """Candidates that `decode` gives for a cell of each level."""
+        """Candidates that `decode` gives for a cell of each level; empty for a set of as many as it finds."""
         return [1] * len(self.strides)
 
     def forward(self, pyramid: list[Tensor]) -> dict[str, tuple[Tensor, ...]]:

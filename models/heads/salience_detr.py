@@ -58,6 +58,9 @@ class SalienceDETR(Head):
              (("cls", 1.0), ("l1", 5.0), ("giou", 2.0))} | {"salience": 2.0}
     hints = ("content", "targets", "image_size")
     signature = r"enc_mask_predictor\.layer1\.0\.weight$"
+    renames = {r"^backbone\.(conv1|bn1)\.": r"stem.\1.", r"^backbone\.(layer\d)\.": r"\1.", r"^fpn\.": "pre.",
+               r"^neck\.convs\.(\d)\.0\.": r"map\1.conv.", r"^neck\.convs\.(\d)\.1\.": r"map\1.gn.",
+               r"^(transformer|denoising_generator)\.": "head."}
 
     def __init__(self, channels: list[int], nc: int = 80, queries: int = 900, *, strides: list[int],
                  level_ratios: Sequence[float] = LEVEL_RATIOS, layer_ratios: Sequence[float] = LAYER_RATIOS,
@@ -91,6 +94,10 @@ class SalienceDETR(Head):
         nn.init.xavier_uniform_(self.enc_output.weight)
         nn.init.zeros_(self.enc_output.bias)
 
+    @property
+    def per_cell(self) -> list[int]:
+        return []
+
     def forward(self, pyramid: list[Tensor], content: Tensor | None = None, targets: PackedTargets | None = None,
                 image_size: tuple[int, int] | None = None) -> dict[str, tuple[Tensor, ...]]:
         """Levels (B, C, h, w) -> "cls" (B, Q, K) logits and "box" (B, Q, 4), cx, cy, w, h as fractions of what shows
@@ -115,8 +122,10 @@ class SalienceDETR(Head):
         enc_box = (self.encoder_bbox_head(picked).float() + boxes.gather(1, wide.expand(-1, -1, 4))).sigmoid()
         queries = self.tgt_embed.weight[:chosen.shape[1]].expand(len(memory), -1, -1)
         maps = {"enc_cls": (enc_cls,), "enc_box": (enc_box,), "salience": tuple(salience)}
-        return {**maps, **self._decode_queries(queries, enc_box.detach(), memory, layout,
-                                               targets and self._slots(targets, size, content))}
+        slots = None if targets is None else self._slots(targets, size, content)
+        if targets is not None and slots is None:  # processes that train together wait for the gradient of everything
+            queries = queries + 0 * self.label_encoder.weight.sum()
+        return {**maps, **self._decode_queries(queries, enc_box.detach(), memory, layout, slots)}
 
     def _slots(self, targets: PackedTargets, size: tuple[int, int], content: Tensor | None) -> Slots | None:
         """Noised objects; None where the batch has no row of labels."""

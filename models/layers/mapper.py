@@ -1,5 +1,7 @@
 """How the kin of DETR bring a backbone's maps to one width: 1x1 convolutions with group norm, sums along the levels."""
 
+from math import gcd
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -8,12 +10,13 @@ from models.registry import choose, register
 
 @register("GroupConv", width="c2")
 class GroupConv(nn.Module):
-    """Convolution without bias, then group norm. groups: of the norm."""
+    """Convolution without bias, then group norm. groups: of the norm, fewer where c2 is no
+    multiple of them or gives each a single channel, which a map of one cell leaves without a variance."""
 
     def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, groups: int = 32) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c1, c2, k, s, k // 2, bias=False)
-        self.gn = nn.GroupNorm(groups, c2)
+        self.gn = nn.GroupNorm(gcd(groups, c2 // 2), c2)
         self.out_channels, self.stride = c2, s
         nn.init.xavier_uniform_(self.conv.weight)
 

@@ -17,21 +17,17 @@ from utils.structures import PackedTargets, Targets, pack_targets
 MODELS = {"salience-detr-r50-q100": "salience-detr-r50", "salience-detr-r50-q100-padded": "salience-detr-r50",
           "salience-detr-r50": "salience-detr-r50", "scale-focus-detr-r50-4level-q100": "scale-focused-detr-r50",
           "scale-focus-detr-r50-reading8-q100": "scale-focused-detr-r50-8level"}
-ROWS = ((r"^backbone\.(conv1|bn1)\.", r"stem.\1."), (r"^backbone\.", ""), (r"^fpn\.", "pre."),
-        (r"^neck\.convs\.(\d)\.0\.", lambda m: f"map{int(m[1]) + 3}.conv."),
-        (r"^neck\.convs\.(\d)\.1\.", lambda m: f"map{int(m[1]) + 3}.gn."),
-        (r"^(transformer|denoising_generator)\.", "detect."))
 OUTPUTS = {"": 5, **{f"_{k}": k for k in range(5)}}  # the original's names of the decoder's layers
 
 
 def our_state(model, meta):
     rows, state = {node.name: node.index for node in model.model.nodes if node.name}, {}
+    rows["head"] = len(model.model) - 1
     for key, value in filled_state_dict(meta).items():
         if "enhance_mcsp" in key:  # another name of the class head of the proposals
             continue
-        for pattern, replacement in ROWS:
-            key = re.sub(pattern, replacement, key)
-        row, rest = key.split(".", 1)
+        pattern, ours = next((p, r) for p, r in model.head.renames.items() if re.search(p, key))
+        row, rest = re.sub(pattern, ours, key).split(".", 1)
         state[f"model.{rows[row]}.{rest}"] = value
     return state
 
