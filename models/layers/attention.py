@@ -18,7 +18,7 @@ from models.boxes.similarity import full_precision
 from models.registry import choose, register
 
 # Weights (B, queries of a chunk, N) computed at once: a few temporaries of this many numbers live at a time.
-CHUNK_CPU, CHUNK_CUDA = 1 << 21, 1 << 25
+CHUNK_CPU, CHUNK_CUDA = 1 << 19, 1 << 25
 
 
 def attention_weights(query: Tensor, key: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class _Chunked(torch.autograd.Function):
             weights, g = attention_weights(query[..., part], key), grad[..., part]  # (B, n, N), (B, c, n)
             values += torch.matmul(g, weights.to(g.dtype))
             slope = torch.matmul(g.transpose(1, 2), value).to(weights.dtype)  # (B, n, N)
-            slope = weights * (slope - (slope * weights).sum(-1, keepdim=True))
+            slope = slope.sub_((slope * weights).sum(-1, keepdim=True)).mul_(weights)
             queries[..., part] = torch.matmul(key.to(slope.dtype), slope.transpose(1, 2)).to(query.dtype)
             keys += torch.matmul(query[..., part].to(slope.dtype), slope)
         return queries, keys.to(key.dtype), values.to(value.dtype)

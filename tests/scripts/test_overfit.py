@@ -48,6 +48,21 @@ def test_eight_drawn_images_are_learned_by_heart(tmp_path, name, epochs):
     assert learned_ap50(tmp_path, split, MEAN_RECIPE, flags) > 0.9
 
 
+# SSD's own recipe and policy without its chance, and AdamW to be quick.
+SSD_RECIPE = {"base": "ssd", "optimizer": "AdamW", "lr0": 0.001, "schedule": "cosine", "lrf": 0.05, "decay": "weights",
+              "weight_decay": 0.0, "warmup_epochs": 5, "warmup_min_iters": 5, "warmup_bias_lr": 0.0, "clip_grad": 10.0,
+              "distort": 0.0, "swap_channels": 0.0, "expand": 0.0, "iou_crop": "none", "fliplr": 0.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ssd300-r18", "assd300-r18"])
+def test_eight_drawn_images_are_learned_by_heart_by_ssd(tmp_path, name):
+    """At the one size that the model takes."""
+    folder = generate(tmp_path / "shapes", "train", 8, 300, 0, Scene(min_side=16, background=0, crowd=0))
+    split = {"images": str(folder / "images"), "annotations": str(folder / "annotations.json")}
+    assert learned_ap50(tmp_path, split, SSD_RECIPE, {"--cfg": name, "--batch": 8, "--epochs": 60}) > 0.9
+
+
 def learned_ap50(place: Path, split: dict, recipe: dict, flags: dict) -> float:
     """AP50 on a split after a training on it."""
     (place / "eight.yaml").write_text(yaml.safe_dump({"path": str(place), "train": split, "val": split}))
