@@ -22,6 +22,7 @@ def build_optimizer(groups: list[dict[str, Any]], name: str, lr: float, momentum
     if name not in OPTIMIZERS[1:]:
         raise UserError(f"--optimizer {name}: {nearest(name, list(OPTIMIZERS)) or 'known: ' + ', '.join(OPTIMIZERS)}",
                         "bad-value")
+    groups = [dict(group) for group in groups]  # torch writes its defaults into them
     # one kernel for all parameters; the CPU build gains nothing
     fused = any(p.is_cuda for group in groups for p in group["params"])
     if name == "SGD":
