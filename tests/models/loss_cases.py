@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.assign import padded_indices
+from models.heads.retina import RetinaDetect
 from models.heads.ssd import SSDDetect
 from models.losses import AllReduce, AnchorLossConfig, DFLLossConfig, anchor_head_loss, dfl_head_loss, multibox
 from utils.boxes import cxcywh_to_xyxy
@@ -18,7 +19,7 @@ V7_ANCHORS = torch.tensor([[12, 16, 19, 36, 40, 28], [36, 75, 76, 55, 72, 146], 
 V8_GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 V7_GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}
 HEADS = ["dfl", "anchor", "ota", "ota aux"]  # whose losses are tested
-PRIOR_HEADS = ["multibox"]  # which learn the background that is near an object or hard alone
+PRIOR_HEADS = ["multibox", "focal"]  # of priors: SSD's, which learns hard background alone, and RetinaNet's
 
 
 def targets_from_rows(rows: np.ndarray, batch: int, size: int) -> PackedTargets:
@@ -61,17 +62,17 @@ def anchor_maps(batch: int, classes: int, size: int, strides: list[int] | None =
         (batch, 3, size // s, size // s, 5 + classes)).astype(np.float32)) for k, s in enumerate(strides or STRIDES)]
 
 
-def multibox_maps(batch: int, classes: int, size: int) -> list[Tensor]:
-    """Offsets (B, 4*4, h, w) of all levels, then logits (B, 4*(nc+1), h, w)."""
+def prior_maps(batch: int, per_cell: int, outputs: int, size: int) -> list[Tensor]:
+    """Offsets (B, 4*per_cell, h, w) of all levels, then logits (B, outputs*per_cell, h, w)."""
     return [torch.from_numpy(np.random.RandomState(400 + k).standard_normal(
-        (batch, width, size // s, size // s)).astype(np.float32))
-        for width in (16, 4 * (classes + 1)) for k, s in enumerate(STRIDES)]
+        (batch, width * per_cell, size // s, size // s)).astype(np.float32))
+        for width in (4, outputs) for k, s in enumerate(STRIDES)]
 
 
 def head_maps(head: str, batch: int, classes: int, size: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """The maps of one of `HEADS` or `PRIOR_HEADS`, leaves with gradients."""
-    if head == "multibox":
-        maps = multibox_maps(batch, classes, size)
+    if head in PRIOR_HEADS:
+        maps = prior_maps(batch, *((4, classes + 1) if head == "multibox" else (9, classes)), size)
     elif head == "dfl":
         maps = list(itertools.chain(*dfl_maps(batch, classes, size)))
     else:
@@ -93,6 +94,11 @@ def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, 
         with torch.device("meta"):  # its weights are not asked for
             ssd = SSDDetect([1] * 3, classes, [size / 10, size / 4, size / 2, size], [[2]] * 3, STRIDES, **options)
         return ssd.loss(raw, targets, all_reduce)
+    if head == "focal":
+        raw = Raw({"box": tuple(maps[:3]), "cls": tuple(maps[3:])}, (size, size))
+        with torch.device("meta"):
+            retina = RetinaDetect([1] * 3, maps[3].shape[1] // 9, strides=STRIDES, **options)
+        return retina.loss(raw, targets, all_reduce)
     if head == "dfl":
         raw = Raw({"box": tuple(maps[:3]), "cls": tuple(maps[3:])}, (size, size))
         return dfl_head_loss(raw, STRIDES, targets, DFLLossConfig(V8_GAINS, **options), all_reduce)

@@ -33,18 +33,17 @@ def test_eight_images_are_learned_by_heart(shared, tmp_path, name, epochs):
 
 
 # As RECIPE, with mean losses and a step after every batch.
-MEAN_RECIPE = {**RECIPE, "lr0": 0.002, "schedule": "cosine", "loss": "mean", "nominal_batch": 0, "ema": 0.0,
-               "warmup_epochs": 3}
+MEAN_RECIPE = {**RECIPE, "lr0": 0.001, "schedule": "cosine", "loss": "mean", "nominal_batch": 0, "ema": 0.0}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, epochs", [("retinanet-r18", 140)])
+@pytest.mark.parametrize("name, epochs", [("retinanet-r18", 100)])
 def test_eight_drawn_images_are_learned_by_heart(tmp_path, name, epochs):
-    """Of 128 px, with objects that the finest level's anchors reach."""
+    """Of 96 px, with objects that the finest level's anchors reach."""
     scene = Scene(objects=(2, 4), small=0.5, medium=0.5, min_side=16, background=0, crowd=0)
-    folder = generate(tmp_path / "shapes", "train", 8, 128, 0, scene)
+    folder = generate(tmp_path / "shapes", "train", 8, 96, 0, scene)
     split = {"images": str(folder / "images"), "annotations": str(folder / "annotations.json")}
-    flags = {"--cfg": name, "--imgsz": 128, "--batch": 4, "--epochs": epochs}
+    flags = {"--cfg": name, "--imgsz": 96, "--batch": 4, "--epochs": epochs, "--amp": "fp32"}
     assert learned_ap50(tmp_path, split, MEAN_RECIPE, flags) > 0.9
 
 

@@ -47,7 +47,7 @@ def test_forward_and_loss_are_those_of_torchvision(pair):
     features = list(theirs.backbone(batch.tensors).values())
     wanted = theirs.head(features)
     raw = ours(images)
-    offsets, logits, priors = ours.head._flat(raw)
+    offsets, logits, priors = ours.head.flat(raw)
     torch.testing.assert_close(offsets, wanted["bbox_regression"], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(logits, wanted["cls_logits"], rtol=1e-3, atol=1e-3)
     anchors = theirs.anchor_generator(batch, features)
