@@ -11,6 +11,7 @@ from engine.inference.config import ExportConfig
 from engine.inference.export import export
 from models import build_model, known_models, load_model
 from models.catalogue import resolve
+from models.layers.attention import SelfAttention
 from models.registry import known_necks
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
@@ -58,6 +59,9 @@ def stirred(model: torch.nn.Module) -> torch.nn.Module:
                 value.add_(torch.rand(value.shape, generator=generator) * (0.5 if key.endswith("var") else 0.1))
         for conv in getattr(model.head, "loc", ()):  # offsets of tens, whose exponentials leave nothing to compare
             conv.weight.mul_(0.05)
+        for unit in model.modules():  # logits of hundreds: nearly an argmax, which enlarges the rounding before it
+            if isinstance(unit, SelfAttention):
+                unit.query.weight.mul_(0.1)
     return model
 
 
@@ -199,7 +203,8 @@ def test_every_name_with_every_neck_learns_fuses_and_survives_a_checkpoint(case,
         fused = again.fuse()(images(model))
         assert "aux" not in fused.maps
         boxes, scores = again.decode(fused)
-    torch.testing.assert_close(boxes, expected[0], rtol=1e-4, atol=1e-3)
+    deep = max(model.frame.size or SIZE) > LARGE  # a hundred layers whose random maps grow: 0.015 px seen
+    torch.testing.assert_close(boxes, expected[0], rtol=1e-4, atol=0.05 if deep else 1e-3)
     torch.testing.assert_close(scores, expected[1], rtol=0, atol=1e-4)
 
 
