@@ -68,7 +68,7 @@ class DecoderLayer(FeedForward):
 class Decoder(nn.Module):
     """Layers with a class head and a box head each, on one shared norm."""
 
-    def __init__(self, width: int, heads: int, levels: int, points: int, hidden: int, count: int,  # noqa: PLR0913
+    def __init__(self, width: int, heads: int, levels: int, points: int, hidden: int, count: int,
                  classes: int) -> None:
         super().__init__()
         self.width = width

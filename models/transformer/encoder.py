@@ -88,7 +88,7 @@ def _first_rows(table: Tensor, count: int) -> Tensor:
 class Encoder(nn.Module):
     """Layers over ever fewer picks; `layer_ratios`: the fraction of all picks that each refines."""
 
-    def __init__(self, width: int, heads: int, levels: int, points: int, hidden: int,  # noqa: PLR0913
+    def __init__(self, width: int, heads: int, levels: int, points: int, hidden: int,
                  layer_ratios: Sequence[float]) -> None:
         super().__init__()
         self.layer_ratios = tuple(layer_ratios)
