@@ -33,7 +33,7 @@ def summarise(model: Detector, image_size: int | tuple[int, int] | None = None) 
     frame = model.frame
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size or frame.up(frame.resolve())
     with torch.device("meta"):
-        twin = Detector(resolve(model.config)).eval()
+        twin = Detector(resolve(model.config)).eval().requires_grad_(False)
     shapes: dict[int, str] = {}
 
     def note(index: int):
@@ -54,7 +54,7 @@ def summarise(model: Detector, image_size: int | tuple[int, int] | None = None) 
 def smallest_normed(model: Detector, image_size: tuple[int, int]) -> int:
     """The fewest positions (height x width) that a batch norm sees of one image of `image_size`; 0 without any."""
     with torch.device("meta"):
-        twin = Detector(resolve(model.config)).eval()
+        twin = Detector(resolve(model.config)).eval().requires_grad_(False)
     seen: list[int] = []
     for norm in (m for m in twin.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:].numel()))
