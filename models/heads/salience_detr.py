@@ -153,8 +153,8 @@ class SalienceDETR(Head):
 
     def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
         """Weighted terms times the batch size: cls, l1, giou of the decoder's layers together; enc_cls, ... of the
-        proposals; dn_cls, ... of denoising, absent where there was none; salience. With `all_reduce` a part of the loss
-        of all processes."""
+        proposals; dn_cls, ... of denoising, 0 where no image has an object, so that all batches have the same terms;
+        salience. With `all_reduce` a part of the loss of all processes."""
         maps, content = raw.maps, content_of(targets.boxes, raw.image_size, raw.content)
         objects = as_fractions(targets, content)
         logits, boxes = torch.stack(maps["cls"] + maps["enc_cls"]), torch.stack(maps["box"] + maps["enc_box"])
@@ -162,16 +162,19 @@ class SalienceDETR(Head):
         terms = set_terms(answers, targets, objects, content)
         sums = {name: value[:-1].sum() for name, value in terms.items()}
         sums |= {f"enc_{name}": value[-1] for name, value in terms.items()}
+        if self.denoising:
+            sums |= {f"dn_{name}": value.new_zeros(()) for name, value in terms.items()}
         if "dn_cls" in maps:
             logits, boxes = torch.stack(maps["dn_cls"]), torch.stack(maps["dn_box"])
             groups = logits.shape[2] // (2 * targets.labels.shape[1])
             found = set_terms(own_slots(logits, boxes, targets), targets, objects, content)
             sums |= {f"dn_{name}": value.sum() / groups for name, value in found.items()}
         salience, cells = salience_sums(maps["salience"], targets, raw.image_size, self.salience_loss == "by_size")
-        amounts = torch.stack((targets.valid.sum(), cells)).float()
-        (boxes, cells), images = normalisers(amounts, len(objects), all_reduce)
-        if self.salience_loss == "fork":
-            salience = salience * targets.valid.sum() / sum(x[0].numel() for x in maps["salience"])
+        count = targets.valid.sum()
+        amounts = torch.stack((count, cells, count + len(objects))).float()
+        (boxes, cells, both), images = normalisers(amounts, len(objects), all_reduce)
+        if self.salience_loss == "fork":  # objects of all processes, which may be none, by their cells
+            salience = salience * (both - images) / (images * sum(x[0].numel() for x in maps["salience"]))
         losses = {name: value * (self.gains[name] * images) / boxes for name, value in sums.items()}
         return {**losses, "salience": salience * (self.gains["salience"] * images) / cells}
 
