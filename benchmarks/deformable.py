@@ -1,0 +1,164 @@
+"""Time and memory of sampling in deformable attention: `python -m benchmarks.deformable`
+
+`summed` is ours (`models.transformer.deformable.sample_levels`): what each level gives is weighed and added before the
+next is sampled. `stacked` is the published pure-PyTorch form (Zhu et al. 2021, eq. 3, as its code writes it): the
+samples of all levels are stacked before one weighted sum. Forms in turn; memory in a process of its own each.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.record import PROJECT, stamp, table
+from engine.training.autobatch import meter_of
+from models.registry import choose
+from models.transformer.deformable import Sizes, sample_levels
+from utils.cli import positive
+from utils.device import select_device
+from utils.errors import UserError, run_script
+
+HEADS, DEPTH, POINTS, STRIDES = 8, 32, 4, (8, 16, 32, 64)  # of Salience DETR R50
+SIDES, SMALL = (384, 800), (64,)
+Row = dict[str, Any]
+
+
+def stacked(value: Tensor, sizes: Sizes, places: Tensor, weights: Tensor) -> Tensor:
+    """`sample_levels` with the samples of all levels in memory at once."""
+    batch, _, heads, depth = value.shape
+    count, found = places.shape[1], []
+    for level, (part, size) in enumerate(zip(value.split([h * w for h, w in sizes], 1), sizes, strict=True)):
+        plane = part.flatten(2).transpose(1, 2).reshape(batch * heads, depth, *size)
+        grid = (2 * places - 1)[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B*H, Q, P, 2)
+        found.append(F.grid_sample(plane, grid, align_corners=False))  # (B*H, D, Q, P)
+    share = weights.transpose(1, 2).reshape(batch * heads, 1, count, -1)  # (B*H, 1, Q, L*P)
+    total = (torch.stack(found, -2).flatten(-2) * share).sum(-1)
+    return total.view(batch, heads * depth, count).transpose(1, 2).contiguous()
+
+
+FORMS = {"summed": sample_levels, "stacked": stacked}
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure, then write the table; with --memory, one measurement of memory in a process of its own."""
+    torch.set_num_threads(args.threads)
+    device = select_device(args.device)
+    if args.memory:
+        form, side = args.memory.split(",")
+        print(json.dumps(memory(form, int(side), args, device)))
+        return
+    rows = [row for side in (SMALL if args.small else SIDES) for row in measure(side, args, device)]
+    out = Path(args.out) if args.out else PROJECT / ("runs/deformable" if args.small else "benchmarks/results")
+    out.mkdir(parents=True, exist_ok=True)
+    page = out / f"deformable_{device.type}.md"
+    page.write_text(write_page(rows, args, device), encoding="utf-8")
+    print(f"the table is in {page}")
+
+
+def inputs(side: int, args: argparse.Namespace, device: torch.device) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """Value, places and weights, with gradients, of a square image in the encoder, every token a query; sizes."""
+    torch.manual_seed(0)
+    sizes = [(-(-side // stride),) * 2 for stride in STRIDES]
+    tokens = sum(h * w for h, w in sizes)
+    value = torch.randn(args.batch_size, tokens, HEADS, DEPTH, device=device)
+    places = torch.rand(args.batch_size, tokens, HEADS, len(sizes), POINTS, 2, device=device)
+    weights = torch.rand(args.batch_size, tokens, HEADS, len(sizes), POINTS, device=device)
+    return [x.requires_grad_() for x in (value, places, weights)], sizes
+
+
+def call(form: str, arguments: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+    """What that form gives."""
+    value, places, weights = arguments
+    return FORMS[choose("form", form, FORMS)](value, sizes, places, weights)
+
+
+def measure(side: int, args: argparse.Namespace, device: torch.device) -> list[Row]:
+    """A row of each form, timed in turn: medians of the seconds of forward and backward, MiB."""
+    arguments, sizes = inputs(side, args, device)
+    seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
+    for _ in range(args.rounds + 1):
+        for form in FORMS:
+            began = _clock(device)
+            found = call(form, arguments, sizes)
+            forward = _clock(device)
+            torch.autograd.grad(found.sum(), arguments)
+            seconds[form].append((forward - began, _clock(device) - forward))
+    rows = []
+    for form, pairs in seconds.items():
+        forward, backward = (median(values) for values in zip(*pairs[1:], strict=True))  # the first warms up
+        mib = (in_own_process(form, side, args) if device.type == "cpu" else memory(form, side, args, device)["mib"])
+        rows.append({"side": side, "form": form, "forward": forward, "backward": backward, "mib": mib})
+        print(json.dumps(rows[-1]))
+    return rows
+
+
+def memory(form: str, side: int, args: argparse.Namespace, device: torch.device) -> Row:
+    """MiB of a forward and backward above what was held before."""
+    arguments, sizes = inputs(side, args, device)
+    meter = meter_of(device)
+    if meter is None:
+        raise UserError("the memory of a process cannot be read on this system; run this on Linux",
+                        code="unsupported-platform")
+    held = meter.peak(lambda: None)
+    peak = meter.peak(lambda: torch.autograd.grad(call(form, arguments, sizes).sum(), arguments))
+    return {"mib": (peak - held) / 2**20}
+
+
+def in_own_process(form: str, side: int, args: argparse.Namespace) -> float:
+    """`memory`, where the peak is that of nothing else."""
+    command = [sys.executable, "-m", "benchmarks.deformable", "--memory", f"{form},{side}", "--device", args.device,
+               "--batch-size", str(args.batch_size), "--threads", str(args.threads)]
+    output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    return json.loads(output)["mib"]
+
+
+def _clock(device: torch.device) -> float:
+    """Seconds of this process's work on a CPU, of a GPU's once it is done."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def write_page(rows: list[Row], args: argparse.Namespace, device: torch.device) -> str:
+    """The table as Markdown."""
+    made = stamp(device)
+    versions = " / ".join(f"{k} {v}" for k, v in made["versions"].items())
+    cells = [[f"{r['side']} px", r["form"], f"{1e3 * r['forward']:.0f}", f"{1e3 * r['backward']:.0f}",
+              f"{r['mib']:.0f}"] for r in rows]
+    text = ["# Sampling in deformable attention", "",
+            f"`{made['command']}`, {made['date'][:10]}, {made['device']}; {versions}.", ""]
+    text += ["**Made with `--small`: tiny sizes that only show that the program runs.**", ""] * args.small
+    text += [f"Square images, strides {', '.join(map(str, STRIDES))}, every token a query, {HEADS} heads of {DEPTH}, "
+             f"{POINTS} points, float32, {args.batch_size} image(s), {args.threads} thread(s) on the CPU; milliseconds "
+             f"of CPU time, medians of {args.rounds} rounds in turn; MiB of forward and backward above the inputs. "
+             "`summed` is ours, `stacked` the published pure-PyTorch form.", "",
+             *table(["image", "form", "forward", "backward", "MiB"], cells)]
+    return "\n".join(text) + "\n"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.deformable", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--batch-size", type=positive, default=1, help="images in a batch")
+    add("--rounds", type=positive, default=5, help="steps of each form")
+    add("--threads", type=positive, default=1, help="threads of PyTorch; with one, CPU time includes no waiting")
+    add("--device", default="cpu", help="cpu, or the number of a GPU")
+    add("--small", action="store_true", help="tiny sizes, to see that the program runs")
+    add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/deformable")
+    add("--memory", default="", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)
+    run_script(main, build_parser())
