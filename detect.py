@@ -29,6 +29,7 @@ def main(args: argparse.Namespace) -> Path | None:
     load_plugins(config.plugin)
     runtime = load_runtime(config.weights, config.device, config.half, config.trust)
     thresholds = config.thresholds(runtime.names)
+    runtime.check_suppression({"--iou-thres": config.iou_thres is not None, "--agnostic-nms": config.agnostic_nms})
     size = runtime.choose_size(config.imgsz)
     frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels)
     results = ResultWriter(config, runtime.names)

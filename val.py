@@ -41,6 +41,7 @@ def main(args: argparse.Namespace) -> Evaluation:
 def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.device) -> Evaluation:
     """Evaluate one model; the main process writes and prints the results."""
     runtime = load_runtime(weights, config.device if group.is_single else device, half=config.half, trust=config.trust)
+    runtime.check_suppression({"--iou-thres": config.iou_thres is not None})
     data = config.data or runtime.trained.get("data")
     if not data:
         raise UserError(f"{weights} does not say what data it was trained on; name it with --data", "no-data")

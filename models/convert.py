@@ -14,7 +14,8 @@ from utils.options import add_flag, plugin_option
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(prog="python -m models.convert", description="Write a checkpoint of YOLOv3, v4, "
-                                    "v5, YOLOR, v7, v8, their forks, SSD, ASSD or torchvision in this project's form.")
+                                    "v5, YOLOR, v7, v8, their forks, SSD, ASSD, Salience DETR or torchvision in this "
+                                    "project's form.")
     flags.add_argument("old", help="the original's .pt or .pth")
     flags.add_argument("new", help="the .pt to write")
     flags.add_argument("--cfg", help="the model that a bare state dict holds, by name or model file")

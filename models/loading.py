@@ -18,7 +18,7 @@ from utils.errors import UserError, printable
 def load_model(path: str | Path, device: torch.device | str = "cpu", *,
                cfg: str | Path | dict[str, Any] | None = None) -> Detector:
     """A detector from a checkpoint, in evaluation mode: one of ours, or a `.pt` of YOLOv3, v4, v5, YOLOR, v7, v8,
-    their forks, SSD, ASSD or torchvision (docs/originals.md), of which nothing is executed.
+    their forks, SSD, ASSD, Salience DETR or torchvision (docs/originals.md), of which nothing is executed.
 
     cfg: the model that a bare state dict holds, where it fits none that we know. Raises `UserError` for a file that is
     truncated, calls what no checkpoint needs, or does not fit the model that it describes.

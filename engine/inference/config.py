@@ -16,6 +16,7 @@ OPSET = 17  # has every operator that is needed, and onnxruntime reads it since 
 OTHER_RUNTIMES = "use --include onnx, which that runtime's own converter reads"
 NO_SELECTION = "files give boxes and scores; detect.py and val.py choose, with --conf-thres --iou-thres --max-det"
 DROP = "drop the flag"
+IOU = 0.45
 DETECT_UNSUPPORTED = {
     "--view-img": "results are files, open those in the results folder", "--save-csv": "use --save-json or --save-txt",
     "--augment": f"there is no test-time augmentation, {DROP}", "--update": f"checkpoints stay as they are, {DROP}",
@@ -49,7 +50,7 @@ class DetectConfig(Options):
     source: str = option("", "picture, video, folder, glob, or .txt list of paths", required=True)
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
     conf_thres: float = option(0.25, "least score of a detection", type=fraction)
-    iou_thres: float = option(0.45, "NMS: greatest overlap of two boxes", type=fraction)
+    iou_thres: float | None = option(None, f"NMS: greatest overlap of two boxes (default {IOU})", type=fraction)
     max_det: int = option(1000, "most detections per image", type=positive)
     classes: tuple[str, ...] | None = option(None, "keep these only, by index or name", nargs="+", metavar="CLASS")
     agnostic_nms: bool = option(False, "NMS across classes")
@@ -79,8 +80,8 @@ class DetectConfig(Options):
     def thresholds(self, names: Sequence[str]) -> SelectConfig:
         """The thresholds of the selection. Raises `UserError` for `--classes` that are not among `names`."""
         classes = class_indices(self.classes, names)
-        return SelectConfig(self.conf_thres, self.iou_thres, self.max_det, classes and tuple(classes),
-                            self.agnostic_nms)
+        iou = IOU if self.iou_thres is None else self.iou_thres
+        return SelectConfig(self.conf_thres, iou, self.max_det, classes and tuple(classes), self.agnostic_nms)
 
     @property
     def saves_anything(self) -> bool:

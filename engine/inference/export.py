@@ -3,7 +3,8 @@
 Legend: B images in a batch, H, W pixels of the input frame, N candidate boxes of one image, C classes.
 Interface of every file: `images` (B, 3, H, W) float32 RGB in [0, 1] -> `boxes` (B, N, 4) float32 xyxy input pixels,
 `scores` (B, N, C) float32; with `half` too, where only the computation between is fp16. Boxes are decoded; selection
-(NMS) is left to the reader. `engine.inference.metadata.ExportMetadata` is stored inside.
+(NMS, or the best of a set) is left to the reader. A file always reads whole frames: it knows of no padding.
+`engine.inference.metadata.ExportMetadata` is stored inside.
 """
 
 import copy
@@ -11,7 +12,7 @@ import io
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +36,16 @@ TOLERANCE = {(False, "pictures"): (0.1, 1e-3, 0.02), (False, "random"): (1.0, 1e
              (True, "pictures"): (4.0, 0.05, 0.1), (True, "random"): (1e4, 1.0, 1.0)}
 
 
+READER = {"nms": "NMS is left to the reader", "topk": "the reader takes the best pairs of box and class, without NMS"}
+SAME = 0.9  # IoU of a box in both, at least
+MOST_RANKS = 300  # best scores of a set that are compared
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Differences on one input: the greatest of boxes (px; candidates above the confidence only) and of scores, the
-    number of detections and how many of them differ."""
+    number of detections and how many of them differ. Of a set: of boxes that are found by both, and of scores of equal
+    rank."""
 
     kind: str
     shape: tuple[int, int, int]
@@ -82,7 +89,8 @@ def export(model: nn.Module, path: Path, config: ExportConfig, pictures: Tensor)
                 write(traced, temporary, metadata, config)
             written = load_runtime(temporary, checked_on, trust=True)
             written.path = path  # for its error messages
-            comparisons = list(_compare(reference, written, config, pictures))
+            compare = _compare_sets if model.head.selection == "topk" else _compare_one
+            comparisons = list(_compare(reference, written, config, pictures, compare))
             check_tolerance(comparisons, path, config)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}), and whatever lay there is untouched; copy the "
@@ -133,13 +141,15 @@ def _write_onnx(traced: nn.Module, path: Path, metadata: ExportMetadata, config:
 
     axes = {"images": {0: "batch", 2: "height", 3: "width"},
             "boxes": {0: "batch", 1: "candidates"}, "scores": {0: "batch", 1: "candidates"}}
+    if not config.dynamic:  # a set has as many answers as it finds
+        axes = {} if metadata.select == "nms" else {name: {1: "candidates"} for name in ("boxes", "scores")}
     device, opset = next(traced.parameters()).device, config.opset or OPSET
     written = io.BytesIO()
     try:
         # dynamo=False: the exporter that needs no package beside onnx, and that torch 2.6 and 2.15 both have.
         torch.onnx.export(traced, (_example(config, device),), written, input_names=["images"],
                           output_names=["boxes", "scores"], opset_version=opset,
-                          dynamic_axes=axes if config.dynamic else None, dynamo=False)
+                          dynamic_axes=axes, dynamo=False)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--opset {opset}: this model cannot be exported with it: {first_line(error)}",
                         "unsupported-opset") from error
@@ -153,7 +163,7 @@ def _write_onnx(traced: nn.Module, path: Path, metadata: ExportMetadata, config:
     stride = metadata.frame.multiple
     sides = f"multiples of {stride}" if metadata.frame.size is None else "{} and {}".format(*metadata.frame.size)
     graph.doc_string = (f"images: RGB in [0, 1], height and width {sides}; boxes: x1, y1, x2, y2 in pixels of images; "
-                        "scores: one per class, NMS is left to the reader")
+                        "scores: one per class, " + READER[metadata.select])
     entries = {METADATA_KEY: metadata.to_json(), "stride": str(stride), "names": repr(dict(enumerate(metadata.names)))}
     for key, value in entries.items():
         graph.metadata_props.add(key=key, value=value)
@@ -163,9 +173,14 @@ def _write_onnx(traced: nn.Module, path: Path, metadata: ExportMetadata, config:
 def export_size(model: nn.Module, config: ExportConfig) -> tuple[int, int]:
     """(height, width) of the frame to export for: `--imgsz`, or that of the training, as the model's frame takes it.
 
-    Raises `UserError` for another size than a fixed one, and for `--dynamic` where the size is fixed.
+    Raises `UserError` for another size than a fixed one, and for `--dynamic` where the size is fixed, or would be in
+    the file.
     """
     frame, name = model.frame, Path(config.weights).name
+    if config.dynamic and not model.head.free_size:
+        raise UserError(f"--dynamic: {type(model.head).__name__}, the head of {name}, takes numbers from the size of "
+                        "the frame that a file cannot work out again; drop the flag, and export once for each --imgsz",
+                        "fixed-size")
     if config.dynamic and frame.size is not None:
         raise UserError(f"--dynamic: {name} is a model of images of {frame.size[0]} x {frame.size[1]} pixels alone; "
                         "drop the flag", "fixed-size")
@@ -176,7 +191,8 @@ def export_size(model: nn.Module, config: ExportConfig) -> tuple[int, int]:
     return frame.up(frame.round(wanted, name))
 
 
-def _compare(reference: Runtime, exported: Runtime, config: ExportConfig, pictures: Tensor) -> Iterator[Comparison]:
+def _compare(reference: Runtime, exported: Runtime, config: ExportConfig, pictures: Tensor,
+             compare: Callable[[str, Tensor, Runtime, Runtime], Comparison]) -> Iterator[Comparison]:
     """Compare on random and real input at the size and batch of `config`; if these are free, at another one too."""
     height, width = config.size
     shapes = [(config.batch_size, height, width)]
@@ -189,15 +205,19 @@ def _compare(reference: Runtime, exported: Runtime, config: ExportConfig, pictur
         real = nn.functional.interpolate(pictures.float() / 255, (h, w), mode="bilinear", antialias=True)
         real = real[torch.arange(batch) % len(real)]
         for kind, images in (("random", noise), ("pictures", real)):
-            yield _compare_one(kind, images, reference, exported)
+            yield compare(kind, images, reference, exported)
+
+
+def _answers(images: Tensor, reference: Runtime, exported: Runtime) -> list[tuple[Tensor, Tensor]]:
+    """Boxes and scores of both."""
+    try:
+        return [reference.predict(images), exported.predict(images)]
+    except UserError as error:
+        raise UserError(f"not written, the exported model does not run: {error}", error.code) from None
 
 
 def _compare_one(kind: str, images: Tensor, reference: Runtime, exported: Runtime) -> Comparison:
-    boxes, scores = reference.predict(images)
-    try:
-        other_boxes, other_scores = exported.predict(images)
-    except UserError as error:
-        raise UserError(f"not written, the exported model does not run: {error}", error.code) from None
+    (boxes, scores), (other_boxes, other_scores) = _answers(images, reference, exported)
     if boxes.shape != other_boxes.shape or scores.shape != other_scores.shape:
         raise UserError(f"{exported.path}: not written, for images {list(images.shape)} it gives boxes "
                         f"{tuple(other_boxes.shape)}, PyTorch {tuple(boxes.shape)}", "export-differs")
@@ -215,6 +235,35 @@ def _compare_one(kind: str, images: Tensor, reference: Runtime, exported: Runtim
                       (scores - other_scores).abs().max().item(), total, total - same)
 
 
+def _compare_sets(kind: str, images: Tensor, reference: Runtime, exported: Runtime) -> Comparison:
+    """As `_compare_one` for models that answer with a set, of no order and with as many boxes as they find: where two
+    answers are nearly tied rounding makes them change places, and of two neighbours the other one stay."""
+    (boxes, scores), (other_boxes, other_scores) = _answers(images, reference, exported)
+    coarse, other_coarse = (s.round(decimals=2 if exported.half else 4) for s in (scores, other_scores))
+    conf = _separating_confidence(coarse)
+    found = reference.select(boxes, coarse, SelectConfig(conf))
+    other = exported.select(other_boxes, other_coarse, SelectConfig(conf))
+    ranks = min(scores[0].numel(), other_scores[0].numel(), MOST_RANKS)
+    ranked = [s.flatten(1).topk(ranks, 1).values for s in (scores, other_scores)]
+    pairs = [_nearest(a, b) for a, b in zip(found, other, strict=True)]
+    back = [_nearest(b, a) for a, b in zip(found, other, strict=True)]
+    total, nearest = max(sum(map(len, found)), sum(map(len, other))), torch.cat(pairs)
+    same = min(int(torch.cat(side).isfinite().sum()) for side in (pairs, back))
+    if not same:  # nothing to measure
+        nearest = nearest.new_tensor([max(images.shape[2:]) if total else 0.0])
+    return Comparison(kind, (len(images), *images.shape[2:]), nearest[nearest.isfinite()].max().item(),
+                      (ranked[0] - ranked[1]).abs().max().item() if ranks else 0.0, total, total - same)
+
+
+def _nearest(a: Detections, b: Detections) -> Tensor:
+    """(K,) of each detection of `a` the greatest difference of a side, px, from the nearest of the same class with an
+    IoU above `SAME` in `b`; infinite where there is none."""
+    if not len(a) or not len(b):
+        return a.boxes.new_full((len(a),), math.inf)
+    same = (box_iou(a.boxes, b.boxes) > SAME) & (a.labels[:, None] == b.labels)
+    return (a.boxes[:, None] - b.boxes).abs().amax(-1).masked_fill(~same, math.inf).amin(1)
+
+
 def _separating_confidence(scores: Tensor) -> float:
     """0.25, or if no score is above it the middle of the widest gap in the lower half of the 100 best scores."""
     best = scores.amax(-1).flatten().sort(descending=True).values[:100]
@@ -229,7 +278,7 @@ def _same(a: Detections, b: Detections) -> int:
     """How many detections of `a` have one of the same class with an IoU above 0.9 in `b`."""
     if not len(a) or not len(b):
         return 0
-    match = (box_iou(a.boxes, b.boxes) > 0.9) & (a.labels[:, None] == b.labels)
+    match = (box_iou(a.boxes, b.boxes) > SAME) & (a.labels[:, None] == b.labels)
     return int(match.any(1).sum())
 
 

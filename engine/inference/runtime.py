@@ -8,7 +8,7 @@ and `scores` (B, N, C) float32, and has an `ExportMetadata` inside.
 import sys
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Runtime:
         self.names, self.strides = list(metadata.names), list(metadata.strides)
         self.frame, self.fixed_batch, self.half = metadata.file_frame, metadata.batch, metadata.half
         self._model_frame = metadata.frame
+        self._finds_sets = metadata.select == "topk"
         self.thresholds, self._selector = metadata.thresholds, find_selector(selection or metadata.select)
         trained = metadata.trained if isinstance(metadata.trained, dict) else {}
         self.trained = trained if is_list_of(trained.get("imgsz", [640]), is_count, 2) else {}
@@ -123,6 +124,13 @@ class Runtime:
     def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
+    def check_suppression(self, given: Mapping[str, bool]) -> None:
+        """Raises `UserError` for flags about suppression where none is done; given: flag -> whether it was given."""
+        flags = [flag for flag, is_given in given.items() if is_given]
+        if flags and self._finds_sets:
+            raise UserError(f"{' '.join(flags)}: {self.path} answers with a set, in which no box suppresses another; "
+                            f"drop {'them' if len(flags) > 1 else 'the flag'}", "flag-without-effect")
+
     def select(self, boxes: Tensor, scores: Tensor, config: SelectConfig | None = None) -> list[Detections]:
         """The detections of each image from the output of `predict`; config: by default the model's `thresholds`."""
         return self._selector(boxes, scores, config or self.thresholds)
@@ -135,9 +143,10 @@ class TorchRuntime(Runtime):
     """
 
     def __init__(self, path: Path, model: torch.nn.Module, device: torch.device, half: bool) -> None:
+        selection = model.head.selection if isinstance(model.head.selection, str) else "nms"
         metadata = ExportMetadata(tuple(model.names), tuple(model.strides), None, None, half,
-                                  trained=model.config.get("trained", {}), thresholds=model.thresholds,
-                                  frame=model.frame, pixels=model.pixels)
+                                  trained=model.config.get("trained", {}), select=selection,
+                                  thresholds=model.thresholds, frame=model.frame, pixels=model.pixels)
         super().__init__(path, metadata, device, model.select)
         self.dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
         self.model = model.eval().fuse().to(device, self.dtype, memory_format=torch.channels_last)

@@ -37,7 +37,8 @@ class Head(nn.Module):
     of other code bases whose order is not ours, regular expressions found in their names and what stands for them here,
     the row's name in the model file (`head`: the last row) and the name in the row; the first that is found counts.
     hints: what `forward` takes by name beside its maps, among content (B, 2) (where in their frames the images lie),
-    targets (`PackedTargets` in training, else None) and image_size (height, width) of the frame.
+    targets (`PackedTargets` in training, else None) and image_size (height, width) of the frame. free_size: whether an
+    exported file can take other sizes than the one that it was traced at.
     """
 
     selection: str | Selector = "nms"
@@ -48,6 +49,7 @@ class Head(nn.Module):
     signature: str | None = None
     renames: Mapping[str, str] = {}
     hints: tuple[str, ...] = ()
+    free_size: bool = True
     num_classes: int
     strides: list[int]  # pixels per cell of each level
     out_channels = 0  # no row reads a head

@@ -3,13 +3,15 @@
 Legend: B images, L levels, T tokens of all levels, C width, Q queries, D queries of denoising, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from models.heads import published_detr
 from models.heads.base import Head, merge_gains
 from models.losses import AllReduce
 from models.losses.detr import as_fractions, matched, own_slots, set_terms
@@ -57,6 +59,7 @@ class SalienceDETR(Head):
     gains = {f"{part}{term}": gain for part in ("", "enc_", "dn_") for term, gain in
              (("cls", 1.0), ("l1", 5.0), ("giou", 2.0))} | {"salience": 2.0}
     hints = ("content", "targets", "image_size")
+    free_size = False  # how many tokens are refined are whole numbers
     signature = r"enc_mask_predictor\.layer1\.0\.weight$"
     renames = {r"^backbone\.(conv1|bn1)\.": r"stem.\1.", r"^backbone\.(layer\d)\.": r"\1.", r"^fpn\.": "pre.",
                r"^neck\.convs\.(\d)\.0\.": r"map\1.conv.", r"^neck\.convs\.(\d)\.1\.": r"map\1.gn.",
@@ -107,7 +110,8 @@ class SalienceDETR(Head):
         layout = Layout.of(pyramid, size, content)
         tokens = flatten(pyramid)  # (B, T, C)
         sines = sine_positions(layout, self.width // 2, self.temperature)
-        positions = torch.cat([s + level for s, level in zip(sines, self.level_embeds, strict=True)], 1)
+        positions = torch.cat([(s + level).to(level.dtype) for s, level in zip(sines, self.level_embeds, strict=True)],
+                              1)
         boxes, valid = proposals(layout)
         salience = self._salience(tokens + positions, valid, layout)
         picks = pick_tokens(salience, layout, self.level_ratios)
@@ -200,7 +204,8 @@ class SalienceDETR(Head):
             x, y, level = cells[index].unbind(-1)
             corners = torch.stack((x - 1, y - 1, x + 1, y + 1), -1)
             kept.append(index[batched_nms(corners, values, level, NEAR)[:self.queries]])
-        fewest = min(map(len, kept))
+        counts = [index.shape[0] for index in kept]
+        fewest = torch.stack(counts).min() if torch.jit.is_tracing() else min(counts)  # of each image that a file reads
         return torch.stack([index[:fewest] for index in kept])
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
@@ -212,6 +217,22 @@ class SalienceDETR(Head):
         boxes = torch.stack(((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height),
                             -1)
         return boxes, raw.maps["cls"][-1].float().sigmoid()
+
+
+    @classmethod
+    def adapt_original(cls, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `models.heads.published_detr`."""
+        return published_detr.adapt(state)
+
+    @classmethod
+    def count_classes(cls, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:
+        """From the rows of the proposals' class layer."""
+        return published_detr.count_classes(state)
+
+    @classmethod
+    def state_options(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Queries and layers of the decoder."""
+        return published_detr.state_options(state)
 
 
 def _check_ratios(name: str, ratios: Sequence[float], count: int | None = None, of: str = "") -> None:

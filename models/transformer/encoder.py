@@ -114,7 +114,7 @@ class Encoder(nn.Module):
             own = torch.arange(count, device=picked.device) < picks.count[:, None]  # (B, n)
             query = torch.where(own[..., None], query.to(output.dtype), output.gather(1, wide))
             output = output.scatter(1, wide, query)
-        quiet = torch.ones(output.shape[:2], dtype=torch.bool, device=output.device).scatter(1, picked, False)
+        quiet = torch.ones_like(output[..., 0]).scatter(1, picked, 0.0)
         if layout.padding is not None:
-            quiet = quiet & ~layout.padding
+            quiet = quiet.masked_fill(layout.padding, 0.0)
         return output + self.background_embedding(layout.sizes) * quiet[..., None]

@@ -231,7 +231,7 @@ def _match_names(state: Mapping[str, Tensor], head: LayerType) -> Config | None:
         config = resolve(name)
         if head_type(config).cls is not head.cls:
             continue
-        config = resolve(config, head.cls.count_classes(state, config))
+        config = resolve(config, head.cls.count_classes(state, config), options=head.cls.state_options(state))
         with torch.device("meta"):
             graph = build_graph(config)
         if fits(graph, state, head.cls.renames):

@@ -30,7 +30,8 @@ class Original:
     file that it carries, reduced to the keys that describe the model; None for a bare state dict. names: of its
     classes. strides: of the head's levels in pixels, where stored. norms: eps and momentum of each batch norm by name;
     activations: what each `act` is, by name. imgsz: the size of training images, where stored. implied: keys of a model
-    file that its head says such weights need (`Head.adapt_original`).
+    file that its head says such weights need (`Head.adapt_original`); derived: names of tensors that the head does not
+    take, since it works them out itself.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Original:
     activations: dict[str, str] = field(default_factory=dict)
     imgsz: int | None = None
     implied: dict[str, Any] = field(default_factory=dict)
+    derived: list[str] = field(default_factory=list)
 
 
 def read_original(path: Path | str) -> Original:

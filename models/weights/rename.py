@@ -19,7 +19,8 @@ def adapted(original: Original, head: type[Head]) -> Original:
     state, implied = head.adapt_original(original.state)
     names = original.names or implied.pop("names", None)
     implied.pop("names", None)
-    return replace(original, state=state, names=names, implied=implied)
+    derived = [key for key in original.state if key not in state]
+    return replace(original, state=state, names=names, implied=implied, derived=derived)
 
 
 def our_names(graph: Graph, names: Mapping[str, object], renames: Mapping[str, str]) -> dict[str, str]:
@@ -73,4 +74,5 @@ def with_their_names(report: TransferReport, graph: Graph, original: Original,
     report.transferred = [(theirs.get(key, key), ours) for key, ours in report.transferred]
     dropped = original.state.keys() - {their for their, _ in report.transferred}
     report.left |= dict.fromkeys(sorted(dropped), "a counter that the model lacks")
+    report.left |= dict.fromkeys(original.derived, "another name of a tensor, or a constant that the model works out")
     return report
