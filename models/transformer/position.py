@@ -91,7 +91,7 @@ def sine_positions(layout: Layout, count: int, temperature: float) -> list[Tenso
         divisors = frequencies(count, temperature, rows.device)
         # of the cells in padding, the counts of the image's last row or column stand, as a sum over the map gives
         axes = [((side.cumsum(1) - 0.5) / (side.sum(1, keepdim=True) + 1e-6) * 2 * pi)
-                for side in (rows.float(), columns.float())]
+                for side in (rows.long(), columns.long())]
         y, x = (sine(axis, divisors) for axis in axes)  # (B, h, F), (B, w, F)
         both = torch.cat((y[:, :, None].expand(-1, -1, x.shape[1], -1), x[:, None].expand(-1, y.shape[1], -1, -1)), -1)
         found.append(both.flatten(1, 2))
