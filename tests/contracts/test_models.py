@@ -21,8 +21,9 @@ from utils.structures import Raw, Targets
 CLASSES = 3
 NECKS = list(known_necks())
 SIZE = (64, 128)  # of the images, px: the least that models of stride 64 take, and not square; where the size is free
-# Fixed frames of so many pixels a side make a test several seconds long; smaller ones of the same rows stay.
-LARGE = 320
+# Of models on a classifier's backbone, which state a frame, the smallest of each head; the others are slow.
+SMALL = {"ssd300-r18", "assd300-r18", "retinanet-r18", "salience-detr-r18", "salience-detr-tiny"}
+LARGE = 320  # px of a fixed frame, from which on random maps grow
 
 
 def families() -> list[str]:
@@ -37,9 +38,9 @@ def families() -> list[str]:
 
 
 def marked(name: str, *rest: str) -> pytest.param:
-    """These parameters, slow where the model takes no small images."""
-    size = (resolve(name).get("frame") or {}).get("size", SIZE)
-    return pytest.param((name, *rest), marks=[pytest.mark.slow] * (max(size) > LARGE), id="-".join((name, *rest)))
+    """These parameters, slow where the model is large and a smaller one has the same head."""
+    slow = "frame" in resolve(name) and name not in SMALL
+    return pytest.param((name, *rest), marks=[pytest.mark.slow] * slow, id="-".join((name, *rest)))
 
 
 def narrow(name: str, neck: str | None = None, depth: float | None = None) -> dict:
