@@ -50,7 +50,7 @@ class SalienceDETR(Head):
     denoising: about how many noised objects an image is trained with, 0 for none; detections: of an image, at most.
 
     salience_loss: "plain"; "by_size", the loss of a cell times sqrt(32^2 / area of its object), within [0.5, 2];
-    "fork", plain times objects / cells of the batch, what Scale-Focused DETR's code computes.
+    "fork", plain times objects of the batch / cells of an image, what Scale-Focused DETR's code computes.
     """
 
     selection = "topk"
@@ -177,8 +177,8 @@ class SalienceDETR(Head):
         count = targets.valid.sum()
         amounts = torch.stack((count, cells, count + len(objects))).float()
         (boxes, cells, both), images = normalisers(amounts, len(objects), all_reduce)
-        if self.salience_loss == "fork":  # objects of all processes, which may be none, by their cells
-            salience = salience * (both - images) / (images * sum(x[0].numel() for x in maps["salience"]))
+        if self.salience_loss == "fork":  # objects of the whole batch, which may be none, by the cells of one image
+            salience = salience * (both - images) / sum(x[0].numel() for x in maps["salience"])
         losses = {name: value * (self.gains[name] * images) / boxes for name, value in sums.items()}
         return {**losses, "salience": salience * (self.gains["salience"] * images) / cells}
 

@@ -89,6 +89,15 @@ def test_micro_batches_give_the_step_of_the_whole_batch(loss) -> None:
         torch.testing.assert_close(ends[1]["state"][key], value, rtol=1e-5, atol=1e-8)
 
 
+def test_the_salience_of_the_fork_is_the_plain_one_by_objects_and_cells() -> None:
+    found = {}
+    for loss in ("plain", "fork"):
+        torch.manual_seed(0)
+        model, truth = tiny(denoising=0, salience_loss=loss).eval(), targets(3, 1)
+        found[loss] = float(model.loss(model(torch.rand(2, 3, 128, 128)), truth)["salience"].detach())
+    assert found["fork"] == pytest.approx(found["plain"] * 4 / (16**2 + 8**2 + 4**2 + 2**2), rel=1e-5)
+
+
 def test_batches_with_and_without_objects_have_the_same_terms() -> None:
     run, names = training(), []
     for counts in EQUAL:
