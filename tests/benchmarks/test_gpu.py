@@ -123,6 +123,7 @@ def plan(monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_pieces_that_fail_are_results_and_a_second_call_goes_on(tmp_path, plan, capsys):
     plan(("wrong", f"{FAULTS}.fail"), ("right", f"{FAULTS}.measure"))
     with pytest.raises(UserError, match="wrong: ValueError: no such thing"):
@@ -177,6 +178,7 @@ def test_a_minute_is_a_minute(tmp_path, plan):
     assert "0 of 2 pieces" in (tmp_path / "out" / "gpu.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_time_that_loading_took_is_over(tmp_path, plan):
     code = ("import time; began = time.monotonic(); from benchmarks.gpu.__main__ import process_age; "
             "print(process_age() - time.monotonic() + began)")

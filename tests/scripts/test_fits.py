@@ -39,6 +39,7 @@ def _flags(place: Path, name: str, fit: str) -> list[str]:
     return flags[:at] + flags[at + 2:]
 
 
+@pytest.mark.slow
 def test_the_scripts_as_processes_with_a_stretched_model(place) -> None:
     told = script("train", *_flags(place, "stretch", "stretch")).stdout
     assert "mosaic: off" in told

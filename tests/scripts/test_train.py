@@ -67,6 +67,7 @@ def test_a_killed_run_resumes_to_the_same_weights(run, place):
     assert "nothing to resume" in script("train", "--resume", last, ok=False).stderr
 
 
+@pytest.mark.slow
 def test_weights_start_a_run_of_another_model_and_class_count(run, place):
     told = script("train", *words(place, "tuned", **{"--cfg": "yolov8n-assn", "--weights": run / "weights/best.pt",
                                                      "--epochs": 1, "--freeze": 10, "--single-cls": "", "--noplots": "",

@@ -39,6 +39,7 @@ def test_two_processes_train_what_one_does(place):
         assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(v) for k, v in b.items()}, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_told(place):
     done = run(*torchrun(place, "odd", **{"--batch": 7}))
     assert done.returncode != 0 and "--batch-size 7: it is shared by 2 processes" in done.stderr

@@ -170,7 +170,7 @@ def test_wrong_bases_and_numbers_are_told(tmp_path, text, message):
     ("nominal_batch: -1", "nominal_batch: -1 should be 0 to"), ("nominal_batch: 1.5", "nominal_batch: expected a int"),
     ("loss: median", "loss: 'median' is none of sum, mean"), ("decay: none", "decay: 'none' is none of weights, all"),
     ("nesterov: 0", "nesterov: expected a bool, got 0"), ("ema: 1.0", "ema: 1 should be 0 or more and below 1"),
-    ("policy: 7", "policy: expected a str"), ("policy: detr", "policy: unknown augmentation"),
+    ("policy: 7", "policy: expected a str"), ("policy: mosaic", "policy: unknown augmentation"),
     ("groups: {part: head}", "groups: expected a list"),
     ("groups: [{part: head, lr: -1}]", "groups[0].lr: -1"), ("groups: [{match: '(', lr: 1}]", "groups[0].match: '('")])
 def test_conventions_of_other_families_are_checked(tmp_path, text, message):

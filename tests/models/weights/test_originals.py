@@ -263,6 +263,7 @@ def test_an_original_gives_the_original_numbers(golden, tmp_path, fixture):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_released_form_of_yolov7(golden, tmp_path):
     """A plain head into which the implicit constants are folded, beside RepConv that are not."""
     meta, arrays = golden("yolov7")

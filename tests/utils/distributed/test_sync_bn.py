@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.optim.optimizer import parameter_groups
+from engine.optim.groups import parameter_groups
 from models import build_model
 from tests.processes import together
 from utils.distributed import sync_bn
