@@ -197,15 +197,16 @@ def test_every_name_with_every_neck_learns_fuses_and_survives_a_checkpoint(case,
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
     save_checkpoint({"format": "assn/1", "config": model.config, "names": model.names, "model": model.state_dict()},
                     tmp_path / "best.pt")
+    # The random maps of a hundred layers grow, and attention to them is nearly an argmax: there rounding shows.
+    kind = torch.float64 if max(model.frame.size or SIZE) > LARGE else torch.float32
+    pixels, model, again = images(model).to(kind), model.eval().to(kind), load_model(tmp_path / "best.pt").to(kind)
     with torch.no_grad():
-        expected = model.eval().decode(model(images(model)))
-        again = load_model(tmp_path / "best.pt")
-        assert all(torch.equal(a, b) for a, b in zip(again.decode(again(images(model))), expected, strict=True))
-        fused = again.fuse()(images(model))
+        expected = model.decode(model(pixels))
+        assert all(torch.equal(a, b) for a, b in zip(again.decode(again(pixels)), expected, strict=True))
+        fused = again.fuse()(pixels)
         assert "aux" not in fused.maps
         boxes, scores = again.decode(fused)
-    deep = max(model.frame.size or SIZE) > LARGE  # a hundred layers whose random maps grow: 0.015 px seen
-    torch.testing.assert_close(boxes, expected[0], rtol=1e-4, atol=0.05 if deep else 1e-3)
+    torch.testing.assert_close(boxes, expected[0], rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(scores, expected[1], rtol=0, atol=1e-4)
 
 
