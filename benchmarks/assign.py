@@ -6,17 +6,14 @@ the same weights, and measures time and peak memory of the loss of one image wit
 
 import argparse
 import json
-import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
-from benchmarks.record import PROJECT, stamp, table
-from engine.training.autobatch import meter_of
+from benchmarks.measure import Row, extra_memory, heading, in_own_process, write_page
+from benchmarks.record import table
 from models import build_model
 from utils.cli import positive
 from utils.errors import UserError, run_script
@@ -27,7 +24,6 @@ DENSE = (("yolov8n", ""), ("yolov7-tiny", "anchor"), ("yolov7-tiny", "ota"))
 TILE = 64  # pixels; --imgsz is a multiple of it
 BOXES, SMALL_BOXES = (100, 1000, 5000), (10,)
 CLASSES = 80
-Row = dict[str, Any]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -42,11 +38,8 @@ def main(args: argparse.Namespace) -> None:
     rounds = 2 if args.small else args.rounds
     steps = {name: compare(name, imgsz, args.batch_size, rounds) for name in MODELS[:1 if args.small else None]}
     boxes = SMALL_BOXES if args.small else BOXES
-    memory = [in_own_process(name, assign, count, imgsz) for name, assign in DENSE for count in boxes]
-    out = Path(args.out) if args.out else PROJECT / ("runs/assign" if args.small else "benchmarks/results")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "assign_cpu.md").write_text(write_page(steps, memory, imgsz, args), encoding="utf-8")
-    print(f"the tables are in {out / 'assign_cpu.md'}")
+    memory = [dense_alone(name, assign, count, imgsz) for name, assign in DENSE for count in boxes]
+    write_page("assign", torch.device("cpu"), args, make_page(steps, memory, imgsz, args))
 
 
 def compare(name: str, imgsz: int, batch: int, rounds: int) -> Row:
@@ -91,24 +84,18 @@ def dense(name: str, assign: str, count: str, imgsz: int) -> Row:
         sum(model.loss(raw, crowd).values()).backward()
         seconds.append(time.process_time() - began)
 
-    meter = meter_of(torch.device("cpu"))
-    if meter is None:
-        raise UserError("the memory of a process cannot be read on this system; run this on Linux",
-                        code="unsupported-platform")
-    held = meter.peak(lambda: None)
-    more = meter.peak(work) - held
+    more = extra_memory(work, torch.device("cpu"))
     for _ in range(2):  # the first one touched fresh memory
         work()
-    return {"model": name, "assign": assign, "boxes": int(count), "mib": more / 2**20, "ms": 1e3 * min(seconds)}
+    return {"model": name, "assign": assign, "boxes": int(count), "mib": more, "ms": 1e3 * min(seconds)}
 
 
-def in_own_process(name: str, assign: str, count: int, imgsz: int) -> Row:
-    """`dense`, where the peak of memory is that of nothing else."""
-    command = [sys.executable, "-m", "benchmarks.assign", "--dense", f"{name},{assign},{count}", "--imgsz", str(imgsz),
-               "--threads", str(torch.get_num_threads())]
-    output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    print(output.strip())
-    return json.loads(output)
+def dense_alone(name: str, assign: str, count: int, imgsz: int) -> Row:
+    """`dense` in a process of its own."""
+    row = in_own_process("assign", "--dense", f"{name},{assign},{count}", "--imgsz", str(imgsz), "--threads",
+                         str(torch.get_num_threads()))
+    print(json.dumps(row))
+    return row
 
 
 def make_model(name: str, assign: str):
@@ -129,17 +116,14 @@ def random_targets(batch: int, count: int, imgsz: int) -> list[Targets]:
     return made
 
 
-def write_page(steps: dict[str, Row], memory: list[Row], imgsz: int, args: argparse.Namespace) -> str:
+def make_page(steps: dict[str, Row], memory: list[Row], imgsz: int, args: argparse.Namespace) -> str:
     """The tables as Markdown."""
-    made = stamp(torch.device("cpu"))
-    versions = " / ".join(f"{k} {v}" for k, v in made["versions"].items())
     rows = [[f"`{name}`", *(f"{1e3 * r[k]:.0f}" for k in ("anchor step", "ota step")),
              f"**{r['ota step'] / r['anchor step']:.2f}**", *(f"{1e3 * r[k]:.1f}" for k in ("anchor loss", "ota loss"))]
             for name, r in steps.items()]
     crowds = [[f"`{r['model']}`", r["assign"] or "task-aligned", str(r["boxes"]), f"{r['ms']:.0f}", f"{r['mib']:.0f}"]
               for r in memory]
-    text = ["# Assignment on a CPU", "", f"`{made['command']}`, {made['date'][:10]}, {made['device']}; {versions}.", ""]
-    text += ["**Made with `--small`: tiny sizes that only show that the program runs.**", ""] * args.small
+    text = heading("Assignment on a CPU", torch.device("cpu"), args.small)
     text += [f"A step is forward, loss and backward of {args.batch_size} images at {imgsz} px with 8 boxes each; CPU "
              f"milliseconds, medians of rounds in turn on {torch.get_num_threads()} thread(s).", "",
              *table(["model", "step, plain matching", "step, OTA", "ratio", "its loss, plain", "its loss, OTA"], rows),

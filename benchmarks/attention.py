@@ -6,26 +6,21 @@ turn, each measurement of memory on a CPU in a process of its own.
 
 import argparse
 import json
-import subprocess
 import sys
-import time
-from pathlib import Path
-from statistics import median
-from typing import Any
+from functools import partial
 
 import torch
 
-from benchmarks.record import PROJECT, stamp, table
-from engine.training.autobatch import meter_of
+from benchmarks.measure import Row, extra_memory, heading, in_own_process, time_forms, write_page
+from benchmarks.record import table
 from models.layers.attention import FORMS
 from models.registry import choose
 from utils.cli import positive
 from utils.device import select_device
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 
 CELLS, SMALL = (19, 33, 38, 41, 64, 65), (5,)
 REDUCTION = 8  # of the values' width, in queries and keys
-Row = dict[str, Any]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -34,14 +29,10 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     if args.memory:
         form, cells = args.memory.split(",")
-        print(json.dumps(memory(form, int(cells), args, device)))
+        print(json.dumps({"mib": memory(form, int(cells), args, device)}))
         return
     rows = [row for cells in (SMALL if args.small else CELLS) for row in measure(cells, args, device)]
-    out = Path(args.out) if args.out else PROJECT / ("runs/attention" if args.small else "benchmarks/results")
-    out.mkdir(parents=True, exist_ok=True)
-    page = out / f"attention_{device.type}.md"
-    page.write_text(write_page(rows, args, device), encoding="utf-8")
-    print(f"the table is in {page}")
+    write_page("attention", device, args, make_page(rows, args, device))
 
 
 def inputs(cells: int, args: argparse.Namespace, device: torch.device) -> list[torch.Tensor]:
@@ -55,62 +46,32 @@ def measure(cells: int, args: argparse.Namespace, device: torch.device) -> list[
     """A row of each form, timed in turn: medians of the seconds of forward and backward, MiB."""
     arguments = inputs(cells, args, device)
     grad = torch.randn_like(arguments[2])
-    seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
-    for _ in range(args.rounds + 1):
-        for form, function in FORMS.items():
-            began = _clock(device)
-            found = function(*arguments)
-            forward = _clock(device)
-            torch.autograd.grad(found, arguments, grad)
-            seconds[form].append((forward - began, _clock(device) - forward))
+    forms = {form: partial(function, *arguments) for form, function in FORMS.items()}
+    seconds = time_forms(forms, lambda found: torch.autograd.grad(found, arguments, grad), args.rounds, device)
     rows = []
-    for form, pairs in seconds.items():
-        forward, backward = (median(values) for values in zip(*pairs[1:], strict=True))  # the first warms up
-        rows.append({"cells": cells, "form": form, "forward": forward, "backward": backward,
-                     "mib": in_own_process(form, cells, args) if device.type == "cpu"
-                     else memory(form, cells, args, device)["mib"]})
+    for form, (forward, backward) in seconds.items():
+        if device.type == "cpu":
+            mib = in_own_process("attention", "--memory", f"{form},{cells}", "--channels", str(args.channels),
+                                 "--batch-size", str(args.batch_size), "--threads", str(args.threads))["mib"]
+        else:
+            mib = memory(form, cells, args, device)
+        rows.append({"cells": cells, "form": form, "forward": forward, "backward": backward, "mib": mib})
         print(json.dumps(rows[-1]))
     return rows
 
 
-def memory(form: str, cells: int, args: argparse.Namespace, device: torch.device) -> Row:
+def memory(form: str, cells: int, args: argparse.Namespace, device: torch.device) -> float:
     """MiB of a forward and backward above what was held before."""
     arguments = inputs(cells, args, device)
-    grad = torch.randn_like(arguments[2])
-    meter = meter_of(device)
-    if meter is None:
-        raise UserError("the memory of a process cannot be read on this system; run this on Linux",
-                        code="unsupported-platform")
-    function, held = FORMS[choose("form", form, FORMS)], meter.peak(lambda: None)
-    peak = meter.peak(lambda: torch.autograd.grad(function(*arguments), arguments, grad))
-    return {"mib": (peak - held) / 2**20}
+    function, grad = FORMS[choose("form", form, FORMS)], torch.randn_like(arguments[2])
+    return extra_memory(lambda: torch.autograd.grad(function(*arguments), arguments, grad), device)
 
 
-def in_own_process(form: str, cells: int, args: argparse.Namespace) -> float:
-    """`memory`, where the peak is that of nothing else."""
-    command = [sys.executable, "-m", "benchmarks.attention", "--memory", f"{form},{cells}", "--device", args.device,
-               "--channels", str(args.channels), "--batch-size", str(args.batch_size), "--threads", str(args.threads)]
-    output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    return json.loads(output)["mib"]
-
-
-def _clock(device: torch.device) -> float:
-    """Seconds of this process's work on a CPU, of a GPU's once it is done."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def write_page(rows: list[Row], args: argparse.Namespace, device: torch.device) -> str:
+def make_page(rows: list[Row], args: argparse.Namespace, device: torch.device) -> str:
     """The table as Markdown."""
-    made = stamp(device)
-    versions = " / ".join(f"{k} {v}" for k, v in made["versions"].items())
     cells = [[f"{r['cells']} x {r['cells']}", r["form"], f"{1e3 * r['forward']:.0f}", f"{1e3 * r['backward']:.0f}",
               f"{r['mib']:.0f}"] for r in rows]
-    text = ["# Attention in its three forms", "",
-            f"`{made['command']}`, {made['date'][:10]}, {made['device']}; {versions}.", ""]
-    text += ["**Made with `--small`: tiny sizes that only show that the program runs.**", ""] * args.small
+    text = heading("Attention in its three forms", device, args.small)
     text += [f"Values of {args.channels} channels, queries and keys of {args.channels // REDUCTION}, float32, "
              f"{args.batch_size} image(s), {args.threads} thread(s) on the CPU; milliseconds, medians of {args.rounds} "
              "rounds in turn; MiB of forward and backward above the inputs. `plain` keeps the weights of all pairs of "

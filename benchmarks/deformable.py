@@ -7,28 +7,23 @@ samples of all levels are stacked before one weighted sum. Forms in turn; memory
 
 import argparse
 import json
-import subprocess
 import sys
-import time
-from pathlib import Path
-from statistics import median
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.record import PROJECT, stamp, table
-from engine.training.autobatch import meter_of
+from benchmarks.measure import Row, extra_memory, heading, in_own_process, time_forms, write_page
+from benchmarks.record import table
 from models.registry import choose
 from models.transformer.deformable import Sizes, sample_levels
 from utils.cli import positive
 from utils.device import select_device
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 
 HEADS, DEPTH, POINTS, STRIDES = 8, 32, 4, (8, 16, 32, 64)  # of Salience DETR R50
 SIDES, SMALL = (384, 800), (64,)
-Row = dict[str, Any]
 
 
 def stacked(value: Tensor, sizes: Sizes, places: Tensor, weights: Tensor) -> Tensor:
@@ -53,14 +48,10 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     if args.memory:
         form, side = args.memory.split(",")
-        print(json.dumps(memory(form, int(side), args, device)))
+        print(json.dumps({"mib": memory(form, int(side), args, device)}))
         return
     rows = [row for side in (SMALL if args.small else SIDES) for row in measure(side, args, device)]
-    out = Path(args.out) if args.out else PROJECT / ("runs/deformable" if args.small else "benchmarks/results")
-    out.mkdir(parents=True, exist_ok=True)
-    page = out / f"deformable_{device.type}.md"
-    page.write_text(write_page(rows, args, device), encoding="utf-8")
-    print(f"the table is in {page}")
+    write_page("deformable", device, args, make_page(rows, args, device))
 
 
 def inputs(side: int, args: argparse.Namespace, device: torch.device) -> tuple[list[Tensor], list[tuple[int, int]]]:
@@ -83,60 +74,31 @@ def call(form: str, arguments: list[Tensor], sizes: list[tuple[int, int]]) -> Te
 def measure(side: int, args: argparse.Namespace, device: torch.device) -> list[Row]:
     """A row of each form, timed in turn: medians of the seconds of forward and backward, MiB."""
     arguments, sizes = inputs(side, args, device)
-    seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
-    for _ in range(args.rounds + 1):
-        for form in FORMS:
-            began = _clock(device)
-            found = call(form, arguments, sizes)
-            forward = _clock(device)
-            torch.autograd.grad(found.sum(), arguments)
-            seconds[form].append((forward - began, _clock(device) - forward))
+    forms = {form: partial(call, form, arguments, sizes) for form in FORMS}
+    seconds = time_forms(forms, lambda found: torch.autograd.grad(found.sum(), arguments), args.rounds, device)
     rows = []
-    for form, pairs in seconds.items():
-        forward, backward = (median(values) for values in zip(*pairs[1:], strict=True))  # the first warms up
-        mib = (in_own_process(form, side, args) if device.type == "cpu" else memory(form, side, args, device)["mib"])
+    for form, (forward, backward) in seconds.items():
+        if device.type == "cpu":
+            mib = in_own_process("deformable", "--memory", f"{form},{side}", "--batch-size", str(args.batch_size),
+                                 "--threads", str(args.threads))["mib"]
+        else:
+            mib = memory(form, side, args, device)
         rows.append({"side": side, "form": form, "forward": forward, "backward": backward, "mib": mib})
         print(json.dumps(rows[-1]))
     return rows
 
 
-def memory(form: str, side: int, args: argparse.Namespace, device: torch.device) -> Row:
+def memory(form: str, side: int, args: argparse.Namespace, device: torch.device) -> float:
     """MiB of a forward and backward above what was held before."""
     arguments, sizes = inputs(side, args, device)
-    meter = meter_of(device)
-    if meter is None:
-        raise UserError("the memory of a process cannot be read on this system; run this on Linux",
-                        code="unsupported-platform")
-    held = meter.peak(lambda: None)
-    peak = meter.peak(lambda: torch.autograd.grad(call(form, arguments, sizes).sum(), arguments))
-    return {"mib": (peak - held) / 2**20}
+    return extra_memory(lambda: torch.autograd.grad(call(form, arguments, sizes).sum(), arguments), device)
 
 
-def in_own_process(form: str, side: int, args: argparse.Namespace) -> float:
-    """`memory`, where the peak is that of nothing else."""
-    command = [sys.executable, "-m", "benchmarks.deformable", "--memory", f"{form},{side}", "--device", args.device,
-               "--batch-size", str(args.batch_size), "--threads", str(args.threads)]
-    output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    return json.loads(output)["mib"]
-
-
-def _clock(device: torch.device) -> float:
-    """Seconds of this process's work on a CPU, of a GPU's once it is done."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def write_page(rows: list[Row], args: argparse.Namespace, device: torch.device) -> str:
+def make_page(rows: list[Row], args: argparse.Namespace, device: torch.device) -> str:
     """The table as Markdown."""
-    made = stamp(device)
-    versions = " / ".join(f"{k} {v}" for k, v in made["versions"].items())
     cells = [[f"{r['side']} px", r["form"], f"{1e3 * r['forward']:.0f}", f"{1e3 * r['backward']:.0f}",
               f"{r['mib']:.0f}"] for r in rows]
-    text = ["# Sampling in deformable attention", "",
-            f"`{made['command']}`, {made['date'][:10]}, {made['device']}; {versions}.", ""]
-    text += ["**Made with `--small`: tiny sizes that only show that the program runs.**", ""] * args.small
+    text = heading("Sampling in deformable attention", device, args.small)
     text += [f"Square images, strides {', '.join(map(str, STRIDES))}, every token a query, {HEADS} heads of {DEPTH}, "
              f"{POINTS} points, float32, {args.batch_size} image(s), {args.threads} thread(s) on the CPU; milliseconds "
              f"of CPU time, medians of {args.rounds} rounds in turn; MiB of forward and backward above the inputs. "
