@@ -218,7 +218,6 @@ class SalienceDETR(Head):
                             -1)
         return boxes, raw.maps["cls"][-1].float().sigmoid()
 
-
     @classmethod
     def adapt_original(cls, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See `models.heads.published_detr`."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.assign.padded_indices import ignored_cells
 from utils.structures import PackedTargets
 
-REACH = (64.0, 128.0, 256.0)  # px: a level learns objects whose farthest side is up to this far, the last all beyond
+REACH = 64.0  # px: to the farthest side of an object that the finest level learns; doubles with each level
 REFERENCE_AREA = 32.0**2  # px^2 of an object that weighs 1 where size counts
 AT_ONCE = 1 << 24  # pairs of a cell and an object in memory at a time
 
@@ -28,7 +28,7 @@ class LevelTargets:
 
 def reach_of(level: int, levels: int) -> tuple[float, float]:
     """(above, up to): the distances in pixels that a level is responsible for; further levels double them."""
-    limits = [-1.0, *(REACH[0] * 2**k for k in range(levels - 1)), float("inf")]
+    limits = [-1.0, *(REACH * 2**k for k in range(levels - 1)), float("inf")]
     return limits[level], limits[level + 1]
 
 
