@@ -242,11 +242,11 @@ def validate(job: Job, run: Training) -> dict[str, float]:
     result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.val_index, model.thresholds,
                       device=run.device, group=run.group)
     m = result.metrics
-    run.class_ap = [numbers.AP for numbers in m.per_class]
-    print(f"    AP {m.AP:.4f}  AP50 {m.AP50:.4f}  AP75 {m.AP75:.4f}  AP_S {m.AP_S:.4f}  AP_M {m.AP_M:.4f}  "
-          f"AP_L {m.AP_L:.4f}  AR {m.AR100:.4f}  P {m.precision:.3f}  R {m.recall:.3f}")
-    metrics = {f"metrics/{name}": getattr(m, name)
-               for name in ("precision", "recall", "AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")}
+    run.class_ap = [numbers["AP"] for numbers in m.per_class]
+    shown = "  ".join(f"{name} {m[name]:.4f}" for name in ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"))
+    print(f"    {shown}  AR {m['AR100']:.4f}  P {m.precision:.3f}  R {m.recall:.3f}")
+    metrics = {f"metrics/{name}": m[name] for name in ("AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")}
+    metrics = {"metrics/precision": m.precision, "metrics/recall": m.recall, **metrics}
     return {**metrics, **{f"val/{k}": v for k, v in result.losses.items()}}
 
 

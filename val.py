@@ -58,7 +58,7 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
     if folder:
         table = write_results(result, index, folder, plots=not config.noplots, metric=config.metric)
-        write_detections(config, result.evaluator, index, folder)
+        write_detections(config, result.found, index, folder)
         if damaged:
             print(f"{len(damaged)} images could not be decoded, the first: {damaged[0]}")
         print(table)

@@ -49,6 +49,8 @@ class Truth:
 
     def __post_init__(self) -> None:
         self.record_ids = self.record_ids or self.image_ids
+        if len(set(self.category_ids)) != len(self.category_ids):
+            raise ValueError(f"expected different category ids, got {self.category_ids}")
         if self.marked is None:
             self.marked = np.zeros(len(self.image), bool)
 

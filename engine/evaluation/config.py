@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from engine.evaluation.voc import VOC_RULES
+from engine.evaluation.metrics.voc import VOC_RULES
 from utils.cli import Rule, check_flags, fraction, not_empty, positive
 from utils.options import (
     Options,

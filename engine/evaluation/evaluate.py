@@ -1,6 +1,6 @@
 """One evaluation: a model's detections on a split, scored by the COCO protocol."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -10,13 +10,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data import Index
+from engine.evaluation.collector import Collector
 from engine.evaluation.confusion import ConfusionMatrix
-from engine.evaluation.evaluator import CocoEvaluator, Metrics
-from engine.evaluation.voc import VocMetrics
+from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.judge import Metrics, judge
+from engine.evaluation.metrics.voc import VocMetrics
 from utils.distributed.group import Group
 from utils.reporting.stage_clock import StageClock, per_image
 from utils.select import EVALUATION, SelectConfig, Selector
 from utils.structures import Batch, Detections, PackedTargets
+from utils.truth import Truth
 
 PLOT_BATCHES = 3
 ALONE = Group()
@@ -29,13 +32,14 @@ Predict = Callable[[Tensor, PackedTargets], tuple[Tensor, Tensor, dict[str, Tens
 class Evaluation:
     """The result of `evaluate`: metrics, mean losses per image (empty outside training), ms per image by stage.
 
-    All processes hold the same metrics, confusion, losses and speed; the evaluator of the main process holds the
-    detections of all images, the others' only their own. plot_batches: the first batches with their detections. voc:
-    VOC's metrics, where they were asked for.
+    All processes hold the same metrics, confusion, losses and speed; `found` of the main process holds the detections
+    of all images, that of the others only their own. plot_batches: the first batches with their detections. voc: VOC's
+    metrics, where they were asked for.
     """
 
     metrics: Metrics
-    evaluator: CocoEvaluator
+    truth: Truth
+    found: Found
     confusion: ConfusionMatrix
     losses: dict[str, float]
     speed: dict[str, float]
@@ -58,7 +62,7 @@ def evaluate(predict: Predict, select: Selector, loader, index: Index, threshold
     processes that call this together, each with its share of the batches (rank and world of `LoaderConfig`) and the
     same weights; all get the result of the whole split.
     """
-    evaluator = CocoEvaluator(index.truth, len(index.names), index.category_ids, index.names)
+    collector = Collector(index.truth)
     confusion = ConfusionMatrix(len(index.names))
     losses: dict[str, list[Tensor]] = {}
     plot_batches, images_seen, clock = [], 0, StageClock(device, ("load", "inference", "nms"))
@@ -72,43 +76,45 @@ def evaluate(predict: Predict, select: Selector, loader, index: Index, threshold
         for name, value in batch_losses.items():
             losses.setdefault(name, []).append(value)
         images_seen += len(batch)
-        evaluator.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
+        collector.update(batch.image_ids, [d.to_original(box) for d, box in zip(found, batch.letterboxes, strict=True)])
         for detections, truth in zip(found, batch.targets.unpack(), strict=True):
             confusion.update(detections, truth.boxes, truth.labels, truth.ignore)
         if group.is_main and len(plot_batches) < PLOT_BATCHES:
             plot_batches.append((batch, found))
         clock.start()
-    own = PartialResult(evaluator.state(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()},
+    own = PartialResult(collector.found(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()},
                         clock.seconds, images_seen)
     parts = group.gather(own)
-    metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, evaluator) if parts else None)
-    return Evaluation(metrics, evaluator, confusion, means, speed, plot_batches, thresholds.max_det)
+    metrics, confusion.matrix, means, speed = group.broadcast(
+        merge(parts, collector, index.names) if parts else None)
+    return Evaluation(metrics, index.truth, collector.found(), confusion, means, speed, plot_batches,
+                      thresholds.max_det)
 
 
 @dataclass
 class PartialResult:
-    """The share of one process. found: `CocoEvaluator.state`; losses: of each batch, in order."""
+    """The share of one process. losses: of each batch, in order."""
 
-    found: dict[str, np.ndarray]
+    found: Found
     matrix: np.ndarray
     losses: dict[str, list[float]]
     seconds: dict[str, float]
     images: int
 
 
-def merge(parts: list[PartialResult],
-          evaluator: CocoEvaluator) -> tuple[Metrics, np.ndarray, dict[str, float], dict[str, float]]:
+def merge(parts: list[PartialResult], collector: Collector,
+          names: Sequence[str]) -> tuple[Metrics, np.ndarray, dict[str, float], dict[str, float]]:
     """Metrics, confusion, mean losses and milliseconds per image of all processes, bit-identical to those of one.
 
     parts: by rank; process k evaluated every `len(parts)`-th batch from batch k on, as `eval_loader` distributes them.
-    The first is already in `evaluator`. Runs on the main process alone, since it takes seconds on a large split.
+    The first is already in `collector`. Runs on the main process alone, since it takes seconds on a large split.
     """
     for part in parts[1:]:
-        evaluator.merge(part.found)
+        collector.merge(part.found)
     images = max(sum(part.images for part in parts), 1)
     names = next((part.losses for part in parts if part.losses), {})
     in_order = {name: [value for round_ in zip_longest(*(part.losses.get(name, ()) for part in parts))
                        for value in round_ if value is not None] for name in names}
-    return (evaluator.compute(), sum(part.matrix for part in parts),
+    return (judge(collector.truth, collector.found(), names), sum(part.matrix for part in parts),
             {name: sum(values) / images for name, values in in_order.items()},
             per_image({stage: sum(part.seconds[stage] for part in parts) for stage in parts[0].seconds}, images))

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from engine.evaluation.evaluator import Metrics
-from engine.evaluation.voc import CURVE_RECALLS, VocMetrics
+from engine.evaluation.metrics.judge import Metrics
+from engine.evaluation.metrics.voc import CURVE_RECALLS, VocMetrics
 from utils.reporting.plots import class_rgb, class_text, labelled_image, new_figure, save_mosaic, write_figure
 from utils.structures import Detections, PackedTargets, Targets
 
@@ -26,8 +26,8 @@ def plot_curves(metrics: Metrics, names: Sequence[str], folder: Path | str) -> N
 def plot_pr_curve(metrics: Metrics, names: Sequence[str], path: Path | str) -> None:
     """Precision over recall at IoU 0.5, per class and mean; the area under a curve is its AP50."""
     curves = metrics.curves
-    labels = [f"{class_text(names, k)} {metrics.per_class[k].AP50:.3f}" for k in curves.classes]
-    mean = f"all classes AP50 {max(metrics.AP50, 0):.3f}"
+    labels = [f"{class_text(names, k)} {metrics.per_class[k]['AP50']:.3f}" for k in curves.classes]
+    mean = f"all classes AP50 {max(metrics['AP50'], 0):.3f}"
     _plot_lines(curves.classes, curves.pr_recall, curves.pr_precision, labels, mean, ("Recall", "Precision"), path)
 
 

@@ -9,14 +9,18 @@ from data import Index
 from data.truth import own_file
 from engine.evaluation.config import ValConfig
 from engine.evaluation.evaluate import Evaluation
-from engine.evaluation.evaluator import CocoEvaluator, Metrics, format_table
+from engine.evaluation.metrics.engine import PycocotoolsEngine
+from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.judge import Metrics, stats_of
+from engine.evaluation.metrics.reference import pycocotools_stats
+from engine.evaluation.metrics.results_file import result_rows, write_results_file
+from engine.evaluation.metrics.table import format_table
+from engine.evaluation.metrics.voc import VOC_RULES, format_voc_table, voc_metrics
 from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_voc_curve
-from engine.evaluation.reference import pycocotools_stats
-from engine.evaluation.voc import VOC_RULES, format_voc_table, voc_metrics
 from engine.evaluation.voc_files import write_voc_files
 from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
-from utils.truth import most_objects
+from utils.truth import Truth, most_objects
 
 
 def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True, metric: str = "coco") -> str:
@@ -25,11 +29,11 @@ def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = 
     pycocotools computes the twelve metrics once more; the table says from which files, and where they differ. metric:
     one of `VOC_RULES` adds VOC's table and curves, and sets `result.voc`.
     """
-    notes = compare_with_pycocotools(result.evaluator, result.metrics, result.max_det)
+    notes = compare_with_pycocotools(result.truth, result.found, result.metrics, result.max_det)
     table = "\n".join([format_table(result.metrics, index.names, per_class=True), *notes])
     folder.mkdir(parents=True, exist_ok=True)
     if metric in VOC_RULES:
-        result.voc = voc_metrics(result.evaluator.truth, result.evaluator.state(), metric)
+        result.voc = voc_metrics(result.truth, result.found, metric)
         table += "\n\n" + format_voc_table(result.voc, index.names, kept=index.source.difficult == "keep")
         if plots:
             plot_voc_curve(result.voc, index.names, folder / f"{metric}_PR_curve.png")
@@ -39,38 +43,38 @@ def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = 
     return table
 
 
-def write_detections(config: ValConfig, evaluator: CocoEvaluator, index: Index, folder: Path) -> None:
+def write_detections(config: ValConfig, found: Found, index: Index, folder: Path) -> None:
     """predictions.json (--save-json), labels/*.txt (--save-txt) and the files of the VOC server (--save-voc)."""
     if config.save_json:
-        evaluator.save_json(folder / "predictions.json")
-        truth = evaluator.truth
+        truth = index.truth
+        write_results_file(folder / "predictions.json", truth, found)
         if truth.file is None and len(truth.image):  # there is no COCO file of the user's to compare them with
             write_bytes(folder / "ground_truth.json", json.dumps(truth.to_coco()).encode())
     if config.save_txt:
-        write_labels(evaluator, index, folder / "labels", config.save_conf)
+        write_labels(found, index, folder / "labels", config.save_conf)
     if config.save_voc:
-        print(f"for the VOC server: {write_voc_files(evaluator, index, folder)}")
+        print(f"for the VOC server: {write_voc_files(found, index, folder)}")
 
 
-def write_labels(evaluator: CocoEvaluator, index: Index, folder: Path, with_conf: bool) -> None:
+def write_labels(found: Found, index: Index, folder: Path, with_conf: bool) -> None:
     """Detections as YOLO txt, one file per image: class, centre, size as fractions of the image [, confidence]."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem_of = UniqueStems()
+    stem_of, places = UniqueStems(), {record: k for k, record in enumerate(index.truth.record_ids)}
     for record in index.records:
-        labels, boxes, scores = evaluator.detections(record.image_id)
+        labels, boxes, scores = found.of(places[record.image_id])
         size = np.array((record.width, record.height, record.width, record.height))
         boxes = np.concatenate((boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]), 1) / size
         rows = label_rows(labels.tolist(), boxes.tolist(), scores.tolist() if with_conf else None)
         write_bytes(folder / f"{stem_of(record.path)}.txt", rows.encode())
 
 
-def compare_with_pycocotools(evaluator: CocoEvaluator, metrics: Metrics, max_det: int | None = None) -> list[str]:
+def compare_with_pycocotools(truth: Truth, found: Found, metrics: Metrics, max_det: int | None = None) -> list[str]:
     """Notes on the ground truth, and whether pycocotools computes the same metrics.
 
-    "Confirmed" means: from the user's own file, and the detections that `save_json` writes. max_det: the limit of
+    "Confirmed" means: from the user's own file, and the detections that --save-json writes. max_det: the limit of
     detections per image; a note says where it is too low.
     """
-    truth, ours, notes = evaluator.truth, metrics.coco_stats(), [f"note: {note}" for note in evaluator.truth.notes]
+    ours, notes = metrics.values, [f"note: {note}" for note in truth.notes]
     most, image, _ = most_objects(truth, by_class=False)
     if max_det is not None and most > max_det:
         notes.append(f"note: image {truth.image_ids[image]} has {most} objects and at most {max_det} are looked for in "
@@ -79,7 +83,7 @@ def compare_with_pycocotools(evaluator: CocoEvaluator, metrics: Metrics, max_det
         return [*notes, f"there is nothing to judge by: the {truth.what} hold no object"]
     if truth.file:
         try:
-            own = pycocotools_stats(own_file(truth.file), evaluator.results())
+            own = pycocotools_stats(own_file(truth.file), result_rows(truth, found))
         except ValueError as error:
             notes.append(f"pycocotools fails on {truth.file} as it stands ({error})")
         else:
@@ -88,7 +92,8 @@ def compare_with_pycocotools(evaluator: CocoEvaluator, metrics: Metrics, max_det
                 return [*notes, f"the twelve numbers are confirmed by pycocotools on {truth.file}"]
             notes.append(f"pycocotools on {truth.file} as it stands gives other numbers: {differing}")
         notes += [f"  the file has {what}" for what in truth.departures]
-    differing = differences(evaluator.reference(), ours)
+    reference = PycocotoolsEngine(truth, found).accumulate(metrics.protocol)
+    differing = differences(stats_of(reference, metrics.protocol), ours)
     what = f"the {truth.what}" + ", read as they are meant" * bool(truth.file)
     if differing:
         return [*notes, f"pycocotools differs: {differing}"]

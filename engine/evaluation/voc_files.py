@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data import Index
-from engine.evaluation.evaluator import CocoEvaluator
+from engine.evaluation.metrics.found import Found
 from utils.errors import UserError, shown
 from utils.files import replacing, write_bytes
 
@@ -54,7 +54,7 @@ def voc_names(index: Index) -> VocNames:
     return VocNames(years[0] if years else YEAR, lists[0].stem if len(lists) == 1 else split, stems)
 
 
-def write_voc_files(evaluator: CocoEvaluator, index: Index, folder: Path) -> Path:
+def write_voc_files(found: Found, index: Index, folder: Path) -> Path:
     """Write results/<year>/Main/comp4_det_<set>_<class>.txt for every class, and results.tar.gz; returns the archive.
 
     A row is image, score, xmin, ymin, xmax, ymax, pixels counted from 1 and the last one included, as
@@ -62,13 +62,12 @@ def write_voc_files(evaluator: CocoEvaluator, index: Index, folder: Path) -> Pat
     """
     names = voc_names(index)
     main = folder / "results" / names.year / "Main"
-    found, truth = evaluator.state(), evaluator.truth
-    stems = np.repeat(np.array([names.stems.get(truth.record_ids[place], "") for place in found["images"].tolist()],
-                               object), found["counts"])
-    boxes = np.concatenate((found["boxes"][:, :2] + 1, found["boxes"][:, :2] + found["boxes"][:, 2:]), 1)
+    stem_of = np.array([names.stems.get(image_id, "") for image_id in index.truth.record_ids], object)
+    stems = stem_of[found.images]
+    boxes = np.concatenate((found.boxes[:, :2] + 1, found.boxes[:, :2] + found.boxes[:, 2:]), 1)
     for label, name in enumerate(index.names):
-        own = found["labels"] == label
-        rows = zip(stems[own].tolist(), found["scores"][own].tolist(), *boxes[own].T.tolist(), strict=True)
+        own = found.labels == label
+        rows = zip(stems[own].tolist(), found.scores[own].tolist(), *boxes[own].T.tolist(), strict=True)
         text = "".join(f"{stem} {score:.5f} {x1:.3f} {y1:.3f} {x2:.3f} {y2:.3f}\n"
                        for stem, score, x1, y1, x2, y2 in rows)
         write_bytes(main / f"{COMPETITION}_det_{names.image_set}_{name}.txt", text.encode())

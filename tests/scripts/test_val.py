@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import val
-from engine.evaluation.evaluator import CocoEvaluator
+from engine.evaluation.collector import Collector
+from engine.evaluation.metrics.results_file import result_rows
 from engine.evaluation.results import write_labels
 from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_data
 from utils.structures import Detections
+from utils.truth import Truth
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,8 @@ def evaluated(place, weights, *flags):
 def test_single_cls_evaluates_a_model_of_several_classes_as_one(place, weights):
     with refused("other-classes", "3 classes", "--single-cls"):
         evaluated(place, weights)
-    rows = evaluated(place, weights, "--single-cls").evaluator.results()
+    result = evaluated(place, weights, "--single-cls")
+    rows = result_rows(result.truth, result.found)
     assert len(NAMES) > 1 and rows and {row["category_id"] for row in rows} == {1}
 
 
@@ -69,12 +72,13 @@ def test_huge_numbers_are_refused_with_the_range(words, capsys):
 
 def test_save_txt_keeps_images_of_one_name_apart_and_has_files_of_empty_ones(tmp_path):
     record = argparse.Namespace
-    index = record(records=[record(image_id=i, path=p, width=10, height=10)
+    truth = Truth.from_coco({"images": [{"id": i} for i in range(3)], "annotations": []}, [7])
+    index = record(truth=truth, records=[record(image_id=i, path=p, width=10, height=10)
                             for i, p in enumerate(("a/1.jpg", "b/1.jpg", "b/2.jpg"))])
-    evaluator = CocoEvaluator({"images": [{"id": i} for i in range(3)], "annotations": []}, 1, [7])
+    collector = Collector(truth)
     found = Detections(torch.tensor([[0.0, 0.0, 5.0, 5.0]]), torch.tensor([0.5]), torch.tensor([0]))
-    evaluator.update([0, 1], [found, found])
-    write_labels(evaluator, index, tmp_path / "labels", with_conf=True)
+    collector.update([0, 1], [found, found])
+    write_labels(collector.found(), index, tmp_path / "labels", with_conf=True)
     assert {p.name: p.read_text() for p in (tmp_path / "labels").iterdir()} == {
         "1.txt": "0 0.25 0.25 0.5 0.5 0.5\n", "1_2.txt": "0 0.25 0.25 0.5 0.5 0.5\n", "2.txt": ""}
     assert np.loadtxt(tmp_path / "labels/1.txt").shape == (6,)

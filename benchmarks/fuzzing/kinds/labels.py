@@ -169,17 +169,19 @@ def evaluate(index: Any) -> None:
     """Evaluate detections that are the truth itself, as `val.py` would."""
     import torch
 
-    from engine.evaluation.evaluator import CocoEvaluator
+    from engine.evaluation.collector import Collector
+    from engine.evaluation.metrics.judge import judge
     from utils.structures import Detections
+    from utils.truth import Truth
 
-    evaluator = CocoEvaluator(index.coco(), len(index.names), index.category_ids)
+    collector = Collector(Truth.from_coco(index.coco(), index.category_ids))
     for record in index.records:
         boxes = torch.from_numpy(record.boxes)
-        evaluator.update(
+        collector.update(
             [record.image_id],
             [Detections(boxes, torch.linspace(0.9, 0.1, len(boxes)), torch.from_numpy(record.labels))],
         )
-    evaluator.compute()
+    judge(collector.truth, collector.found())
 
 
 def coco_tree(rng: np.random.Generator) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from data.data_yaml import read_source
 from data.formats import dota, visdrone
 from data.index import load_index
 from data.labels.scan_report import ScanReport
-from engine.evaluation.evaluator import CocoEvaluator
+from engine.evaluation.collector import Collector
+from engine.evaluation.metrics.judge import judge
 from tests.data import makers
 from tests.refusals import refused
 from utils.config import CFG_ROOT, read_yaml
 from utils.structures import Detections
+from utils.truth import Truth
 
 VIS = "20,10,40,30,1,4,0,0\n60,5,20,20,0,0,0,0\n10,20,8,8,1,1,0,1,\n80,40,10,10,1,11,0,0\n0,0,5,5,0,6,0,0\n"
 DOTA = ("imagesource:GoogleEarth\ngsd:0.146343\n20.0 10.0 60.0 10.0 60.0 50.0 20.0 50.0 small-vehicle 0\n"
@@ -131,11 +133,11 @@ def test_visdrone_names_choose_by_name_or_by_place(tmp_path):
 def test_detections_in_ignored_regions_count_neither_way(tmp_path):
     """COCO's protocol ignores by class: a region of every class takes a detection of any."""
     index = load(write(tmp_path, "annotations", {"a": VIS}))
-    judge = CocoEvaluator(index.coco(), 10, index.category_ids)
+    collector = Collector(Truth.from_coco(index.coco(), index.category_ids))
     boxes = [[61, 6, 70, 20], [81, 41, 88, 49], [61, 6, 70, 20], [20, 10, 60, 40], [10, 20, 18, 28]]
-    judge.update([index.records[0].image_id], [Detections(torch.tensor(boxes), torch.tensor([.9, .9, .9, .5, .5]),
-                                                          torch.tensor([3, 0, 7, 3, 0]))])
-    assert judge.compute().AP > 0.999
+    collector.update([index.records[0].image_id], [Detections(torch.tensor(boxes), torch.tensor([.9, .9, .9, .5, .5]),
+                                                              torch.tensor([3, 0, 7, 3, 0]))])
+    assert judge(collector.truth, collector.found())["AP"] > 0.999
 
 
 def test_visdrone_rows_that_are_not_well_formed_are_counted(tmp_path):

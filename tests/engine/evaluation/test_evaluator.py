@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.evaluation.evaluator import CONFIDENCES, STAT_NAMES, CocoEvaluator, confidence_curves, format_table
+from engine.evaluation.collector import Collector
+from engine.evaluation.metrics.curves import CONFIDENCES, confidence_curves
+from engine.evaluation.metrics.engine import PycocotoolsEngine
+from engine.evaluation.metrics.judge import Metrics, judge, stats_of
+from engine.evaluation.metrics.protocol import COCO as PROTOCOL
+from engine.evaluation.metrics.reference import STAT_NAMES
+from engine.evaluation.metrics.results_file import result_rows, write_results_file
+from engine.evaluation.metrics.table import format_table
 from tests.refusals import refused
 from utils.structures import Detections
+from utils.truth import Truth
 
 
 def truth(boxes: dict[int, list[list[float]]], categories=(1,), crowd=()) -> dict:
@@ -31,6 +39,22 @@ def found(rows: list[list[float]]) -> Detections:
     """Rows x, y, w, h, score, label, in any order; of equal scores the first row stays first."""
     table = torch.tensor(sorted(rows, key=lambda row: -row[4])).reshape(-1, 6)
     return Detections(torch.cat((table[:, :2], table[:, :2] + table[:, 2:4]), 1), table[:, 4], table[:, 5].long())
+
+
+def collect(content: dict, categories: list) -> Collector:
+    return Collector(Truth.from_coco(content, categories))
+
+
+def compute(collector: Collector) -> Metrics:
+    return judge(collector.truth, collector.found())
+
+
+def reference(collector: Collector) -> dict[str, float]:
+    return stats_of(PycocotoolsEngine(collector.truth, collector.found()).accumulate(PROTOCOL), PROTOCOL)
+
+
+def rows_of(collector: Collector) -> list[dict]:
+    return result_rows(collector.truth, collector.found())
 
 
 def by_hand(ground_truth: dict, results: list[dict]) -> np.ndarray:
@@ -72,21 +96,21 @@ def coco_tiny(shared) -> dict:
 @pytest.fixture(scope="module")
 def tiny_run(coco_tiny):
     categories = [c["id"] for c in coco_tiny["categories"]][::-1]  # any order of classes
-    evaluator = CocoEvaluator(coco_tiny, 80, categories)
+    evaluator = collect(coco_tiny, categories)
     answer = perturbed(coco_tiny, categories, 0)
     evaluator.update(list(answer), list(answer.values()))
-    return evaluator, evaluator.compute(), categories
+    return evaluator, compute(evaluator), categories
 
 
 def test_equals_pycocotools_on_real_ground_truth(coco_tiny, tiny_run, capsys):
     evaluator, metrics, categories = tiny_run
-    stats = by_hand(coco_tiny, evaluator.results())
-    assert list(metrics.coco_stats().values()) == stats.tolist() == list(evaluator.reference().values())
-    assert 0.1 < metrics.AP_S < 0.9  # a comparison of zeros would prove nothing
+    stats = by_hand(coco_tiny, rows_of(evaluator))
+    assert list(metrics.values.values()) == stats.tolist() == list(reference(evaluator).values())
+    assert 0.1 < metrics["AP_S"] < 0.9  # a comparison of zeros would prove nothing
     assert metrics.n_labels == sum(not a["iscrowd"] for a in coco_tiny["annotations"])
     assert metrics.n_images == len(coco_tiny["images"])
-    defined = [c.AP for c in metrics.per_class if c.AP >= 0]
-    assert np.mean(defined) == pytest.approx(metrics.AP)
+    defined = [c["AP"] for c in metrics.per_class if c["AP"] >= 0]
+    assert np.mean(defined) == pytest.approx(metrics["AP"])
     person = metrics.per_class[categories.index(1)]
     assert person.n_labels == sum(a["category_id"] == 1 and not a["iscrowd"] for a in coco_tiny["annotations"])
     assert capsys.readouterr().out == ""
@@ -106,20 +130,20 @@ def test_equals_pycocotools_on_scenes_full_of_ties(seed, images, nc, per_image, 
     scene = {image: [[*box, categories[random.integers(nc)]] for box in boxes(per_image).tolist()]
              for image in random.permutation(100)[:images].tolist()}
     ground = truth(scene, categories, crowd=random.integers(0, images * 12 + 1, 4).tolist())
-    evaluator = CocoEvaluator(ground, nc, categories)
+    evaluator = collect(ground, categories)
     for image in scene:
         rows = [[*box, random.integers(1, 6) / 10, random.integers(nc)] for box in boxes(detections).tolist()]
         evaluator.update([image], [found(rows)])
-    assert evaluator.compute().coco_stats() == evaluator.reference()
+    assert compute(evaluator).values == reference(evaluator)
 
 
 def test_compute_twice_and_update_in_pieces_is_the_same(coco_tiny, tiny_run):
     evaluator, metrics, categories = tiny_run
-    again = CocoEvaluator(coco_tiny, 80, categories)
+    again = collect(coco_tiny, categories)
     for image, detections in reversed(perturbed(coco_tiny, categories, 0).items()):
         again.update([image], [detections])
-    again.compute()
-    assert again.compute().coco_stats() == pytest.approx(metrics.coco_stats(), abs=1e-9)
+    compute(again)
+    assert compute(again).values == pytest.approx(metrics.values, abs=1e-9)
 
 
 def test_rounding_changes_nothing_that_matters(coco_tiny, tiny_run):
@@ -128,7 +152,7 @@ def test_rounding_changes_nothing_that_matters(coco_tiny, tiny_run):
               "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]}
              for image, d in perturbed(coco_tiny, categories, 0).items()
              for box, score, label in zip(d.boxes.tolist(), d.scores.tolist(), d.labels.tolist(), strict=True)]
-    assert by_hand(coco_tiny, exact) == pytest.approx(list(metrics.coco_stats().values()), abs=1e-4)
+    assert by_hand(coco_tiny, exact) == pytest.approx(list(metrics.values.values()), abs=1e-4)
 
 
 def test_curves_agree_with_a_count(coco_tiny, tiny_run):
@@ -137,11 +161,11 @@ def test_curves_agree_with_a_count(coco_tiny, tiny_run):
     row = curves.classes.index(categories.index(1))
     at = int(np.searchsorted(CONFIDENCES, 0.5))
     people = [a for a in coco_tiny["annotations"] if a["category_id"] == 1 and not a["iscrowd"]]
-    sure = [r for r in evaluator.results() if r["category_id"] == 1 and r["score"] > 0.5]
+    sure = [r for r in rows_of(evaluator) if r["category_id"] == 1 and r["score"] > 0.5]
     assert curves.recall[row, at] * len(people) == pytest.approx(curves.precision[row, at] * len(sure), rel=0.1)
     assert metrics.f1 == pytest.approx(curves.f1.mean(0).max())
     assert metrics.precision == pytest.approx(curves.precision[:, curves.f1.mean(0).argmax()].mean())
-    assert np.allclose(curves.pr_precision.mean(), metrics.AP50)  # AP50 is the mean of the PR curve
+    assert np.allclose(curves.pr_precision.mean(), metrics["AP50"])  # AP50 is the mean of the PR curve
 
 
 def test_perfect_then_shifted():
@@ -149,61 +173,61 @@ def test_perfect_then_shifted():
     perfect = {-3: [[10, 10, 20, 20, 0.9, 0], [50, 50, 40, 40, 0.8, 1]], 10**12: [[5, 5, 200, 200, 0.7, 0]]}
     values = []
     for shift in (0, 3, 9):
-        evaluator = CocoEvaluator(ground, 2, [7, 9])
+        evaluator = collect(ground, [7, 9])
         for image, rows in perfect.items():
             evaluator.update([image], [found([[r[0] + shift, *r[1:]] for r in rows])])
-        values.append(evaluator.compute())
-    assert min(v for v in values[0].coco_stats().values() if v >= 0) == pytest.approx(1, abs=1e-12)
-    assert (values[0].precision, values[0].recall, values[0].AR1) == (1.0, 1.0, 1.0)
-    assert values[0].AP > values[1].AP > values[2].AP
-    assert values[1].AP50 > 0.999 and values[1].AP75 < 0.9
+        values.append(compute(evaluator))
+    assert min(v for v in values[0].values.values() if v >= 0) == pytest.approx(1, abs=1e-12)
+    assert (values[0].precision, values[0].recall, values[0]["AR1"]) == (1.0, 1.0, 1.0)
+    assert values[0]["AP"] > values[1]["AP"] > values[2]["AP"]
+    assert values[1]["AP50"] > 0.999 and values[1]["AP75"] < 0.9
 
 
 def test_a_crowd_forgives_detections_inside():
     boxes = {1: [[0, 0, 10, 10, 1], [100, 100, 100, 100, 1]]}
     rows = [[0, 0, 10, 10, 0.5, 0], [110, 110, 20, 20, 0.9, 0], [150, 150, 20, 20, 0.8, 0]]
     for crowd in ((1,), ()):
-        evaluator = CocoEvaluator(truth(boxes, crowd=crowd), 1, [1])
+        evaluator = collect(truth(boxes, crowd=crowd), [1])
         evaluator.update([1], [found(rows)])
-        metrics = evaluator.compute()
+        metrics = compute(evaluator)
         assert metrics.n_labels == 2 - len(crowd)
-        assert (metrics.AP50 > 0.999) == bool(crowd)
+        assert (metrics["AP50"] > 0.999) == bool(crowd)
         assert metrics.curves.precision[0, 0] == pytest.approx(1.0 if crowd else 1 / 3)
 
 
 def test_annotation_number_zero_can_be_found():
     # pycocotools takes a match with annotation id 0 for no match; `truth` numbers from 0.
-    evaluator = CocoEvaluator(truth({1: [[0, 0, 10, 10, 1]]}), 1, [1])
+    evaluator = collect(truth({1: [[0, 0, 10, 10, 1]]}), [1])
     evaluator.update([1], [found([[0, 0, 10, 10, 0.5, 0]])])
-    assert evaluator.compute().AP > 0.999
+    assert compute(evaluator)["AP"] > 0.999
 
 
 def test_nothing_found_and_nothing_to_find(tmp_path):
-    silent = CocoEvaluator(truth({1: [[0, 0, 10, 10, 1]]}), 1, [1])
+    silent = collect(truth({1: [[0, 0, 10, 10, 1]]}), [1])
     silent.update([1], [found([])])
-    metrics = silent.compute()
-    assert (metrics.AP, metrics.AP50, metrics.AR100, metrics.recall, metrics.f1) == (0, 0, 0, 0, 0)
-    assert metrics.AP_M == -1
-    silent.save_json(tmp_path / "deep" / "none.json")
+    metrics = compute(silent)
+    assert (metrics["AP"], metrics["AP50"], metrics["AR100"], metrics.recall, metrics.f1) == (0, 0, 0, 0, 0)
+    assert metrics["AP_M"] == -1
+    write_results_file(tmp_path / "deep" / "none.json", silent.truth, silent.found())
     assert json.loads((tmp_path / "deep" / "none.json").read_text()) == []
-    nothing = CocoEvaluator(truth({1: []}), 1, [1])
+    nothing = collect(truth({1: []}), [1])
     nothing.update([1], [found([[0, 0, 10, 10, 0.5, 0]])])
-    assert set(nothing.compute().coco_stats().values()) == {-1.0}
-    assert CocoEvaluator(truth({}), 0, []).compute().AP == -1
-    assert "-" in format_table(nothing.compute(), ["thing"])
+    assert set(compute(nothing).values.values()) == {-1.0}
+    assert compute(collect(truth({}), []))["AP"] == -1
+    assert "-" in format_table(compute(nothing), ["thing"])
 
 
 def test_results_are_coco_rows(tmp_path):
-    evaluator = CocoEvaluator(truth({4: [], 9: []}, (18,)), 1, [18])
+    evaluator = collect(truth({4: [], 9: []}, (18,)), [18])
     evaluator.update([9], [found([[1 / 3, 2, 10, 10, 0.123456789, 0]])])
-    evaluator.save_json(tmp_path / "r.json")
+    write_results_file(tmp_path / "r.json", evaluator.truth, evaluator.found())
     row, = json.loads((tmp_path / "r.json").read_text())
     assert row == {"image_id": 9, "category_id": 18, "bbox": [0.333, 2.0, 10.0, 10.0], "score": 0.12346}
     assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
 
 
 def test_wrong_use_is_told():
-    evaluator = CocoEvaluator(truth({1: []}), 1, [1])
+    evaluator = collect(truth({1: []}), [1])
     with pytest.raises(ValueError, match="image id 2 is not in the ground truth"):
         evaluator.update([2], [found([])])
     with refused("not-finite", "image id 1"):
@@ -214,30 +238,30 @@ def test_wrong_use_is_told():
     with pytest.raises(ValueError, match="given twice"):
         evaluator.update([1], [found([])])
     with refused("unknown-id", "annotation 0", "category_id 5"):
-        CocoEvaluator(truth({1: [[0, 0, 1, 1, 5]]}), 1, [1])
-    with pytest.raises(ValueError, match="expected 2 different category ids"):
-        CocoEvaluator(truth({1: []}), 2, [1, 1])
+        collect(truth({1: [[0, 0, 1, 1, 5]]}), [1])
+    with pytest.raises(ValueError, match="expected different category ids"):
+        collect(truth({1: []}), [1, 1])
 
 
 def test_images_never_given_are_told():
-    evaluator = CocoEvaluator(truth({1: [[0, 0, 9, 9, 1]], 2: [[0, 0, 9, 9, 1]]}), 1, [1])
+    evaluator = collect(truth({1: [[0, 0, 9, 9, 1]], 2: [[0, 0, 9, 9, 1]]}), [1])
     evaluator.update([1], [found([[0, 0, 9, 9, 0.5, 0]])])
-    metrics = evaluator.compute()
+    metrics = compute(evaluator)
     assert metrics.unseen == 1
     assert "1 of 2 images were not evaluated" in format_table(metrics, ["thing"])
 
 
 def test_table_is_aligned_and_complete():
     ground = truth({1: [[0, 0, 10, 10, 1], [50, 50, 9, 9, 3]], 2: [[0, 0, 40, 40, 1]]}, (1, 2, 3))
-    evaluator = CocoEvaluator(ground, 3, [1, 2, 3])
+    evaluator = collect(ground, [1, 2, 3])
     evaluator.update([1, 2], [found([[0, 0, 10, 10, 0.5, 0]]), found([])])
-    lines = format_table(evaluator.compute(), ["a very long name of a class indeed", "absent", "b"]).splitlines()
+    lines = format_table(compute(evaluator), ["a very long name of a class indeed", "absent", "b"]).splitlines()
     assert lines[0].split() == ["Class", "Images", "Labels", "P", "R", *STAT_NAMES]
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[1].split()[:3] == ["all", "2", "3"]
     assert lines[2].startswith("a very long name of a c…") and lines[2].split()[-15] == "2"
     assert lines[4] == "1 of 3 classes have no object in these images"
-    assert len(format_table(evaluator.compute(), ["x", "y", "z"], per_class=False).splitlines()) == 2
+    assert len(format_table(compute(evaluator), ["x", "y", "z"], per_class=False).splitlines()) == 2
 
 
 def test_confidence_curves_equal_yolov7(golden):

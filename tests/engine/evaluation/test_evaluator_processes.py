@@ -12,8 +12,9 @@ from torch import Tensor
 from data import load_index
 from data.loading.build import eval_loader
 from data.loading.config import LoaderConfig
+from engine.evaluation.collector import Collector
 from engine.evaluation.evaluate import PartialResult, evaluate, merge
-from engine.evaluation.evaluator import CocoEvaluator
+from engine.evaluation.metrics.results_file import result_rows
 from tests.processes import together
 from tests.tiny import tiny_data
 from utils.distributed.group import Group
@@ -47,7 +48,8 @@ def evaluated(group: Group, folder: Path) -> dict[str, dict]:
         metrics = json.dumps(dataclasses.asdict(result.metrics), default=np.ndarray.tolist)  # with every digit
         found["rect" if rect else "square"] = {
             "metrics": metrics, "matrix": result.confusion.matrix.tolist(), "losses": result.losses,
-            "rows": result.evaluator.results(), "speed": result.speed, "pictures": len(result.plot_batches)}
+            "rows": result_rows(result.truth, result.found), "speed": result.speed,
+            "pictures": len(result.plot_batches)}
     return found
 
 
@@ -60,7 +62,7 @@ def test_two_processes_see_what_one_sees(folder):
     first, second = together(evaluated, folder)
     alone = evaluated(Group(), folder)
     for kind, expected in alone.items():
-        assert 0.05 < json.loads(expected["metrics"])["AP"] < 0.9  # a comparison of zeros would prove nothing
+        assert 0.05 < json.loads(expected["metrics"])["values"]["AP"] < 0.9  # a comparison of zeros would prove nothing
         for told in (first[kind], second[kind]):
             for word in ("metrics", "matrix", "losses"):
                 assert told[word] == expected[word]
@@ -76,7 +78,7 @@ def test_parts_of_any_number_of_processes_make_the_whole(folder, world):
     gathered: list[PartialResult] = []
 
     @dataclasses.dataclass(frozen=True)
-    class Collector(Group):
+    class Gathering(Group):
         def gather(self, item):
             gathered.append(item)
 
@@ -86,21 +88,23 @@ def test_parts_of_any_number_of_processes_make_the_whole(folder, world):
     for rank in range(world)[::-1]:
         loader = eval_loader(index, 64, LoaderConfig(BATCH, rank=rank, world=world))
         last = evaluate(predict, non_max_suppression, loader, index, device=torch.device("cpu"),
-                            group=Collector(rank, world))
-    metrics, matrix, losses, _ = merge(gathered[::-1], last.evaluator)
+                            group=Gathering(rank, world))
+    collector = Collector(index.truth)
+    collector.merge(last.found)
+    metrics, matrix, losses, _ = merge(gathered[::-1], collector, index.names)
     alone = evaluate(predict, non_max_suppression, eval_loader(index, 64, LoaderConfig(BATCH)), index,
                      device=torch.device("cpu"))
-    assert metrics.coco_stats() == alone.metrics.coco_stats() and metrics.unseen == 0
+    assert metrics.values == alone.metrics.values and metrics.unseen == 0
     assert (matrix == alone.confusion.matrix).all()
     assert losses == alone.losses
-    assert last.evaluator.results() == alone.evaluator.results()
+    assert result_rows(index.truth, collector.found()) == result_rows(index.truth, alone.found)
 
 
 def test_an_image_that_two_processes_saw_is_told(folder):
     index = load_index(folder / "tiny.yaml", "val")
-    one, two = (CocoEvaluator(index.coco(), 5, index.category_ids) for _ in range(2))
+    one, two = (Collector(index.truth) for _ in range(2))
     image = index.records[4].image_id
     for evaluator in (one, two):
         evaluator.update([image], [Detections(torch.ones(1, 4), torch.ones(1), torch.zeros(1, dtype=torch.int64))])
     with pytest.raises(ValueError, match=f"image id {image} was given twice"):
-        one.merge(two.state())
+        one.merge(two.found())

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from engine.evaluation import plots
-from engine.evaluation.evaluator import CocoEvaluator, Metrics
-from tests.engine.evaluation.test_evaluator import found, truth
+from engine.evaluation.metrics.judge import Metrics
+from tests.engine.evaluation.test_evaluator import collect, compute, found, truth
 from tests.utils.reporting.test_plots import ODD, shape
 from utils.structures import Targets
 
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def evaluated(boxes: dict, rows: list, nc: int) -> Metrics:
-    evaluator = CocoEvaluator(truth(boxes, range(nc)), nc, list(range(nc)))
-    evaluator.update(list(boxes)[:1], [found(rows)])
-    return evaluator.compute()
+    collector = collect(truth(boxes, range(nc)), list(range(nc)))
+    collector.update(list(boxes)[:1], [found(rows)])
+    return compute(collector)
 
 
 @pytest.mark.parametrize("nc", [3, 25])

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.evaluation import voc
-from engine.evaluation.evaluator import CocoEvaluator
+from engine.evaluation.collector import Collector
+from engine.evaluation.metrics import voc
+from engine.evaluation.metrics.judge import judge
+from engine.evaluation.metrics.voc import VOC_RULES, VocMetrics, format_voc_table, voc_metrics
 from engine.evaluation.plots import plot_voc_curve
-from engine.evaluation.voc import VOC_RULES, VocMetrics, format_voc_table, voc_metrics
 from tests.engine.evaluation.voc_kit import Rows, kit_ap
 from tests.utils.reporting.test_plots import shape
 from utils.structures import Detections
@@ -28,24 +29,23 @@ def truth_of(rows: list[tuple[int, int, Box, bool]], images: int, classes: int) 
 
 def judged(truth: Truth, found: dict[int, list[tuple[int, Box, float]]], rule: str) -> VocMetrics:
     """found: image -> rows of class, x, y, w, h, score."""
-    return voc_metrics(truth, evaluator_of(truth, found).state(), rule)
+    return voc_metrics(truth, collected(truth, found).found(), rule)
 
 
-def evaluator_of(truth: Truth, found: dict[int, list[tuple[int, Box, float]]]) -> CocoEvaluator:
-    evaluator = CocoEvaluator(truth, len(truth.category_ids), truth.category_ids)
+def collected(truth: Truth, found: dict[int, list[tuple[int, Box, float]]]) -> Collector:
+    collector = Collector(truth)
     for image, rows in found.items():
         rows = sorted(rows, key=lambda row: -row[2])
         boxes = torch.tensor([row[1] for row in rows], dtype=torch.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        evaluator.update([image], [Detections(boxes, torch.tensor([row[2] for row in rows], dtype=torch.float64),
+        collector.update([image], [Detections(boxes, torch.tensor([row[2] for row in rows], dtype=torch.float64),
                                               torch.tensor([row[0] for row in rows], dtype=torch.int64))])
-    return evaluator
+    return collector
 
 
-def by_kit(truth: Truth, evaluator: CocoEvaluator, rule: str) -> list[float | None]:
+def by_kit(truth: Truth, collector: Collector, rule: str) -> list[float | None]:
     """AP of each class by the kit, from boxes in its way of counting; None for a class without objects."""
-    found = evaluator.state()
-    images = np.repeat(found["images"], found["counts"]).tolist()
+    found = collector.found()
     values: list[float | None] = []
     for k in range(len(truth.category_ids)):
         objects: dict = {}
@@ -54,8 +54,8 @@ def by_kit(truth: Truth, evaluator: CocoEvaluator, rule: str) -> list[float | No
             if label == k:
                 objects.setdefault(image, []).append(((x + 1, y + 1, x + w, y + h), hard))
         rows: Rows = [(image, score, (x + 1, y + 1, x + w, y + h)) for image, label, score, (x, y, w, h) in
-                      zip(images, found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(),
-                          strict=True) if label == k]
+                      zip(found.images.tolist(), found.labels.tolist(), found.scores.tolist(),
+                          found.boxes.tolist(), strict=True) if label == k]
         counts = any(not hard for boxes in objects.values() for _, hard in boxes)
         values.append(kit_ap(objects, rows, rule) if counts else None)
     return values
@@ -79,9 +79,9 @@ def test_ap_is_that_of_the_kit(cases):
 
 def compare_with_the_kit(rows, found, rule):
     truth = truth_of(rows, 4, 4)
-    evaluator = evaluator_of(truth, found)
-    expected = by_kit(truth, evaluator, rule)
-    metrics = voc_metrics(truth, evaluator.state(), rule)
+    collector = collected(truth, found)
+    expected = by_kit(truth, collector, rule)
+    metrics = voc_metrics(truth, collector.found(), rule)
     for row, ap in zip(metrics.per_class, expected, strict=True):
         assert (-1 if ap is None else pytest.approx(ap, abs=1e-12)) == row.AP
     defined = [ap for ap in expected if ap is not None]
@@ -104,7 +104,7 @@ def test_crowded_images_are_those_of_the_kit_in_small_parts(rule, monkeypatch):
                 found.setdefault(image, []).append((label, box, float(random.integers(1, 40) / 40)))
     truth = truth_of(rows, 12, 3)
     whole = judged(truth, found, rule)
-    assert [row.AP for row in whole.per_class] == pytest.approx(by_kit(truth, evaluator_of(truth, found), rule))
+    assert [row.AP for row in whole.per_class] == pytest.approx(by_kit(truth, collected(truth, found), rule))
     assert 0.2 < whole.AP < 0.95
     monkeypatch.setattr(voc, "PAIRS", 7)
     assert judged(truth, found, rule).AP == whole.AP
@@ -135,7 +135,7 @@ def test_a_difficult_object_absorbs_by_iou_where_cocos_crowd_absorbs_what_lies_i
     found = [(0, [10, 10, 10, 10], 0.9), (0, [200, 0, 10, 10], 0.8)]
     assert one(found, objects).AP == 0.5
     truth = truth_of([(0, 0, box, hard) for box, hard in objects], 1, 1)
-    assert pytest.approx(1) == evaluator_of(truth, {0: found}).compute().AP50
+    assert pytest.approx(1) == judge(truth, collected(truth, {0: found}).found())["AP50"]
 
 
 def test_an_iou_of_exactly_a_half_is_not_enough():

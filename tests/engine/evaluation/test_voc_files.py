@@ -10,8 +10,9 @@ import torch
 
 import val
 from data.index import Index, load_index
+from engine.evaluation.collector import Collector
 from engine.evaluation.evaluate import Evaluation
-from engine.evaluation.evaluator import CocoEvaluator
+from engine.evaluation.metrics.found import Found
 from engine.evaluation.voc_files import voc_names, write_voc_files
 from tests.data import makers
 from tests.engine.evaluation.voc_kit import kit_ap
@@ -84,7 +85,7 @@ def test_the_kit_finds_in_the_files_what_val_prints(kit, rule, capsys):
 
 def test_coco_alone_by_default_and_its_numbers_are_the_same_with_vocs_beside(kit):
     plain, both = evaluated(kit, "--noplots"), evaluated(kit, "--noplots", "--metric", "voc07", "--name", "both")
-    assert plain.voc is None and plain.metrics.coco_stats() == both.metrics.coco_stats()
+    assert plain.voc is None and plain.metrics.values == both.metrics.values
     texts = [(kit.parent / "runs" / name / "metrics.txt").read_text() for name in ("exp", "both")]
     assert "VOC 2007" not in texts[0] and texts[1].startswith(texts[0].rstrip("\n"))
     assert not list((kit.parent / "runs" / "both").glob("*.png"))
@@ -104,12 +105,12 @@ def test_a_split_without_labels_gives_a_whole_archive(kit, capsys):
     assert str(folder / "results.tar.gz") in capsys.readouterr().out
 
 
-def judged(index: Index) -> CocoEvaluator:
-    evaluator = CocoEvaluator(index.truth, len(index.names), index.category_ids, index.names)
+def judged(index: Index) -> Found:
+    collector = Collector(index.truth)
     found = Detections(torch.tensor([[0.0, 0.0, 10.5, 20.0], [1.0, 2.0, 3.0, 4.0]]), torch.tensor([0.75, 0.5]),
                        torch.tensor([1, 1]))
-    evaluator.update([index.records[0].image_id], [found])
-    return evaluator
+    collector.update([index.records[0].image_id], [found])
+    return collector.found()
 
 
 def test_rows_count_pixels_from_one_and_classes_without_detections_have_a_file(kit, tmp_path):

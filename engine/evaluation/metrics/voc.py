@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.evaluation.metrics.found import Found
 from utils.truth import Truth
 
 VOC_RULES = {"voc07": "VOC 2007: 11-point AP", "voc": "VOC 2010 and later: area under the precision envelope"}
@@ -51,20 +52,19 @@ class VocMetrics:
     per_class: list[VocClass]
 
 
-def voc_metrics(truth: Truth, found: dict[str, np.ndarray], rule: str) -> VocMetrics:
-    """VOC's AP of the detections `CocoEvaluator.state`, all of them: VOC has no limit per image.
+def voc_metrics(truth: Truth, found: Found, rule: str) -> VocMetrics:
+    """VOC's AP of all detections: VOC has no limit per image.
 
     Crowds and annotations marked `ignore` act like difficult objects, with the plain IoU. rule: a key of `VOC_RULES`.
     """
-    images = np.repeat(found["images"], found["counts"])
     difficult = truth.crowd | truth.marked
-    objects, overlaps = best_objects(truth, found["labels"], images, found["boxes"])
+    objects, overlaps = best_objects(truth, found.labels, found.images, found.boxes)
     reached = overlaps > IOU
-    counted = ~(reached & difficult[objects]) if len(difficult) else np.ones(len(images), bool)
-    order = np.lexsort((-found["scores"], found["labels"]))  # stable: equal scores stay in the order of the images
+    counted = ~(reached & difficult[objects]) if len(difficult) else np.ones(len(found), bool)
+    order = np.lexsort((-found.scores, found.labels))  # stable: equal scores stay in the order of the images
     order = order[counted[order]]
     right = _first_hits(objects[order], reached[order])
-    edges = np.searchsorted(found["labels"][order], np.arange(len(truth.category_ids) + 1)).tolist()
+    edges = np.searchsorted(found.labels[order], np.arange(len(truth.category_ids) + 1)).tolist()
     per_class = [_judge(truth, difficult, k, right[start:end], rule)
                  for k, (start, end) in enumerate(zip(edges, edges[1:], strict=False))]
     defined = [row.AP for row in per_class if row.labels]

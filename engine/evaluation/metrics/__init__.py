@@ -1,0 +1,1 @@
+"""From ground truth and detections to numbers; without torch, so that files are judged as soon as they are read."""

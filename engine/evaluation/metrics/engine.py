@@ -1,0 +1,181 @@
+"""COCO's matching and accumulation, by hotcoco (Rust), or by pycocotools where hotcoco is not installed.
+
+Both see the same problem: images and categories numbered in the order in which COCOeval sorts their ids, so that equal
+scores and the order of sums are those of pycocotools on the user's own file, also where ids are strings or very large.
+
+Legend: n images, M annotations, D detections, K classes; T IoU thresholds, R = 101 recalls, A area ranges, L limits of
+the number of detections.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.protocol import Protocol
+from utils.truth import Truth
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """COCOeval's arrays, classes in the order of `Truth.category_ids`: precision (T, R, K, A, L) at the recalls, recall
+    (T, K, A, L); -1 where a class has no object. id_order (K,): the classes in the order in which COCOeval sums."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    id_order: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """What became of each detection at one IoU threshold, over all areas. state (D,) int8: 1 right, 0 false, -1 not
+    counted (in a crowd, or beyond the limit); objects (D,) int64: the annotation that it is right on, or -1."""
+
+    state: np.ndarray
+    objects: np.ndarray
+
+
+class HotcocoEngine:
+    """One truth and the detections on it, prepared for any protocol."""
+
+    name = "hotcoco"
+
+    def __init__(self, truth: Truth, found: Found) -> None:
+        self.truth, self.found = truth, found
+        self._images, self._classes = ranks(truth.image_ids), ranks(truth.category_ids)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        from hotcoco import COCO
+
+        truth, found = self.truth, self.found
+        objects = COCO.from_arrays(
+            [{"id": k} for k in range(1, len(truth.image_ids) + 1)],
+            [{"id": k, "name": str(k)} for k in range(1, len(truth.category_ids) + 1)],
+            self._images[truth.image] + 1, self._classes[truth.label] + 1, truth.boxes,
+            ids=np.arange(1, len(truth.image) + 1), area=truth.areas, iscrowd=truth.crowd.astype(np.int64))
+        rows = np.column_stack((self._images[found.images] + 1, found.boxes, found.scores,
+                                self._classes[found.labels] + 1))
+        return objects, objects.load_res(rows)
+
+    def _evaluation(self, ious: Sequence[float], areas: dict[str, tuple[float, float]],
+                    max_dets: Sequence[int]) -> Any:
+        from hotcoco import COCOeval
+
+        evaluation = COCOeval(*self._loaded, "bbox")
+        params = evaluation.params
+        params.iou_thrs, params.max_dets = list(ious), list(max_dets)
+        params.area_rng, params.area_rng_lbl = [list(span) for span in areas.values()], list(areas)
+        evaluation.evaluate()
+        return evaluation
+
+    def accumulate(self, protocol: Protocol) -> Arrays:
+        """Precision and recall by a protocol."""
+        if not self.truth.category_ids:
+            return _undefined(protocol)
+        evaluation = self._evaluation(protocol.ious, protocol.areas, protocol.max_dets)
+        evaluation.accumulate()
+        arrays = evaluation.eval
+        return Arrays(np.asarray(arrays["precision"])[:, :, self._classes],
+                      np.asarray(arrays["recall"])[:, self._classes], np.argsort(self._classes))
+
+    def match(self, iou: float = 0.5, max_det: int = 100) -> Matches:
+        """What became of each detection at one IoU threshold; the best `max_det` of an image and class take part."""
+        state, objects = np.full(len(self.found), -1, np.int8), np.full(len(self.found), -1, np.int64)
+        if len(self.found):
+            told = self.diagnostics(iou, max_det)
+            rows = np.fromiter(told["dt_status"], np.int64, len(told["dt_status"])) - 1
+            state[rows] = np.fromiter((word == "tp" for word in told["dt_status"].values()), bool, len(rows))
+            pairs = np.array([*told["dt_match"].items()], np.int64).reshape(-1, 2) - 1
+            objects[pairs[:, 0]] = pairs[:, 1]
+            objects[state != 1] = -1
+        return Matches(state, objects)
+
+    def diagnostics(self, iou: float = 0.5, max_det: int = 100) -> dict[str, Any]:
+        """hotcoco's `image_diagnostics` at one IoU threshold; detections and annotations are numbered from 1 in the
+        order of `found` and `truth`."""
+        evaluation = self._evaluation([iou], {"all": (0.0, 1e10)}, [max_det])
+        return evaluation.image_diagnostics(iou_thr=iou, score_thr=0.0)
+
+
+class PycocotoolsEngine:
+    """The same by COCOeval itself: the reference, and many times slower."""
+
+    name = "pycocotools"
+
+    def __init__(self, truth: Truth, found: Found) -> None:
+        self.truth, self.found = truth, found
+        self._images, self._classes = ranks(truth.image_ids), ranks(truth.category_ids)
+
+    def _evaluation(self, ious: Sequence[float], areas: dict[str, tuple[float, float]],
+                    max_dets: Sequence[int]) -> Any:
+        from engine.evaluation.metrics.reference import coco_evaluation
+
+        truth = replace(self.truth, image_ids=(self._images + 1).tolist(), category_ids=(self._classes + 1).tolist())
+        found, images, labels = self.found, self._images + 1, self._classes + 1
+        rows = [{"image_id": image, "category_id": label, "bbox": box, "score": score} for image, label, box, score in
+                zip(images[found.images].tolist(), labels[found.labels].tolist(), found.boxes.tolist(),
+                    found.scores.tolist(), strict=True)]
+        evaluation = coco_evaluation(truth.to_coco(), rows)
+        params = evaluation.params
+        params.iouThrs, params.maxDets = np.array(ious), list(max_dets)
+        params.areaRng, params.areaRngLbl = [list(span) for span in areas.values()], list(areas)
+        evaluation.evaluate()
+        return evaluation
+
+    def accumulate(self, protocol: Protocol) -> Arrays:
+        """See `HotcocoEngine.accumulate`."""
+        from engine.evaluation.metrics.reference import silent
+
+        if not self.truth.category_ids:
+            return _undefined(protocol)
+        with silent():
+            evaluation = self._evaluation(protocol.ious, protocol.areas, protocol.max_dets)
+            evaluation.accumulate()
+        return Arrays(evaluation.eval["precision"][:, :, self._classes],
+                      evaluation.eval["recall"][:, self._classes], np.argsort(self._classes))
+
+    def match(self, iou: float = 0.5, max_det: int = 100) -> Matches:
+        """See `HotcocoEngine.match`."""
+        from engine.evaluation.metrics.reference import silent
+
+        state, objects = np.full(len(self.found), -1, np.int8), np.full(len(self.found), -1, np.int64)
+        with silent():
+            evaluation = self._evaluation([iou], {"all": (0.0, 1e10)}, [max_det])
+        for image in evaluation.evalImgs:
+            if image is not None:
+                rows, matched = np.array(image["dtIds"], np.int64) - 1, image["dtMatches"][0].astype(np.int64)
+                state[rows] = np.where(image["dtIgnore"][0], -1, matched > 0)
+                objects[rows] = np.where(state[rows] == 1, matched - 1, -1)
+        return Matches(state, objects)
+
+
+Engine = HotcocoEngine | PycocotoolsEngine
+
+
+def open_engine(truth: Truth, found: Found) -> Engine:
+    """hotcoco where it is installed, else pycocotools."""
+    try:
+        import hotcoco  # noqa: F401
+    except ImportError:
+        return PycocotoolsEngine(truth, found)
+    return HotcocoEngine(truth, found)
+
+
+def ranks(ids: Sequence[Hashable]) -> np.ndarray:
+    """(n,) the place of each id in the order in which COCOeval sorts them; strings after numbers where there are both.
+    """
+    order = sorted(range(len(ids)), key=lambda k: (isinstance(ids[k], str), ids[k]))
+    places = np.empty(len(ids), np.int64)
+    places[order] = np.arange(len(ids))
+    return places
+
+
+def _undefined(protocol: Protocol) -> Arrays:
+    shape = len(protocol.ious), 0, len(protocol.areas), len(protocol.max_dets)
+    return Arrays(np.zeros((shape[0], len(RECALLS), *shape[1:])), np.zeros(shape), np.zeros(0, np.int64))
