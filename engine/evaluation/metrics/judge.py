@@ -115,7 +115,8 @@ def alternatives(truth: Truth, found: Found, names: list[str], protocol: Protoco
         more = next((n for n in LIMITS if n >= count), count)
         name = names[label] if names else truth.category_ids[label]
         why = (f"image {truth.image_ids[image]} has {count} objects of class {name}: the numbers above take the best "
-               f"{limit} detections per image and class, so they cannot reach 1; this row takes {more}")
+               f"{limit} detections per image and class, so they cannot reach 1; this row takes {more} (AP@{more}, "
+               f"and its ARs likewise)")
         other = protocol.with_limit(more)
         rows.append(AlternativeMetrics(f"all, {more} a class", why, stats_of(engine.accumulate(other), other)))
     odd = truth.odd_areas()
