@@ -1,0 +1,1 @@
+"""Time of merging boxes, beside other programs."""
