@@ -36,7 +36,9 @@ class Frame:
     (height, width) where the model takes no other. multiple: of which height and width of other frames are multiples.
     pad: on which sides padding lies, "centre" for both, "corner" for right and bottom; fill: its colour, RGB in
     [0, 255], which the network sees as `Pixels` makes it (zeros after ImageNet's mean come from [124, 116, 104]).
-    shrink: how an image shrinks in evaluation, "area" for the mean of the covered pixels, or "linear".
+    shrink: how an image shrinks in evaluation, "area" for the mean of the covered pixels, or "linear". eval_rect:
+    whether images of like aspect are evaluated together in frames with little padding, where the size is free, as
+    YOLOv5, v7 and v8 evaluate theirs.
     """
 
     fit: str = "letterbox"
@@ -47,11 +49,13 @@ class Frame:
     pad: str = "centre"
     fill: tuple[int, int, int] = (GREY, GREY, GREY)
     shrink: str = "area"
+    eval_rect: bool = True
 
     def __post_init__(self) -> None:
         _check_choice("fit", self.fit, FITS)
         _check_choice("pad", self.pad, PADS)
         _check_choice("shrink", self.shrink, SHRINKS)
+        _check(isinstance(self.eval_rect, bool), "eval_rect", self.eval_rect, "true or false")
         for name in ("multiple", "short", "long"):
             _check(_is_side(getattr(self, name)), name, getattr(self, name), "a whole number of pixels")
         _check(self.size is None or _is_tuple(self.size, 2, _is_side), "size", self.size, "[height, width] in pixels")
@@ -131,6 +135,11 @@ class Frame:
         if size is None or self.size is not None:
             return self
         return replace(self, fit="letterbox", size=tuple(size))
+
+    def evaluates_rect(self, size: tuple[int, int]) -> bool:
+        """Whether an evaluation at this (height, width) takes rectangular frames where no flag says: as `eval_rect` has
+        it, where one longest side is given for letterboxed images of free size."""
+        return self.eval_rect and self.fit == "letterbox" and self.size is None and size[0] == size[1]
 
     @property
     def fits_images(self) -> bool:

@@ -202,7 +202,7 @@ def _evaluated(run: Run, device: torch.device, workers: int, jobs: int) -> Piece
     s, numbers = run.scale, {}
     for split in ("val", s.split):
         index = load_index(run.data, split)
-        loader = eval_loader(index, s.imgsz, LoaderConfig(2 * s.batch, workers=workers))
+        loader = eval_loader(index, s.imgsz, LoaderConfig(2 * s.batch, workers=workers, rect=True, frame=model.frame))
         result = evaluate(lambda images, _: (*model.decode(model(images)), {}), model.select, loader, index,
                           model.thresholds, device=device)
         numbers[split] = result.metrics.coco_stats()

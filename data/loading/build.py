@@ -20,6 +20,7 @@ from data.loading.loader import Loader
 from utils.errors import UserError
 
 EVAL_PAD = 0.5  # strides that rectangular evaluation leaves beside the images, as in YOLOv5 and v7
+EVAL_GROUP = 32  # images, in order of aspect, that share a frame there: the batch by which YOLOv5 and v7 evaluate
 
 
 class HasRecords(Protocol):
@@ -60,9 +61,10 @@ def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], config: LoaderC
     """Batches without augmentation, each image once: in the index's order, or sorted by aspect where `config.rect`, and
     where frames fit their images.
 
-    imgsz: as `Frame.resolve` of `config.frame` reads it; a frame is rounded up to multiples of the stride. rect: each
-    batch gets the smallest frame that holds its images at longest side imgsz, by YOLO's rule. Of `world` processes each
-    takes every world-th batch. Seed, device and cache "gpu" are for training alone.
+    imgsz: as `Frame.resolve` of `config.frame` reads it; a frame is rounded up to multiples of the stride. rect: by
+    YOLO's rule `EVAL_GROUP` images get the smallest frame that holds them at longest side imgsz; batches are cut where
+    the frame changes, so that no image's frame depends on the batch size. Of `world` processes each takes every
+    world-th batch. Seed, device and cache "gpu" are for training alone.
     """
     records, placement = _records(index), Placement.of(config.frame, imgsz)
     height, width = placement.size
@@ -72,11 +74,16 @@ def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], config: LoaderC
     sizes, size = image_sizes(records), config.batch_size
     by_aspect = config.rect or config.frame.fits_images
     order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if by_aspect else np.arange(len(records))
-    chunks = [order[k:k + size] for k in range(0, len(order), size)]
     frames = np.empty((len(records), 2), np.int64)
-    for chunk in chunks:
-        frames[chunk] = placement.rect_frame(sizes[chunk], EVAL_PAD) if config.rect else placement.batch_frame(
-            sizes[chunk])
+    if config.rect:
+        for group in _runs(order, EVAL_GROUP):
+            frames[group] = placement.rect_frame(sizes[group], EVAL_PAD)
+        changes = np.flatnonzero((frames[order[1:]] != frames[order[:-1]]).any(1)) + 1
+        chunks = [chunk for part in np.split(order, changes) for chunk in _runs(part, size)]
+    else:
+        chunks = _runs(order, size)
+        for chunk in chunks:
+            frames[chunk] = placement.batch_frame(sizes[chunk])
     dataset = DetectionDataset(records, placement, frames=EvalFrames(frames), cache=config.cache)
     batches = [[(0, i, False) for i in chunk.tolist()] for chunk in chunks]
     return Loader(dataset, batches[config.rank::config.world], config)
@@ -129,6 +136,11 @@ def has_mosaic(config: LoaderConfig) -> bool:
     """Whether frames are square, as the canvas of a mosaic is."""
     size = config.frame.size
     return not (config.rect or config.frame.fits_images) and (size is None or size[0] == size[1])
+
+
+def _runs(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """(n,) in parts of `size`, the last one smaller."""
+    return [order[k:k + size] for k in range(0, len(order), size)]
 
 
 def _records(index: HasRecords) -> Sequence[Record]:

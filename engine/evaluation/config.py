@@ -1,5 +1,6 @@
 """The settings of `val.py`."""
 
+from argparse import BooleanOptionalAction
 from dataclasses import dataclass, replace
 
 from engine.evaluation.metrics.voc import VOC_RULES
@@ -41,7 +42,8 @@ class ValConfig(Options):
                                      type=fraction)
     max_det: int | None = option(None, "most detections per image; give more where images hold more objects; default: "
                                  "the model's, as a rule 300", type=positive)
-    rect: bool = option(False, "batches of like aspect with little padding")
+    rect: bool | None = option(None, "batches of like aspect with little padding, or else the square of --imgsz; "
+                               "default: as the model declares, rect for YOLO", action=BooleanOptionalAction)
     device: str = device_option()
     workers: int | None = workers_option()
     max_pixels: int = max_pixels_option()

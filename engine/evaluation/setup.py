@@ -21,13 +21,15 @@ def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group)
     if config.rect and runtime.fixed_size:
         raise UserError(f"--rect: {runtime.path} takes images of one size only, {runtime.fixed_size[0]} x "
                         f"{runtime.fixed_size[1]} pixels; drop the flag", "fixed-size")
-    if config.rect and runtime.frame.fits_images:
-        raise UserError(f"--rect: {runtime.path} has frames that fit the images of a batch in any case; drop the flag",
+    if config.rect is not None and runtime.frame.fits_images:
+        flag = "--rect" if config.rect else "--no-rect"
+        raise UserError(f"{flag}: {runtime.path} has frames that fit the images of a batch in any case; drop the flag",
                         "flag-without-effect")
     size = runtime.choose_size(config.imgsz)
+    rect = runtime.frame.evaluates_rect(size) if config.rect is None else config.rect
     settings = LoaderConfig(
         config.batch_size, workers=worker_count(config.workers, runtime.device.type), rank=group.rank,
-        world=group.world, pin_memory=runtime.device.type == "cuda", rect=config.rect, frame=runtime.frame)
+        world=group.world, pin_memory=runtime.device.type == "cuda", rect=rect, frame=runtime.frame)
     return eval_loader(index, size, settings)
 
 

@@ -70,7 +70,7 @@ def open_loaders(config: TrainConfig, augment: Policy, splits: tuple[Index, Inde
                  weights: np.ndarray | None, model: Detector, group: Group,
                  device: torch.device) -> tuple[Loader, Loader]:
     """Loaders of this process's part of the (training, validation) batches, in the model's frames; the latter have
-    twice as many images, at most 32. weights: see `fixed_weights`."""
+    twice as many images, at most 32, in the frames of val.py. weights: see `fixed_weights`."""
     train, val = splits
     if config.batch_size % group.world:
         raise UserError(f"--batch-size {config.batch_size}: it is shared by {group.world} processes; give a multiple "
@@ -86,7 +86,8 @@ def open_loaders(config: TrainConfig, augment: Policy, splits: tuple[Index, Inde
     if config.cache == "gpu" and config.compile:
         loader.compile()
     # at most 32, so that 1 and 8 processes evaluate equal batches: a model's last digits depend on their size
-    val_loading = replace(loading, batch_size=min(2 * loading.batch_size, 32), cache=None, rect=False)
+    rect = model.frame.evaluates_rect(model.frame.resolve(config.imgsz[-1]))
+    val_loading = replace(loading, batch_size=min(2 * loading.batch_size, 32), cache=None, rect=rect)
     return loader, eval_loader(val, config.imgsz[-1], val_loading)
 
 

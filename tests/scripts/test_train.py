@@ -4,17 +4,22 @@ import signal
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 import yaml
 
 import train
+import val
+from engine.inference.runtime import load_runtime
 from tests.running import script, start, wait_for
 from tests.scripts.trainings import words
-from tests.tiny import tiny_data
+from tests.tiny import NAMES, picture, tiny_checkpoint, tiny_data
+from utils.boxes import xyxy_to_cxcywh
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.reporting.run_log import read_csv
+from utils.select import EVALUATION
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,40 @@ def test_val_gives_the_same_numbers_as_the_end_of_training(run, place):
     assert (place / "val/metrics.txt").read_text() == (run / "metrics.txt").read_text()
     assert (place / "val/predictions.json").is_file() and list((place / "val/labels").glob("*.txt"))
     assert "AP_S" in told and "nms" in told
+
+
+def answered_scenes(folder: Path, weights: Path, count: int = 6) -> Path:
+    """Wide scenes labelled with what a model finds in them, so that its AP is above 0 without a training; their YAML."""
+    runtime = load_runtime(weights, "cpu")
+    (folder / "labels").mkdir(parents=True)
+    for number in range(count):
+        image = cv2.imread(str(picture(folder / f"images/{number}.png", number, (80, 128))))
+        pixels, placed = runtime.prepare(image, (128, 128))
+        found = runtime.select(*runtime.predict(pixels), EVALUATION)[0].to_original(placed)
+        boxes = xyxy_to_cxcywh(found.boxes[:6].double()) / torch.tensor([128, 80, 128, 80])
+        rows = zip(found.labels.tolist(), boxes.tolist(), strict=False)
+        (folder / f"labels/{number}.txt").write_text("".join(f"{k} {' '.join(map(str, box))}\n" for k, box in rows))
+    content = {"path": str(folder), "train": "images", "val": "images", "names": NAMES}
+    (folder / "own.yaml").write_text(yaml.safe_dump(content))
+    return folder / "own.yaml"
+
+
+def test_val_of_the_last_weights_gives_the_last_row_of_the_results(tmp_path):
+    """On wide images, whose rectangular frames differ from square ones, at another batch size than in training."""
+    weights = tiny_checkpoint(tmp_path / "tiny.pt")
+    (tmp_path / "still.yaml").write_text("{lr0: 1.0e-6, warmup_bias_lr: 0}")
+    script("train", *words(tmp_path, "run", **{
+        "--data": answered_scenes(tmp_path / "own", weights), "--weights": weights, "--imgsz": 128, "--epochs": 1,
+        "--noplots": "", "--hyp": tmp_path / "still.yaml", "--batch": 3}))
+    row = read_csv(tmp_path / "run/results.csv")[-1]
+    flags = ["--weights", tmp_path / "run/weights/last.pt", "--workers", 0, "--project", tmp_path, "--noplots",
+             "--batch-size", 2]
+    found = {name: val.main(val.build_parser().parse_args([str(word) for word in (*flags, *more)])).metrics
+             for name, more in (("default", []), ("square", ["--no-rect"]))}
+    own = {name: {**m.values, "precision": m.precision, "recall": m.recall} for name, m in found.items()}
+    for name in ("AP", "AP50", "precision", "recall"):
+        assert own["default"][name] == pytest.approx(float(row[f"metrics/{name}"]), abs=1e-4), name
+    assert own["default"]["recall"] > 0.1 and abs(own["square"]["recall"] - own["default"]["recall"]) > 0.01
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")

@@ -12,11 +12,21 @@ CAFFE = {"scale": 255, "mean": [104, 117, 123], "std": [1, 1, 2], "order": "bgr"
 
 
 @pytest.mark.parametrize("content", [{}, {"fit": "stretch", "size": [300, 320], "fill": [1, 2, 3], "shrink": "linear"},
-                                     {"fit": "shortest", "multiple": 64, "short": 400, "long": 666, "pad": "corner"}])
+                                     {"fit": "shortest", "multiple": 64, "short": 400, "long": 666, "pad": "corner"},
+                                     {"eval_rect": False}])
 def test_a_frame_survives_as_plain_data(content) -> None:
     frame = Frame.from_mapping(content, "file", multiple=64)
     assert Frame.from_mapping(frame.to_dict(), "file") == frame
     assert frame.multiple == (1 if "size" in content else 64)
+
+
+@pytest.mark.parametrize(("frame", "expected"), [
+    (Frame(), True), (Frame(eval_rect=False), False), (Frame(pad="corner"), True), (Frame(size=(64, 64)), False),
+    (Frame(fit="stretch", size=(64, 64)), False), (Frame(fit="shortest", short=64, long=64), False),
+    (Frame().held_to((64, 64)), False)])
+def test_letterboxed_images_of_free_size_are_evaluated_in_rectangles(frame, expected) -> None:
+    assert frame.evaluates_rect((64, 64)) is expected
+    assert not frame.evaluates_rect((64, 96))  # a frame that is given is kept
 
 
 def test_pixels_survive_as_plain_data() -> None:
@@ -29,7 +39,7 @@ def test_pixels_survive_as_plain_data() -> None:
     ("frame", {"fitt": 1}, "unknown-key", "'fit'"), ("frame", {"fit": "squeeze"}, "unknown-name", "letterbox, stretch"),
     ("frame", {"fit": "stretch"}, "bad-value", "size"), ("frame", {"size": 300}, "bad-value", "size"),
     ("frame", {"size": [300]}, "bad-value", "size"), ("frame", {"fill": [0, 0, 256]}, "bad-value", "fill"),
-    ("frame", {"short": 900, "long": 800}, "bad-value", "`long`"), ("frame", {"multiple": True}, "bad-value", "multip"),
+    ("frame", {"eval_rect": 1}, "bad-value", "true or false"), ("frame", {"short": 900, "long": 800}, "bad-value", "`long`"), ("frame", {"multiple": True}, "bad-value", "multip"),
     ("pixels", {"std": [1, 1, 0]}, "bad-value", "std"), ("pixels", {"mean": [1, 1]}, "bad-value", "mean"),
     ("pixels", {"mean": ["a", 1, 1]}, "bad-value", "mean"), ("pixels", {"order": "gbr"}, "unknown-name", "rgb, bgr"),
     ("pixels", {"scale": 0}, "bad-value", "scale"), ("frame", "stretch", "bad-value", "`frame`"),

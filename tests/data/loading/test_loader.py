@@ -132,12 +132,21 @@ def test_rectangular_frames_follow_the_rule():
     assert _rect(np.array([[640, 480], [480, 640]]), 640, 32, 0.0) == (640, 640)
 
 
-def test_rectangular_batches_are_sorted_by_aspect(index):
-    batches = list(eval_loader(index, 64, LoaderConfig(2, rect=True)))
-    aspects = [box.original[0] / box.original[1] for b in batches for box in b.letterboxes]
-    assert aspects == sorted(aspects)
-    assert len({tuple(b.images.shape[2:]) for b in batches}) > 1
-    assert all(side % 32 == 0 for b in batches for side in b.images.shape[2:])
+def test_rectangular_batches_are_sorted_by_aspect_and_their_frames_do_not_depend_on_the_batch_size(tmp_path):
+    sizes = [(20 + k, 60) for k in range(36)] + [(60, 10 + k) for k in range(36)]
+    index = Index(make_records(tmp_path, sizes))
+    found = []
+    for size in (1, 5, 32, 50):
+        batches = list(eval_loader(index, 64, LoaderConfig(size, rect=True, frame=Frame(multiple=16))))
+        boxes = [box for b in batches for box in b.letterboxes]
+        aspects = [box.original[0] / box.original[1] for box in boxes]
+        assert aspects == sorted(aspects) and max(map(len, batches)) <= size
+        found.append([(i, box) for b in batches for i, box in zip(b.image_ids, b.letterboxes, strict=True)])
+    assert all(other == found[0] for other in found)
+    groups = [boxes[k:k + 32] for k in range(0, 72, 32)]  # the batches of YOLOv5, each in its smallest frame
+    frames = [{box.input for box in group} for group in groups]
+    shapes = [np.array([box.original for box in group]) for group in groups]
+    assert frames == [{_rect(shape, 64, 16, 0.5)} for shape in shapes] and len(set(map(tuple, frames))) == 3
 
 
 def test_square_frames_are_rounded_up_to_the_stride(index):

@@ -17,11 +17,36 @@ from engine.inference.metadata import METADATA_KEY, ExportMetadata
 from engine.inference.runtime import load_runtime
 from tests.data.pictures import Index, make_records, smooth
 from tests.refusals import refused
-from tests.tiny import CAFFE, FITS, tiny_checkpoint
+from tests.tiny import CAFFE, FITS, ROWS, tiny_checkpoint
 from utils.distributed.group import Group
 from utils.frame import Frame, Pixels
 
 FILL = [124, 116, 104]
+
+
+def frames_of(weights: Path, index: Index, **flags) -> set[tuple[int, int]]:
+    """(height, width) of the frames that val.py reads."""
+    config = ValConfig(data="x", workers=0, **flags)
+    loader = open_loader(config, load_runtime(weights, "cpu"), index, Group())
+    return {tuple(batch.images.shape[2:]) for batch in loader}
+
+
+def test_yolo_is_evaluated_in_rectangles_unless_the_file_or_a_flag_says_otherwise(tmp_path) -> None:
+    index, square = Index(make_records(tmp_path, [(30, 60), (32, 64)])), {(64, 64)}
+    free = tiny_checkpoint(tmp_path / "free.pt", ROWS)
+    with_flags = {"imgsz": (64,)}
+    files = [free, *_export(free, "onnx", "--imgsz", "64", "--dynamic")]
+    for weights in files:
+        assert frames_of(weights, index, **with_flags) == {(64, 96)}, weights
+        assert frames_of(weights, index, rect=True, **with_flags) == {(64, 96)}
+        assert frames_of(weights, index, rect=False, **with_flags) == square
+        assert frames_of(weights, index, imgsz=(32, 96)) == {(32, 96)}
+    fixed, = _export(free, "onnx", "--imgsz", "64")
+    assert frames_of(fixed, index) == frames_of(fixed, index, rect=False) == square
+    told = tiny_checkpoint(tmp_path / "told.pt", {**ROWS, "frame": {"eval_rect": False}})
+    for weights in (told, *_export(told, "onnx", "--imgsz", "64", "--dynamic")):
+        assert frames_of(weights, index, **with_flags) == square
+        assert frames_of(weights, index, rect=True, **with_flags) == {(64, 96)}
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +160,9 @@ def test_flags_without_a_meaning_are_refused(files, tmp_path) -> None:
         runtime = load_runtime(files[fit, ".pt"], "cpu")
         with refused(code, "--rect", told):
             open_loader(ValConfig(data="x", rect=True, workers=0), runtime, index, Group())
+    with refused("flag-without-effect", "--no-rect", "in any case"):
+        open_loader(ValConfig(data="x", rect=False, workers=0), load_runtime(files["shortest", ".pt"], "cpu"), index,
+                    Group())
 
 
 def test_the_size_of_a_training_is_where_files_start(tmp_path) -> None:
