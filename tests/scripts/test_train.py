@@ -55,7 +55,7 @@ def test_val_gives_the_same_numbers_as_the_end_of_training(run, place):
 
 
 def answered_scenes(folder: Path, weights: Path, count: int = 6) -> Path:
-    """Wide scenes labelled with what a model finds in them, so that its AP is above 0 without a training; their YAML."""
+    """The YAML of wide scenes labelled with what a model finds in them, whose AP is above 0 without a training."""
     runtime = load_runtime(weights, "cpu")
     (folder / "labels").mkdir(parents=True)
     for number in range(count):
