@@ -13,7 +13,7 @@ from engine.evaluation.config import VAL_UNSUPPORTED, ValConfig
 from engine.evaluation.evaluate import Evaluation, evaluate, without_losses
 from engine.evaluation.results import write_detections, write_results
 from engine.evaluation.setup import open_loader, select_for
-from engine.evaluation.voc_files import voc_names
+from engine.evaluation.submission.voc import voc_names
 from engine.inference.runtime import load_runtime
 from models.plugins import load_plugins
 from utils.distributed.group import Group

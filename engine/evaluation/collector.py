@@ -14,8 +14,9 @@ class Collector:
     """The detections on the images of one truth, each image once, rounded to 1/1000 px and 1e-5 of score: what is
     judged is what results files hold, to the last digit."""
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: Truth, names: Sequence[str] = ()) -> None:
         self.truth = truth
+        self.names = list(names) or [str(category) for category in truth.category_ids]
         self._place = {record: k for k, record in enumerate(truth.record_ids)}
         self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # position -> labels, boxes, scores
 

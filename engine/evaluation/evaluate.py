@@ -1,6 +1,6 @@
 """One evaluation: a model's detections on a split, scored by the COCO protocol."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -54,16 +54,17 @@ def without_losses(predict: Callable[[Tensor, Tensor | None], tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def evaluate(predict: Predict, select: Selector, loader, index: Index, thresholds: SelectConfig = EVALUATION, *,
-             device: torch.device, group: Group = ALONE) -> Evaluation:
+def evaluate(predict: Predict, select: Selector, loader, index: Index | Collector,
+             thresholds: SelectConfig = EVALUATION, *, device: torch.device, group: Group = ALONE) -> Evaluation:
     """Evaluate a model on the images of a loader against `index` by the COCO protocol.
 
-    select, thresholds: how detections are selected, usually `Detector.select` and `Detector.thresholds`. group: the
-    processes that call this together, each with its share of the batches (rank and world of `LoaderConfig`) and the
-    same weights; all get the result of the whole split.
+    index: what is judged against; or a `Collector` of its truth, which may hold detections of an earlier run on images
+    that the loader leaves out. select, thresholds: how detections are selected, usually `Detector.select` and
+    `Detector.thresholds`. group: the processes that call this together, each with its share of the batches (rank and
+    world of `LoaderConfig`) and the same weights; all get the result of the whole split.
     """
-    collector = Collector(index.truth)
-    confusion = ConfusionMatrix(len(index.names))
+    collector = index if isinstance(index, Collector) else Collector(index.truth, index.names)
+    confusion = ConfusionMatrix(len(collector.names))
     losses: dict[str, list[Tensor]] = {}
     plot_batches, images_seen, clock = [], 0, StageClock(device, ("load", "inference", "nms"))
     for batch in tqdm(loader, desc="val", disable=not group.is_main, dynamic_ncols=True, leave=False):
@@ -85,9 +86,8 @@ def evaluate(predict: Predict, select: Selector, loader, index: Index, threshold
     own = PartialResult(collector.found(), confusion.matrix, {k: torch.stack(v).tolist() for k, v in losses.items()},
                         clock.seconds, images_seen)
     parts = group.gather(own)
-    metrics, confusion.matrix, means, speed = group.broadcast(
-        merge(parts, collector, index.names) if parts else None)
-    return Evaluation(metrics, index.truth, collector.found(), confusion, means, speed, plot_batches,
+    metrics, confusion.matrix, means, speed = group.broadcast(merge(parts, collector) if parts else None)
+    return Evaluation(metrics, collector.truth, collector.found(), confusion, means, speed, plot_batches,
                       thresholds.max_det)
 
 
@@ -102,8 +102,8 @@ class PartialResult:
     images: int
 
 
-def merge(parts: list[PartialResult], collector: Collector,
-          names: Sequence[str]) -> tuple[Metrics, np.ndarray, dict[str, float], dict[str, float]]:
+def merge(parts: list[PartialResult],
+          collector: Collector) -> tuple[Metrics, np.ndarray, dict[str, float], dict[str, float]]:
     """Metrics, confusion, mean losses and milliseconds per image of all processes, bit-identical to those of one.
 
     parts: by rank; process k evaluated every `len(parts)`-th batch from batch k on, as `eval_loader` distributes them.
@@ -115,6 +115,6 @@ def merge(parts: list[PartialResult], collector: Collector,
     names = next((part.losses for part in parts if part.losses), {})
     in_order = {name: [value for round_ in zip_longest(*(part.losses.get(name, ()) for part in parts))
                        for value in round_ if value is not None] for name in names}
-    return (judge(collector.truth, collector.found(), names), sum(part.matrix for part in parts),
+    return (judge(collector.truth, collector.found(), collector.names), sum(part.matrix for part in parts),
             {name: sum(values) / images for name, values in in_order.items()},
             per_image({stage: sum(part.seconds[stage] for part in parts) for stage in parts[0].seconds}, images))

@@ -17,21 +17,26 @@ from engine.evaluation.metrics.results_file import result_rows, write_results_fi
 from engine.evaluation.metrics.table import format_table
 from engine.evaluation.metrics.voc import VOC_RULES, format_voc_table, voc_metrics
 from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_voc_curve
-from engine.evaluation.voc_files import write_voc_files
+from engine.evaluation.submission.voc import write_voc_files
 from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
 from utils.truth import Truth, most_objects
 
 
 def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True, metric: str = "coco") -> str:
-    """Write metrics.txt and YOLO's figures to `folder`; returns the tables of metrics.txt.
+    """Write metrics.txt and YOLO's figures to `folder`; returns the tables of metrics.txt. Of a split without objects
+    there are no metrics, and a line says so.
 
     pycocotools computes the twelve metrics once more; the table says from which files, and where they differ. metric:
     one of `VOC_RULES` adds VOC's table and curves, and sets `result.voc`.
     """
-    notes = compare_with_pycocotools(result.truth, result.found, result.metrics, result.max_det)
-    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *notes])
     folder.mkdir(parents=True, exist_ok=True)
+    notes = compare_with_pycocotools(result.truth, result.found, result.metrics, result.max_det)
+    if not len(result.truth.image):
+        if plots:
+            draw_batches(result, index, folder)
+        return "\n".join(["no metrics: these images have no labels", *notes])
+    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *notes])
     if metric in VOC_RULES:
         result.voc = voc_metrics(result.truth, result.found, metric)
         table += "\n\n" + format_voc_table(result.voc, index.names, kept=index.source.difficult == "keep")
@@ -109,6 +114,11 @@ def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
     """PR, F1, P and R curves, confusion matrix, and the first batches with ground truth beside prediction."""
     plot_curves(result.metrics, index.names, folder)
     plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
+    draw_batches(result, index, folder)
+
+
+def draw_batches(result: Evaluation, index: Index, folder: Path) -> None:
+    """The first batches with ground truth beside prediction."""
     for number, (batch, found) in enumerate(result.plot_batches):
         path = folder / f"val_batch{number}.jpg"
         plot_comparison(batch.images, batch.targets.unpack(), found, path, index.names)

@@ -6,7 +6,8 @@ with the object of the class in their image that they overlap most, of equal ove
 neither; all other detections are false. Difficult objects do not count for recall.
 
 The kit counts pixels and includes the last one. A box xmin..xmax of a VOC file is read as the span (xmin - 1, xmax),
-and `voc_files` writes detections by the same rule, so the kit's IoU with its `+ 1` is the plain IoU of spans used here.
+and `submission.voc` writes detections by the same rule, so the kit's IoU with its `+ 1` is the plain IoU of spans used
+here.
 
 Legend: D detections, M annotations, K classes.
 """

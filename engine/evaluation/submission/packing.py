@@ -77,6 +77,16 @@ def open_zip(path: Path, most: int) -> zipfile.ZipFile:
     return archive
 
 
+def member_names(path: Path) -> list[str]:
+    """The names in a zip file, whatever they are; none where it is damaged."""
+    try:
+        _check_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, Refused, zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
+        return []
+
+
 def _check_members(archive: zipfile.ZipFile, most: int) -> None:
     members = archive.infolist()
     for member in members:

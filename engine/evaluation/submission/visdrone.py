@@ -13,7 +13,7 @@ import numpy as np
 from data import Index
 from data.formats.parsing.pixel_rows import plain
 from data.formats.visdrone import CLASSES
-from engine.evaluation.submission.coco import Detected, best_rows
+from engine.evaluation.metrics.found import Found
 from engine.evaluation.submission.image_info import ImageInfo
 from engine.evaluation.submission.image_names import image_stems
 from engine.evaluation.submission.packing import Bounded, open_zip, write_zip
@@ -40,15 +40,15 @@ def visdrone_categories(index: Index) -> list[int]:
     return [known[plain(name)] for name in index.names]
 
 
-def write_visdrone(found: Detected, record_ids: Sequence[int], index: Index, folder: Path, stem: str) -> Path:
-    """Write <stem>/<image>.txt of every image that was looked at, scores descending, and <stem>.zip; returns the latter.
+def write_visdrone(found: Found, record_ids: Sequence[int], index: Index, folder: Path, stem: str) -> Path:
+    """Write <stem>/<image>.txt of every image that was looked at, scores descending, and <stem>.zip; returns the zip.
 
     record_ids: what the positions in `found.images` are called in the index.
     """
     categories, stems = visdrone_categories(index), image_stems(index, "--save-visdrone")
-    kept = best_rows(found.images, found.scores, MAX_DETECTIONS)
-    order = np.lexsort((-found.scores[kept], found.images[kept]))
-    images, labels, boxes, scores = (x[kept][order] for x in (found.images, found.labels, found.boxes, found.scores))
+    found = found.best(MAX_DETECTIONS, by_class=False)
+    order = np.lexsort((-found.scores, found.images))  # stable
+    images, labels, boxes, scores = (x[order] for x in (found.images, found.labels, found.boxes, found.scores))
     seen = np.flatnonzero(found.seen).tolist()
     starts, ends = np.searchsorted(images, seen), np.searchsorted(images, seen, side="right")
     files = []

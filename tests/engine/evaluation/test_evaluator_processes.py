@@ -91,7 +91,7 @@ def test_parts_of_any_number_of_processes_make_the_whole(folder, world):
                             group=Gathering(rank, world))
     collector = Collector(index.truth)
     collector.merge(last.found)
-    metrics, matrix, losses, _ = merge(gathered[::-1], collector, index.names)
+    metrics, matrix, losses, _ = merge(gathered[::-1], collector)
     alone = evaluate(predict, non_max_suppression, eval_loader(index, 64, LoaderConfig(BATCH)), index,
                      device=torch.device("cpu"))
     assert metrics.values == alone.metrics.values and metrics.unseen == 0

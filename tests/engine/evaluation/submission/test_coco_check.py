@@ -3,7 +3,6 @@
 import json
 import tracemalloc
 import zipfile
-from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.evaluation.metrics.found import Found
 from engine.evaluation.submission import json_rows
-from engine.evaluation.submission.coco import best_rows, file_stem, result_rows, write_rows
+from engine.evaluation.submission.coco import file_stem, write_coco
 from engine.evaluation.submission.coco_check import RECORD, check_coco
 from engine.evaluation.submission.image_info import read_image_info
 from engine.evaluation.submission.packing import write_zip
@@ -40,12 +40,11 @@ def whole(tmp_path_factory) -> SimpleNamespace:
     folder, random = tmp_path_factory.mktemp("whole"), np.random.default_rng(0)
     ids = sorted(random.choice(581_918, IMAGES, replace=False).tolist())
     images = np.repeat(np.arange(IMAGES), random.integers(1, 4, IMAGES))
-    found = SimpleNamespace(images=images, labels=random.integers(0, 80, len(images)),
-                            scores=random.random(len(images)), boxes=random.random((len(images), 4)) * [500, 400, 140, 80])
+    boxes = random.random((len(images), 4)) * [500, 400, 140, 80]
+    found = Found(np.ones(IMAGES, bool), images, random.integers(0, 80, len(images)), boxes, random.random(len(images)))
     path = folder / f"{STEM}.json"
-    count = write_rows(path, result_rows(ids, COCO_IDS, found))
-    write_zip(path.with_suffix(".zip"), [path])
-    return SimpleNamespace(folder=folder, path=path, ids=ids, count=count, images=len(ids),
+    assert write_coco(path, ids, COCO_IDS, found) == path.with_suffix(".zip")
+    return SimpleNamespace(folder=folder, path=path, ids=ids, count=len(found), images=len(ids),
                            info=read_image_info(image_info(folder, ids)), rows=json.loads(path.read_text()))
 
 
@@ -187,7 +186,8 @@ def row(image=1, category=1, bbox=(0, 0, 5, 5), score=0.5) -> dict:
     (row(bbox=(0, 470, 5, 10.02)), "outside-image"), (row(score=1.001), "bad-score"), (row(score=-1e-9), "bad-score"),
     (row(score=float("inf")), "not-finite"), (row(bbox=(0, 0, 10 ** 400, 5)), "not-finite"),
     (row(image="1"), "bad-row"), (row(image=1.0), "bad-row"), (row(image=True), "bad-row"),
-    (row(bbox=(0, 0, 5)), "bad-row"), (row(bbox=("0", "0", "5", "5")), "bad-row"), (row(score=None), "bad-row"), ([1, 2], "bad-row"), (7, "bad-row"),
+    (row(bbox=(0, 0, 5)), "bad-row"), (row(bbox=("0", "0", "5", "5")), "bad-row"), (row(score=None), "bad-row"),
+    ([1, 2], "bad-row"), (7, "bad-row"),
     ({"image_id": 1}, "bad-row"), (row(category=0), "unknown-category"), (row(category=91), "unknown-category"),
     (row(image=10 ** 30), "unknown-image")])
 def test_each_fault_of_a_row_has_its_code(tmp_path, bad, code):
@@ -299,15 +299,3 @@ def test_what_json_does_not_read_is_refused(elements, size, data):
 def test_hostile_json_is_refused(content):
     with pytest.raises(Refused):
         list(json_rows.row_blocks(Pieces(content, 1 << 20)))
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.1, 0.5, 0.5, 0.9])), max_size=40), st.integers(1, 5))
-def test_the_best_of_each_image_are_kept_of_equal_ones_the_first(rows, most):
-    rows.sort(key=lambda row: row[0])
-    images, scores = np.array([r[0] for r in rows], np.int64), np.array([r[1] for r in rows])
-    kept = best_rows(images, scores, most)
-    for image, count in Counter(images.tolist()).items():
-        own = np.flatnonzero(images == image)
-        best = sorted(own.tolist(), key=lambda k: (-scores[k], k))[:most]
-        assert np.flatnonzero(kept & (images == image)).tolist() == sorted(best) and len(best) == min(count, most)

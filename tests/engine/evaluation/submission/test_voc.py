@@ -13,7 +13,7 @@ from data.index import Index, load_index
 from engine.evaluation.collector import Collector
 from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.metrics.found import Found
-from engine.evaluation.voc_files import voc_names, write_voc_files
+from engine.evaluation.submission.voc import voc_names, write_voc_files
 from tests.data import makers
 from tests.engine.evaluation.voc_kit import kit_ap
 from tests.refusals import refused
