@@ -45,8 +45,8 @@ def rows_of(collector: Collector) -> list[dict]:
     return result_rows(collector.truth, collector.found())
 
 
-def compared(collector: Collector, metrics: Metrics) -> list[str]:
-    return compare_with_pycocotools(collector.truth, collector.found(), metrics)
+def compared(collector: Collector, metrics: Metrics, max_det: int | None = None) -> list[str]:
+    return compare_with_pycocotools(collector.truth, collector.found(), metrics, max_det)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
