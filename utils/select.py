@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from utils.errors import UserError, nearest
 from utils.structures import Detections
@@ -157,6 +156,8 @@ def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, max_det
 
 def _suppress_all(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
     """Ascending indices of the survivors; boxes of different labels never meet."""
+    from torchvision.ops import nms  # here, since it takes as long to import as PyTorch itself
+
     if boxes.device.type == "cpu" and len(boxes) > _PER_CLASS_FROM:
         groups = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
         return torch.cat([group[nms(boxes[group], scores[group], iou)] for group in groups]).sort().values

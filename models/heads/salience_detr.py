@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from models.heads import published_detr
 from models.heads.base import Head, merge_gains
@@ -198,6 +197,8 @@ class SalienceDETR(Head):
         best = score.topk(min(4 * self.queries, score.shape[1]), 1)
         if logits.is_meta:  # how many of them are near each other depends on values
             return best.indices[:, :self.queries]
+        from torchvision.ops import batched_nms  # here, since it takes as long to import as PyTorch itself
+
         cells = torch.cat([_cells(size, level, logits.device) for level, size in enumerate(layout.sizes)])  # (T, 3)
         kept = []
         for values, index in zip(best.values.float(), best.indices, strict=True):
