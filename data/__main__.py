@@ -1,4 +1,5 @@
-"""`python -m data bccd`: what a dataset holds, what is wrong with it, and pictures of it."""
+"""`python -m data bccd`: what a dataset holds, what is wrong with it, and pictures of it; `--sizes`: how large objects
+are in training, beside validation."""
 
 import argparse
 import json
@@ -6,9 +7,11 @@ import sys
 import time
 from typing import Any
 
+from data.augment.policies.from_recipe import read_policy
 from data.doctor.checks import Finding, Pair, compare_classes, compare_images, examine, verdict
 from data.index import Index, load_index
-from utils.cli import positive
+from data.tiles import tile_index
+from utils.cli import LONGEST_SIDE, OneOrTwo, Parser, Rule, check_flags, number, positive
 from utils.config import find_config
 from utils.errors import UserError, run_script
 from utils.files import write_bytes
@@ -16,6 +19,16 @@ from utils.options import add_flag, max_pixels_option
 from utils.truth import AREA_RANGES
 
 SPLITS = ("train", "val", "test")
+RULES = [
+    *(Rule(name, lambda args, _: args.sizes, "it belongs to --sizes; add that, or drop this")
+      for name in ("hyp", "tile", "tile_overlap", "samples")),
+    Rule("tile_overlap", lambda args, _: args.tile or not args.sizes, "windows overlap where there are some; add "
+         "--tile"),
+    Rule("imgsz", lambda args, _: args.sizes or len(args.imgsz) == 1, "a second size is that of validation, for "
+         "--sizes"),
+    *(Rule(name, lambda args, _: not args.sizes, "--sizes compares train with val, and looks for nothing else; drop it")
+      for name in ("split", "duplicates")),
+]
 NEAR_LIMIT = 20_000  # images up to which near copies are looked for unasked: each must be decoded, some 1 ms of a core
 
 
@@ -54,13 +67,54 @@ def load_splits(args: argparse.Namespace) -> dict[str, Index]:
 
 
 def main(args: argparse.Namespace) -> None:
+    """The doctor's report, or with `--sizes` that of sizes."""
+    check_flags(args, RULES)
+    if args.sizes:
+        report_sizes(args)
+    else:
+        report(args)
+
+
+def report_sizes(args: argparse.Namespace) -> None:
+    """Print sizes of objects in training and in validation, write sizes.json and sizes.png."""
+    from data.doctor import seen_sizes
+    from utils.reporting.run_log import increment_dir
+
+    policy = read_policy(args.hyp)
+    train, val = (load_index(args.data, split, cache=not args.no_cache, strict=args.strict, max_pixels=args.max_pixels,
+                             polygons=split == "train" and policy.needs_polygons) for split in ("train", "val"))
+    train = train.for_training()
+    tiled = tile_index(train, args.tile, args.tile_overlap) if args.tile else train
+    first, last = args.imgsz[0], args.imgsz[-1]
+    frame, val_frame = (seen_sizes.frame_of(policy, side) for side in (first, last))
+    settings = tiled, policy, frame, first, args.samples, args.seed
+    rows = [seen_sizes.labelled(f"labels of train at {first} px", train, frame, first)]
+    if args.tile:
+        rows.append(seen_sizes.labelled(f"its tiles of {args.tile} at {first} px", tiled, frame, first))
+    rows.append(seen_sizes.augmented("seen in training", *settings))
+    if policy.shows_others:
+        rows.append(seen_sizes.augmented("seen with mosaic closed", *settings, mosaic=False))
+    rows.append(seen_sizes.labelled(f"validation at {last} px", val, val_frame, last))
+    said = seen_sizes.difference(next(row for row in rows if row.what == "seen in training"), rows[-1])
+    print(f"{train.source}: {args.samples:,} samples of {find_config(args.hyp, 'train')}: "
+          f"{seen_sizes.describe(policy)}\n\n{seen_sizes.format_table(rows)}\n\n{said}")
+    folder = increment_dir(args.project, args.name or find_config(args.data, "data").stem, args.exist_ok)
+    content = {"data": str(args.data), "recipe": str(args.hyp), "imgsz": args.imgsz, "tile": args.tile,
+               "samples": args.samples, "seed": args.seed, **seen_sizes.to_json(rows, policy, said)}
+    write_bytes(folder / "sizes.json", json.dumps(content, indent=1).encode())
+    if not args.noplots:
+        seen_sizes.plot_sizes(rows, folder / "sizes.png")
+    print(f"{folder / 'sizes.json'}" + ("" if args.noplots else f", {folder / 'sizes.png'}"))
+
+
+def report(args: argparse.Namespace) -> None:
     """Print the report of each split and of all together, write report.json and sheet.jpg, end with the verdict."""
     began = time.perf_counter()
     indexes = load_splits(args)
     findings: list[Finding] = []
     numbers, suspects = {}, {}
     for split, index in indexes.items():
-        found, numbers[split], suspects[split] = examine(index, split, args.imgsz)
+        found, numbers[split], suspects[split] = examine(index, split, args.imgsz[0])
         findings += found
         print(f"{index.source} ({index.source.format}, {index.source.root}): {index.report.format()}\n{table(index)}\n"
               f"{summary(numbers[split])}\n")
@@ -105,11 +159,20 @@ def write(args: argparse.Namespace, indexes: dict[str, Index], findings: list[Fi
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(prog="python -m data", description=__doc__)
+    flags = Parser(prog="python -m data", description=__doc__)
     flags.add_argument("data", help="a name in cfg/data, or the path of a data YAML")
     flags.add_argument("--split", choices=SPLITS, help="one split only")
-    flags.add_argument("--imgsz", "--img", "--img-size", type=positive, default=640, metavar="PX",
-                       help="the size of the training that is planned: objects are measured at it")
+    flags.add_argument("--imgsz", "--img", "--img-size", type=positive, default=[640], metavar="PX", nargs="+",
+                       action=OneOrTwo, help="the size of the training that is planned: objects are measured at it; "
+                       "with --sizes a second number is that of validation")
+    flags.add_argument("--sizes", action="store_true", help="only this: sizes of objects as the loss sees them, after "
+                       "mosaic, scale, crop and tiles, beside those of validation")
+    flags.add_argument("--hyp", default="yolov8", metavar="RECIPE", help="--sizes: name in cfg/train or a YAML whose "
+                       "augmentation is looked at; default yolov8")
+    flags.add_argument("--tile", type=number(int, 32, LONGEST_SIDE), metavar="PX", help="--sizes: as in train.py")
+    flags.add_argument("--tile-overlap", type=number(float, 0, 0.9), default=0.2, help="--sizes: as in train.py")
+    flags.add_argument("--samples", type=positive, default=2000, metavar="N",
+                       help="--sizes: training samples that are planned; default 2000")
     flags.add_argument("--duplicates", choices=["auto", "off", "exact", "near"], default="auto",
                        help="what to look for; auto: near copies too where there are no more than "
                             f"{NEAR_LIMIT:,} images")
@@ -118,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
                        help="fail where anything would be repaired or left out, or where the verdict is not healthy")
     flags.add_argument("--no-cache", action="store_true", help="read all labels again")
     flags.add_argument("--noplots", action="store_true", help="no picture sheet")
-    flags.add_argument("--seed", type=int, default=0, help="of the choice of pictures")
+    flags.add_argument("--seed", type=int, default=0, help="of the choice of pictures, or of the samples")
     flags.add_argument("--project", default="runs/data", help="folder of results")
     flags.add_argument("--name", help="folder within it; the name of the YAML where not given")
     flags.add_argument("--exist-ok", action="store_true", help="write into the folder of that name again")

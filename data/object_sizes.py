@@ -11,11 +11,11 @@ from utils.frame import Frame
 LEAST = 2.0  # px; training leaves out boxes with a thinner side (`YoloPolicy.min_side`)
 
 
-def object_sizes(records: Sequence[Record], placement: Placement | int) -> np.ndarray:
+def object_sizes(records: Sequence[Record], placement: Placement | int, least: float = LEAST) -> np.ndarray:
     """(N, 2) float32 width, height in pixels of all objects, each image as large as it lies in its frame; a number: its
     longest side.
 
-    Crowds, and objects with a side below 2 px, are left out.
+    Crowds, and objects with a side below `least` px, are left out.
     """
     table, placement = RecordTable.from_records(records), Placement.of(Frame(), placement)
     if placement.frame.fit == "letterbox":
@@ -23,4 +23,4 @@ def object_sizes(records: Sequence[Record], placement: Placement | int) -> np.nd
     else:
         zoom = (placement.fitted_all(table.sizes) / table.sizes)[:, ::-1]  # (n, 2) x, y
     sides = (table.boxes[:, 2:] - table.boxes[:, :2]) * zoom[table.image_of_label()]  # (M, 2)
-    return sides[~table.ignore & (sides >= LEAST).all(1)].astype(np.float32)
+    return sides[~table.ignore & (sides >= least).all(1)].astype(np.float32)

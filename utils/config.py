@@ -159,6 +159,27 @@ def find_config(name: str | Path, kind: str) -> Path:
                     f"{nearest(stem, known) or 'known: ' + ', '.join(known)}", "unknown-config")
 
 
+def read_with_bases(name: str | Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
+    """A config file after those that its key `base` leads to: a name in `cfg/<kind>`, or a path beside the file.
+
+    Raises `UserError` where there is no such file, and if they refer to each other in a circle.
+    """
+    path = find_config(name, kind)
+    files: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        if any(path.samefile(seen) for seen, _ in files):
+            raise UserError(f"{path}: is its own base, by way of {files[0][0]}; drop the `base` of one of them",
+                            "circular-base")
+        files.insert(0, (path, read_yaml(path)))
+        base = files[0][1].get("base")
+        if base is None:
+            return files
+        if not isinstance(base, str):
+            raise UserError(f"{path}: base: expected the name of a recipe, got {shown(base)}", "bad-value")
+        beside = path.parent / base
+        path = beside if beside.suffix in {".yaml", ".yml"} and beside.is_file() else find_config(base, kind)
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.is_file()

@@ -12,7 +12,7 @@ from engine.optim.rules import read_rules
 from engine.optim.schedule import NOMINAL_BATCH
 from models.heads import Head, RecipeOption
 from models.registry import subclasses_of
-from utils.config import find_config, read_yaml
+from utils.config import read_with_bases
 from utils.errors import UserError, nearest, short, shown
 
 # Keys of other code bases' hyp files without a counterpart here, with the value that means "off" (None: any value; the
@@ -160,29 +160,12 @@ def load_recipe(name: str | Path, base: Recipe | None = None) -> Recipe:
     `UserError` for an unknown key or a value of the wrong type; keys of other code bases that have no counterpart are
     listed in `notes`.
     """
-    files = _with_bases(find_config(name, "train"))
+    files = read_with_bases(name, "train")
     recipe = Recipe() if base is None or "base" in files[-1][1] else base
     for path, content in files:
         recipe = _with_file(recipe, path, content)
         _check(recipe, path)
     return recipe
-
-
-def _with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """A recipe file after those that it is based on. Raises `UserError` if they refer to each other in a circle."""
-    files: list[tuple[Path, dict[str, Any]]] = []
-    while True:
-        if any(path.samefile(seen) for seen, _ in files):
-            raise UserError(f"{path}: is its own base, by way of {files[0][0]}; drop the `base` of one of them",
-                            code="circular-base")
-        files.insert(0, (path, read_yaml(path)))
-        base = files[0][1].get("base")
-        if base is None:
-            return files
-        if not isinstance(base, str):
-            raise UserError(f"{path}: base: expected the name of a recipe, got {shown(base)}", code="bad-value")
-        beside = path.parent / base
-        path = beside if beside.suffix in {".yaml", ".yml"} and beside.is_file() else find_config(base, "train")
 
 
 def _with_file(recipe: Recipe, path: Path, content: dict[str, Any]) -> Recipe:

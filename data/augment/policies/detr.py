@@ -7,6 +7,7 @@ Legend: sizes are (height, width).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -41,6 +42,8 @@ class DetrPolicy(Policy):
     fliplr: float = 0.5  # probability of mirroring
     min_side: float = 1.0  # of a box that stays, px
     fill: tuple[int, int, int] = (124, 116, 104)  # RGB beside an image: the mean colour
+
+    fit: ClassVar[str] = "shortest"
 
     def __post_init__(self) -> None:
         for name in ("shortest", "before_crop", "fill"):  # lists, as YAML gives them

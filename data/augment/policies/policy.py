@@ -16,6 +16,7 @@ class Policy:
 
     fill: int | tuple[int, int, int]  # grey, or RGB
     pads: ClassVar[bool] = False  # whether `fill`, where a recipe names none, should be that of the model's frames
+    fit: ClassVar[str] = "letterbox"  # `utils.frame.Frame.fit` of the models that it was made for
 
     draws_sizes = False  # whether the size of an image in its frame is left to chance (`draw_size`)
 

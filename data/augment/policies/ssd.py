@@ -10,6 +10,7 @@ canvas and the crop may show more than there is.
 """
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 
@@ -59,6 +60,8 @@ class SsdPolicy(Policy):
     iou_crop: str = "paper"  # "code": without a bound on the overlap, as published codes do it; "none": no crop
     smallest_crop: float = 0.3  # least share of the canvas's width, and of its height
     fliplr: float = 0.5  # probability of mirroring
+
+    fit: ClassVar[str] = "stretch"
 
     def __post_init__(self) -> None:
         if isinstance(self.fill, list):  # as YAML gives it
