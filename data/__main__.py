@@ -87,15 +87,15 @@ def report_sizes(args: argparse.Namespace) -> None:
     tiled = tile_index(train, args.tile, args.tile_overlap) if args.tile else train
     first, last = args.imgsz[0], args.imgsz[-1]
     frame, val_frame = (seen_sizes.frame_of(policy, side) for side in (first, last))
-    settings = tiled, policy, frame, first, args.samples, args.seed
+    settings = tiled, policy, first, args.samples, args.seed
     rows = [seen_sizes.labelled(f"labels of train at {first} px", train, frame, first)]
     if args.tile:
         rows.append(seen_sizes.labelled(f"its tiles of {args.tile} at {first} px", tiled, frame, first))
-    rows.append(seen_sizes.augmented("seen in training", *settings))
+    rows.append(seen_sizes.augmented(*settings))
     if policy.shows_others:
-        rows.append(seen_sizes.augmented("seen with mosaic closed", *settings, mosaic=False))
+        rows.append(seen_sizes.augmented(*settings, mosaic=False))
     rows.append(seen_sizes.labelled(f"validation at {last} px", val, val_frame, last))
-    said = seen_sizes.difference(next(row for row in rows if row.what == "seen in training"), rows[-1])
+    said = seen_sizes.difference(next(row for row in rows if row.what == seen_sizes.IN_TRAINING), rows[-1])
     print(f"{train.source}: {args.samples:,} samples of {find_config(args.hyp, 'train')}: "
           f"{seen_sizes.describe(policy)}\n\n{seen_sizes.format_table(rows)}\n\n{said}")
     folder = increment_dir(args.project, args.name or find_config(args.data, "data").stem, args.exist_ok)

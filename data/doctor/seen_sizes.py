@@ -22,6 +22,7 @@ from utils.frame import Frame
 
 BINS = (8, 16, 32, 96)  # px
 ALIKE = 1.1  # ratio of medians up to which sizes are called the same
+IN_TRAINING = "seen in training"
 ANY = 1e12  # an aspect that no box has
 REASONS = ("side", "area", "aspect", "centre")
 
@@ -80,14 +81,13 @@ def labelled(what: str, index: Index, frame: Frame, imgsz: int) -> Seen:
     return Seen(what, np.sqrt(sides.prod(1)), len(sides))
 
 
-def augmented(what: str, index: Index, policy: Policy, frame: Frame, imgsz: int, samples: int, seed: int = 0,
-              mosaic: bool = True) -> Seen:
+def augmented(index: Index, policy: Policy, imgsz: int, samples: int, seed: int = 0, mosaic: bool = True) -> Seen:
     """Objects of so many training samples, in the order of a training with this seed: several epochs, where there are
     fewer images. mosaic: False for its last epochs, which show none."""
     from data.loading.build import train_loader  # these import torch, which the doctor's other reports do without
     from data.loading.config import LoaderConfig
 
-    dataset = train_loader(index, imgsz, policy, LoaderConfig(1, seed=seed, frame=frame)).dataset
+    dataset = train_loader(index, imgsz, policy, LoaderConfig(1, seed=seed, frame=frame_of(policy, imgsz))).dataset
     table, counter = RecordTable.from_records(index.records), CountingFilter(policy.box_filter)
     sizes, inside = [np.zeros(0)], 0
     for number in range(samples):
@@ -98,6 +98,7 @@ def augmented(what: str, index: Index, policy: Policy, frame: Frame, imgsz: int,
         for layer in plan.layers:
             parts = [Labels(*table.targets(tile.index)) for tile in layer.tiles]
             inside += int((~layer_labels(layer, parts, dataset.frame(key), counter).ignore).sum())
+    what = IN_TRAINING if mosaic else "seen with mosaic closed"
     return Seen(what, np.concatenate(sizes), counter.shown, {**counter.left_out, "centre": counter.kept - inside})
 
 
