@@ -1,11 +1,10 @@
 """The settings of `val.py`."""
 
-from argparse import ArgumentTypeError, BooleanOptionalAction
+from argparse import BooleanOptionalAction
 from dataclasses import dataclass, replace
 
 from engine.evaluation.metrics.voc import VOC_RULES
-from utils.cli import Rule, check_flags, flag_of, fraction, not_empty, positive
-from utils.errors import UserError
+from utils.cli import Rule, check_flags, fraction, not_empty, positive
 from utils.options import (
     Options,
     device_option,
@@ -20,9 +19,6 @@ from utils.select import SelectConfig
 
 VAL_UNSUPPORTED = {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
                    "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"}
-SPLITS, SPEED = ("train", "val", "test"), "speed"
-WITH_SPEED = ("weights", "data", "task", "imgsz", "batch_size", "conf_thres", "iou_thres", "max_det", "rect", "device",
-              "max_pixels", "half", "trust", "plugin", "debug")
 RULES = [
     *not_empty(("data", "project", "name")), NAME_RULE,
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
@@ -31,21 +27,13 @@ RULES = [
 ]
 
 
-def task(text: str) -> str:
-    """An argparse type: YOLOv5's `study` is told how it is done here."""
-    if text == "study":
-        raise ArgumentTypeError("study is not here: run --task val and --task speed at each --imgsz")
-    return text
-
-
 @dataclass(frozen=True)
 class ValConfig(Options):
     """The settings of `val.py`."""
 
     weights: tuple[str, ...] = option((), ".pt, .onnx or .torchscript, one or several", nargs="+", required=True)
     data: str = option("", "name in cfg/data or a YAML; default: what the model was trained on")
-    task: str = option("val", "the split to evaluate, or speed: milliseconds by stage on val, without metrics",
-                       type=task, choices=(*SPLITS, SPEED))
+    task: str = option("val", "the split to evaluate", choices=("train", "val", "test"))
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
     batch_size: int = option(32, "images per batch", type=positive)
     conf_thres: float | None = option(None, "lowest score that counts; default: the model's, as a rule 0.001",
@@ -69,6 +57,7 @@ class ValConfig(Options):
     save_json: bool = option(False, "write predictions.json in COCO's result form")
     save_voc: bool = option(False, "write results/VOC2012/Main/comp4_det_test_<class>.txt and results.tar.gz, as the "
                             "VOC server takes them")
+    diagnose: bool = option(False, "why objects are missed: diagnosis.html, diagnosis.json and misses.csv")
     noplots: bool = option(False, "no curves and pictures")
     project: str = option("runs/val", "folder of results")
     name: str = option("exp", "sub-folder of results")
@@ -77,10 +66,6 @@ class ValConfig(Options):
 
     def check(self) -> "ValConfig":
         """Validate; returns itself. Raises one `UserError` that names every invalid flag or combination."""
-        unread = [flag_of(name) for name in self.given if name not in WITH_SPEED] if self.task == SPEED else []
-        if unread:
-            raise UserError(f"--task {SPEED} measures time alone and reads no {' '.join(unread)}; drop that, or the "
-                            "task", "flag-without-effect")
         check_flags(self, RULES)
         return self
 

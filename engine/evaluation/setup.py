@@ -1,5 +1,7 @@
 """What an evaluation starts with: the images of a split, and detections in the classes of the dataset."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,15 @@ def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> S
     if note:
         print(note)
     return relabelled(runtime.select, order) if order else runtime.select
+
+
+def scores_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> Callable[[Tensor], Tensor]:
+    """A function from scores (B, N, C) by the classes of the model to scores by those of the dataset."""
+    if single_cls:
+        return lambda scores: scores.amax(-1, keepdim=True)
+    order, _ = match_classes(runtime.names, index.names, str(runtime.path), str(data))
+    places = None if order is None else [order.index(k) for k in range(len(order))]  # the model's label of each
+    return lambda scores: scores if places is None else scores[..., places]
 
 
 def one_class(select: Selector) -> Selector:

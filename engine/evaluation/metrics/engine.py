@@ -102,6 +102,18 @@ class HotcocoEngine:
         evaluation = self._evaluation([iou], {"all": (0.0, 1e10)}, [max_det])
         return evaluation.image_diagnostics(iou_thr=iou, score_thr=0.0)
 
+    def tide(self, iou: float = 0.5, near: float = 0.1, max_det: int = 100) -> dict[str, Any]:
+        """TIDE's errors (Bolya et al. 2020): `counts` by type, and `delta_ap`, what AP at `iou` (`ap_base`) would gain
+        if the errors of one type alone were mended. near: least overlap of an error of place."""
+        return self._evaluation([iou], {"all": (0.0, 1e10)}, [max_det]).tide_errors(pos_thr=iou, bg_thr=near)
+
+    def calibration(self, iou: float = 0.5, max_det: int = 100, bins: int = 10) -> dict[str, Any]:
+        """How scores agree with the share of hits at one IoU threshold: `bins` of equal width (`bin_lower`,
+        `bin_upper`, `avg_confidence`, `avg_accuracy`, `count`), and `ece`, the expected calibration error (Guo et al.
+        2017, eq. 3), in which each bin weighs as many detections as it holds."""
+        evaluation = self._evaluation([iou], {"all": (0.0, 1e10)}, [max_det])
+        return evaluation.calibration(n_bins=bins, iou_threshold=iou)
+
 
 class PycocotoolsEngine:
     """The same by COCOeval itself: the reference, and many times slower."""
