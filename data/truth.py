@@ -47,7 +47,7 @@ def truth_of(index: Split) -> Truth:
             truth.notes.append(f"{changed} before they were judged")
         truth.what += " of a part of the images" * index.part
         return truth
-    truth, whole = coco.read_truth(index.source)
+    truth, whole, _ = coco.read_truth(index.source)
     if index.part:
         truth, whole = _only(truth, {int(i) for i in index.records.image_ids}), False
         truth.what = f"{len(truth.image_ids)} images of the {truth.what}"
@@ -56,6 +56,17 @@ def truth_of(index: Split) -> Truth:
         truth.what += ", all classes taken as one"
     truth.file = index.source.entries[0] if whole else None
     return truth
+
+
+def truth_of_file(path: Path) -> tuple[Truth, list[str]]:
+    """The truth of a COCO annotation file by itself, whose images need not be here, and the names of its classes.
+
+    Raises `UserError` where it is no COCO file.
+    """
+    source = Source(path, "coco", "val", path.parent, [path], [path.parent])
+    truth, _, names = coco.read_truth(source, bare=True)
+    truth.file = path
+    return truth, names
 
 
 def own_file(path: Path) -> dict[str, Any]:

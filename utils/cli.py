@@ -105,10 +105,14 @@ def worker_count(wanted: int | None, device: str) -> int:
     device: type of the device that the model runs on. Loader processes beside a model on the CPU compete for its cores:
     on two cores an epoch of `make demo` takes 14.2 s with two of them and 13.0 s with one.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if wanted is not None:
-        return min(wanted, cores)
-    return min(8, cores if device != "cpu" else cores // 2)
+        return min(wanted, cores())
+    return min(8, cores() if device != "cpu" else cores() // 2)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def class_indices(words: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:

@@ -17,7 +17,7 @@ from data.formats.parsing.coco_file import CROWD, LACKS_AREA, MARKED, CocoFile, 
 from data.formats.parsing.coco_image_paths import find_images
 from data.formats.paths import image_files
 from data.formats.raw_labels import RawLabels
-from data.labels.scan_report import ScanReport
+from data.labels.scan_report import KINDS, ScanReport
 from utils.errors import UserError, nearest, shown
 from utils.truth import Truth, impossible_areas
 
@@ -69,12 +69,13 @@ def read(source: Source, report: ScanReport, polygons: bool = False) -> RawLabel
     return _with_labels_of_twins(found, report)
 
 
-def read_truth(source: Source) -> tuple[Truth, bool]:
-    """The annotations of a split as its files have them, and whether they are all of one file's, classes and images."""
+def read_truth(source: Source, bare: bool = False) -> tuple[Truth, bool, list[str]]:
+    """The annotations of a split as its files have them, whether they are all of one file's, classes and images, and
+    the names of the classes. bare: see `CocoFile`."""
     report = ScanReport()
-    files = [CocoFile(entry, folder, report).read()
+    files = [CocoFile(entry, folder, report, bare=bare).read()
              for entry, folder in zip(source.entries, source.image_folders, strict=True)]
-    _, category_ids, left_out = _classes(source, files)
+    names, category_ids, left_out = _classes(source, files)
     to_label = {category: label for label, category in enumerate(category_ids)}
     own = [list(dict.fromkeys(file.ids)) for file in files]
     labels = [file.labels(ids, to_label, left_out) for file, ids in zip(files, own, strict=True)]
@@ -93,9 +94,12 @@ def read_truth(source: Source) -> tuple[Truth, bool]:
         truth.notes.append(f"the files share image ids: results number the images of all of them from 1 to {len(ids)}")
     if report.count("corrupt_row"):
         truth.notes.append(f"{report.count('corrupt_row')} annotations are not well formed and are not judged")
+    if bare:  # nothing else tells what the scan of a data set would
+        truth.notes += [f"{count} {KINDS[kind][0]} are not judged, the first: {example}"
+                        for kind, (count, example) in report.findings.items() if kind in ("orphan", "bad_class")]
     if left_out:
         truth.notes.append(f"{len(left_out)} classes that `names` leaves out are not judged")
-    return truth, len(files) == 1 and not left_out
+    return truth, len(files) == 1 and not left_out, names
 
 
 @dataclass

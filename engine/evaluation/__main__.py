@@ -1,25 +1,43 @@
-"""Results files without a model: `python -m engine.evaluation --check FILE [IMAGE_INFO]`."""
+"""Results files without a model: judged, compared, or checked for a test server.
+
+python -m engine.evaluation results.json [more.json ...] annotations.json|DATA [--protocol coco ...]
+python -m engine.evaluation --check FILE [IMAGE_INFO]
+"""
 
 import argparse
 
-from engine.evaluation.submission.check import print_check
-from utils.cli import Parser
+from utils.cli import Parser, given
 from utils.errors import UserError, run_script
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="python -m engine.evaluation", description=__doc__)
-    parser.add_argument("--check", nargs="+", required=True, metavar=("FILE", "IMAGE_INFO"),
+    from engine.evaluation.comparison.command import JudgeConfig
+
+    parser = JudgeConfig.parser(__doc__)
+    parser.prog, parser.formatter_class = "python -m engine.evaluation", argparse.RawDescriptionHelpFormatter
+    parser.add_argument("files", nargs="*", help="COCO results files, and last the annotation file, or a data set "
+                        "(name in cfg/data or a YAML)")
+    parser.add_argument("--check", nargs="+", metavar=("FILE", "IMAGE_INFO"),
                         help="check a results file for a test server; the image-info file, or the folder of images, "
                         "tells which images there are")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Check one results file."""
+    """Judge results files, or check one."""
+    if args.check is None:
+        from engine.evaluation.comparison.command import JudgeConfig, judge_files
+
+        judge_files(JudgeConfig.from_args(args).check())
+        return
     if len(args.check) > 2:
         raise UserError(f"--check: {len(args.check)} files; give the results file and the image-info file alone",
                         "too-many-files")
+    others = sorted(set(given(args)) - {"check", "debug"} - ({"files"} if not args.files else set()))
+    if others:
+        raise UserError(f"--check: checks one file and judges nothing; drop {', '.join(others)}", "key-conflict")
+    from engine.evaluation.submission.check import print_check
+
     print_check(*args.check)
 
 

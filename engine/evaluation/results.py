@@ -6,21 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from data import Index
-from data.truth import own_file
 from engine.evaluation.config import ValConfig
 from engine.evaluation.evaluate import Evaluation
-from engine.evaluation.metrics.engine import PycocotoolsEngine
+from engine.evaluation.metrics.confirm import compare_with_pycocotools
 from engine.evaluation.metrics.found import Found
-from engine.evaluation.metrics.judge import Metrics, stats_of
-from engine.evaluation.metrics.reference import pycocotools_stats
-from engine.evaluation.metrics.results_file import result_rows, write_results_file
+from engine.evaluation.metrics.results_file import write_results_file
 from engine.evaluation.metrics.table import format_table
 from engine.evaluation.metrics.voc import VOC_RULES, format_voc_table, voc_metrics
 from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_voc_curve
 from engine.evaluation.submission.voc import write_voc_files
 from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
-from utils.truth import Truth, most_objects
 
 
 def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True, metric: str = "coco") -> str:
@@ -71,43 +67,6 @@ def write_labels(found: Found, index: Index, folder: Path, with_conf: bool) -> N
         boxes = np.concatenate((boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]), 1) / size
         rows = label_rows(labels.tolist(), boxes.tolist(), scores.tolist() if with_conf else None)
         write_bytes(folder / f"{stem_of(record.path)}.txt", rows.encode())
-
-
-def compare_with_pycocotools(truth: Truth, found: Found, metrics: Metrics, max_det: int | None = None) -> list[str]:
-    """Notes on the ground truth, and whether pycocotools computes the same metrics.
-
-    "Confirmed" means: from the user's own file, and the detections that --save-json writes. max_det: the limit of
-    detections per image; a note says where it is too low.
-    """
-    ours, notes = metrics.values, [f"note: {note}" for note in truth.notes]
-    most, image, _ = most_objects(truth, by_class=False)
-    if max_det is not None and most > max_det:
-        notes.append(f"note: image {truth.image_ids[image]} has {most} objects and at most {max_det} are looked for in "
-                    f"one: val.py --max-det {most} or more finds the others too")
-    if not len(truth.image):
-        return [*notes, f"there is nothing to judge by: the {truth.what} hold no object"]
-    if truth.file:
-        try:
-            own = pycocotools_stats(own_file(truth.file), result_rows(truth, found))
-        except ValueError as error:
-            notes.append(f"pycocotools fails on {truth.file} as it stands ({error})")
-        else:
-            differing = differences(own, ours)
-            if not differing:
-                return [*notes, f"the twelve numbers are confirmed by pycocotools on {truth.file}"]
-            notes.append(f"pycocotools on {truth.file} as it stands gives other numbers: {differing}")
-        notes += [f"  the file has {what}" for what in truth.departures]
-    reference = PycocotoolsEngine(truth, found).accumulate(metrics.protocol)
-    differing = differences(stats_of(reference, metrics.protocol), ours)
-    what = f"the {truth.what}" + ", read as they are meant" * bool(truth.file)
-    if differing:
-        return [*notes, f"pycocotools differs: {differing}"]
-    return [*notes, f"pycocotools gives the same twelve numbers on {what}"]
-
-
-def differences(reference: dict[str, float], ours: dict[str, float]) -> str:
-    """The metrics that differ, with both values; '' if none does."""
-    return ", ".join(f"{k} {v:.4f} (here {ours[k]:.4f})" for k, v in reference.items() if abs(v - ours[k]) > 1e-9)
 
 
 def draw_results(result: Evaluation, index: Index, folder: Path) -> None:

@@ -31,7 +31,8 @@ class CocoFile:
     keys, kinds: image ids and category ids as the annotations name them, with the numbers that stand for them in
     `codes`, per annotation: key, kind, flags (CROWD, MARKED, LACKS_AREA), its number in the file. numbers: left, top,
     width, height, area (NaN where there is none), id (NaN where it is no number). outlines: per annotation where they
-    are wanted. odd: what pycocotools takes otherwise than it is meant, a kind of `scan_report.KINDS` -> how many.
+    are wanted. odd: what pycocotools takes otherwise than it is meant, a kind of `scan_report.KINDS` -> how many. bare:
+    only judged by, so that images need no name, and categories are named by their ids where they have none.
     """
 
     entry: Path
@@ -49,6 +50,7 @@ class CocoFile:
     numbers: array = field(default_factory=lambda: array("d"))
     odd: Counter = field(default_factory=Counter)
     seen: int = 0
+    bare: bool = False
 
     def read(self) -> "CocoFile":
         """Stream the file. `UserError` where it is no COCO file."""
@@ -78,10 +80,11 @@ class CocoFile:
 
     def add_image(self, image: Any) -> None:
         """Note one image."""
-        if not isinstance(image, dict) or not is_id(image.get("id")) or image.get("file_name") in (None, ""):
+        lacks_name = isinstance(image, dict) and image.get("file_name") in (None, "") and not self.bare
+        if not isinstance(image, dict) or not is_id(image.get("id")) or lacks_name:
             raise UserError(f"{self.entry}: an image without `id` or `file_name`: {image!r:.80}; write both",
                             "missing-key")
-        self.names.append(str(image["file_name"]))
+        self.names.append(str(image.get("file_name") or ""))
         self.ids.append(plain(image["id"]))
         self.sizes.append((whole(image.get("height")), whole(image.get("width"))))
         corner = image.get("corner")
@@ -99,10 +102,12 @@ class CocoFile:
 
     def add_category(self, category: Any) -> None:
         """Note one category."""
-        if not isinstance(category, dict) or not is_id(category.get("id")) or category.get("name") is None:
+        lacks_name = isinstance(category, dict) and category.get("name") is None and not self.bare
+        if not isinstance(category, dict) or not is_id(category.get("id")) or lacks_name:
             raise UserError(f"{self.entry}: a category without `id` or without `name`: {category!r:.80}; write both",
                             "missing-key")
-        key, name = plain(category["id"]), str(category["name"])
+        key = plain(category["id"])
+        name = str(key if category.get("name") is None else category["name"])
         if self.categories.setdefault(key, name) != name:
             raise UserError(f"{self.entry}: category {shown(key)} is {shown(self.categories[key])} and {shown(name)}; "
                             f"give each class an `id` of its own", "duplicate-class")

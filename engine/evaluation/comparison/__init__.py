@@ -1,0 +1,1 @@
+"""Results files and models beside each other: reading, resampling, tables."""

@@ -1,0 +1,84 @@
+"""What becomes of each detection at every IoU threshold and object size of a protocol, for resampling of images.
+
+The engine's libraries give one threshold at a time, or a Python object for each image, class and size. This is
+COCOeval's rule (`evaluateImg`) for all images at once; tests compare its numbers with theirs.
+
+Legend: D detections, M annotations, T IoU thresholds, A area ranges.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.evaluation.comparison.overlaps import overlapping
+from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.protocol import Protocol
+from utils.truth import Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """found: the detections that the protocol counts, D of them; state (A, T, D) int8: 1 right, 0 false, -1 not
+    counted; inside (A, D) bool: of a size in the range; rank (D,): from 0, of its image and class, by falling score;
+    objects (A, M) bool: annotations that count."""
+
+    found: Found
+    state: np.ndarray
+    inside: np.ndarray
+    rank: np.ndarray
+    objects: np.ndarray
+
+
+def outcomes_of(truth: Truth, found: Found, protocol: Protocol) -> Outcomes:
+    """Match the detections of a protocol by rule "coco".
+
+    In falling order of score each detection takes the free object of greatest IoU at or above the threshold, of equal
+    ones the last; ignored ones only where no other is left. Crowds can be taken again and again.
+    """
+    found = found.best(protocol.max_det)
+    low, high = np.array(list(protocol.areas.values())).T[:, :, None]  # (A, 1) each
+    ignored = truth.crowd | (truth.areas < low) | (truth.areas > high)  # (A, M); an area of NaN is in every range
+    sizes = found.boxes[:, 2] * found.boxes[:, 3]
+    inside = ~((sizes < low) | (sizes > high))
+    state = np.where(inside, 0, -1).astype(np.int8)[:, None].repeat(len(protocol.ious), 1)
+    rank = _ranks(found)
+    limits = np.minimum(protocol.ious, 1 - 1e-10)[None, :, None]  # as in pycocotools
+    detections, objects, ious = overlapping(truth, found, float(limits.min()))
+    taken = np.zeros((*state.shape[:2], len(truth.image)), bool)
+    step = _steps(found, detections, rank)
+    order = np.lexsort((ious, detections, step))  # stable: of equal IoUs the last object of the file is last
+    for part in np.split(order, np.flatnonzero(np.diff(step[order])) + 1):
+        if not len(part):
+            continue
+        own, at, n = objects[part], detections[part], len(part)
+        free = (~taken[:, :, own] | truth.crowd[own]) & (ious[part] >= limits)  # (A, T, n)
+        value = free * (np.arange(1, n + 1) + n * ~ignored[:, own])[:, None]  # objects that count before ignored ones
+        starts = np.flatnonzero(np.diff(at, prepend=-1))
+        best = np.maximum.reduceat(value, starts, axis=2)
+        a, t, d = np.nonzero(best)
+        chosen = best[a, t, d]
+        taken[a, t, own[(chosen - 1) % n]] = True
+        state[a, t, at[starts][d]] = np.where(chosen > n, 1, -1)
+    return Outcomes(found, state, inside, rank, ~ignored)
+
+
+def _ranks(found: Found) -> np.ndarray:
+    """The place of each detection in its image and class by falling score, of equal scores in the order given."""
+    order = np.lexsort((-found.scores, found.labels, found.images))
+    groups = np.stack((found.images[order], found.labels[order]))
+    is_first = (np.diff(groups, axis=1, prepend=-1) != 0).any(0)
+    starts = np.flatnonzero(is_first)
+    rank = np.empty(len(found), np.int64)
+    rank[order] = np.arange(len(found)) - np.repeat(starts, np.diff(np.r_[starts, len(found)]))
+    return rank
+
+
+def _steps(found: Found, detections: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """(P,) how many detections of the image and class that overlap an object come before that of each pair."""
+    near = np.unique(detections)
+    order = near[np.lexsort((rank[near], found.labels[near], found.images[near]))]
+    groups = np.stack((found.images[order], found.labels[order]))
+    starts = np.flatnonzero((np.diff(groups, axis=1, prepend=-1) != 0).any(0))
+    step = np.zeros(len(found), np.int64)
+    step[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    return step[detections]
