@@ -1,4 +1,4 @@
-"""Evaluate a model by the COCO protocol, and by VOC's: `python val.py --weights runs/train/exp/weights/best.pt`.
+"""Evaluate a model by COCO's protocol, and by others: `python val.py --weights runs/train/exp/weights/best.pt`.
 
 The story: model -> images of a split -> detections in the original frame -> the twelve COCO metrics, table and plots.
 `train.py` calls the same `evaluate` after every epoch, so a number means the same everywhere.
@@ -54,15 +54,20 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     select = select_for(runtime, index, config.single_cls, data)
     loader = open_loader(config, runtime, index, group)
     folder = increment_dir(config.project, config.name, config.exist_ok) if group.is_main else None
+    protocol, thresholds = config.judged_by(), config.thresholds(runtime.thresholds)
+    if config.max_det is None and thresholds.max_det != runtime.thresholds.max_det and group.is_main:
+        print(f"up to {thresholds.max_det} detections per image are kept, as --protocol {config.protocol} counts them "
+              f"(the model's own: {runtime.thresholds.max_det}; --max-det changes it)")
     watch = open_watch(runtime, index, loader, select, config.single_cls, data) if config.diagnose else None
     select, batches = (select, loader) if watch is None else (watch.select, watch)
-    result = evaluate(without_losses(runtime.predict), select, batches, index, config.thresholds(runtime.thresholds),
+    result = evaluate(without_losses(runtime.predict), select, batches, index, thresholds,
                       device=runtime.device, group=group)
+    result.judge_by(protocol, index.names, group)
     if watch is not None:
         watch.gather(group)
     damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
     if folder:
-        table = write_results(result, index, folder, plots=not config.noplots, metric=config.metric)
+        table = write_results(result, index, folder, plots=not config.noplots)
         write_detections(config, result.found, index, folder)
         if damaged:
             print(f"{len(damaged)} images could not be decoded, the first: {damaged[0]}")

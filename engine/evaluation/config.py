@@ -3,7 +3,16 @@
 from argparse import BooleanOptionalAction
 from dataclasses import dataclass, replace
 
-from engine.evaluation.metrics.voc import VOC_RULES
+from engine.evaluation.metrics.protocol import Protocol
+from engine.evaluation.protocol_flags import (
+    PROTOCOL_RULES,
+    NmsOrEvalIou,
+    chosen_protocol,
+    eval_iou_option,
+    nms_or_eval_iou,
+    protocol_option,
+    size_bins_option,
+)
 from utils.cli import Rule, check_flags, fraction, not_empty, positive
 from utils.options import (
     Options,
@@ -20,7 +29,7 @@ from utils.select import SelectConfig
 VAL_UNSUPPORTED = {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
                    "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"}
 RULES = [
-    *not_empty(("data", "project", "name")), NAME_RULE,
+    *not_empty(("data", "project", "name")), NAME_RULE, *PROTOCOL_RULES,
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
     Rule("exist_ok", lambda config, _: len(config.weights) == 1,
          "with several --weights one's results would be written over the other's; drop it"),
@@ -38,10 +47,14 @@ class ValConfig(Options):
     batch_size: int = option(32, "images per batch", type=positive)
     conf_thres: float | None = option(None, "lowest score that counts; default: the model's, as a rule 0.001",
                                       type=fraction)
-    iou_thres: float | None = option(None, "NMS: overlap that suppresses; default: the model's, as a rule 0.65",
-                                     type=fraction)
+    iou_thres: float | None = option(None, "NMS: overlap that suppresses; default: the model's, as a rule 0.65; a list "
+                                     "or range such as 0.25:0.5 is --eval-iou", "--iou", type=nms_or_eval_iou,
+                                     action=NmsOrEvalIou, metavar="IOU")
     max_det: int | None = option(None, "most detections per image; give more where images hold more objects; default: "
-                                 "the model's, as a rule 300", type=positive)
+                                 "the protocol's or the model's, as a rule 300", type=positive)
+    protocol: str = protocol_option()
+    size_bins: tuple[float, ...] | None = size_bins_option()
+    eval_iou: tuple[float, ...] | None = eval_iou_option()
     rect: bool | None = option(None, "batches of like aspect with little padding, or else the square of --imgsz; "
                                "default: as the model declares, rect for YOLO", action=BooleanOptionalAction)
     device: str = device_option()
@@ -50,8 +63,6 @@ class ValConfig(Options):
     half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
     trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
     single_cls: bool = option(False, "treat all classes as one")
-    metric: str = option("coco", "voc07 (11-point AP) and voc (VOC 2010 and later) add VOC's table to COCO's",
-                         choices=("coco", *VOC_RULES))
     save_txt: bool = option(False, "write detections as YOLO txt")
     save_conf: bool = option(False, "with --save-txt: the score as a sixth number")
     save_json: bool = option(False, "write predictions.json in COCO's result form")
@@ -69,7 +80,13 @@ class ValConfig(Options):
         check_flags(self, RULES)
         return self
 
+    def judged_by(self) -> Protocol:
+        """The protocol that the flags ask for."""
+        return chosen_protocol(self, self.max_det)
+
     def thresholds(self, own: SelectConfig) -> SelectConfig:
-        """The thresholds of the selection: the flags that were given, otherwise the model's own."""
+        """The thresholds of the selection: the flags that were given, otherwise the protocol's or the model's own."""
         flags = {"conf": self.conf_thres, "iou": self.iou_thres, "max_det": self.max_det}
+        if self.max_det is None:
+            flags["max_det"] = max(own.max_det, self.judged_by().kept or 0)
         return replace(own, **{name: value for name, value in flags.items() if value is not None})

@@ -1,6 +1,6 @@
-"""One evaluation: a model's detections on a split, scored by the COCO protocol."""
+"""One evaluation: a model's detections on a split, judged by COCO's protocol, and by another on request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -14,7 +14,7 @@ from engine.evaluation.collector import Collector
 from engine.evaluation.confusion import ConfusionMatrix
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import Metrics, judge
-from engine.evaluation.metrics.voc import VocMetrics
+from engine.evaluation.metrics.protocol import COCO, Protocol
 from utils.distributed.group import Group
 from utils.reporting.stage_clock import StageClock, per_image
 from utils.select import EVALUATION, SelectConfig, Selector
@@ -33,8 +33,8 @@ class Evaluation:
     """The result of `evaluate`: metrics, mean losses per image (empty outside training), ms per image by stage.
 
     All processes hold the same metrics, confusion, losses and speed; `found` of the main process holds the detections
-    of all images, that of the others only their own. plot_batches: the first batches with their detections. voc: VOC's
-    metrics, where they were asked for.
+    of all images, that of the others only their own. plot_batches: the first batches with their detections. metrics:
+    COCO's; own: by another protocol, where one was asked for.
     """
 
     metrics: Metrics
@@ -45,7 +45,22 @@ class Evaluation:
     speed: dict[str, float]
     plot_batches: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
     max_det: int | None = None
-    voc: VocMetrics | None = None
+    own: Metrics | None = None
+
+    @property
+    def primary(self) -> Metrics:
+        """The numbers by the protocol that was asked for."""
+        return self.own or self.metrics
+
+    def judge_by(self, protocol: Protocol, names: Sequence[str], group: Group = ALONE) -> None:
+        """Add the numbers by another protocol, or COCO's with its row of more detections; all of `group` call this."""
+        if protocol == COCO:
+            return
+        metrics = group.broadcast(judge(self.truth, self.found, names, protocol) if group.is_main else None)
+        if protocol.name == COCO.name:
+            self.metrics = metrics
+        else:
+            self.own = metrics
 
 
 def without_losses(predict: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]) -> Predict:
@@ -56,7 +71,7 @@ def without_losses(predict: Callable[[Tensor, Tensor | None], tuple[Tensor, Tens
 @torch.no_grad()
 def evaluate(predict: Predict, select: Selector, loader, index: Index | Collector,
              thresholds: SelectConfig = EVALUATION, *, device: torch.device, group: Group = ALONE) -> Evaluation:
-    """Evaluate a model on the images of a loader against `index` by the COCO protocol.
+    """Evaluate a model on the images of a loader against `index` by COCO's protocol.
 
     index: what is judged against; or a `Collector` of its truth, which may hold detections of an earlier run on images
     that the loader leaves out. select, thresholds: how detections are selected, usually `Detector.select` and
@@ -112,9 +127,9 @@ def merge(parts: list[PartialResult],
     for part in parts[1:]:
         collector.merge(part.found)
     images = max(sum(part.images for part in parts), 1)
-    names = next((part.losses for part in parts if part.losses), {})
+    terms = next((part.losses for part in parts if part.losses), {})
     in_order = {name: [value for round_ in zip_longest(*(part.losses.get(name, ()) for part in parts))
-                       for value in round_ if value is not None] for name in names}
+                       for value in round_ if value is not None] for name in terms}
     return (judge(collector.truth, collector.found(), collector.names), sum(part.matrix for part in parts),
             {name: sum(values) / images for name, values in in_order.items()},
             per_image({stage: sum(part.seconds[stage] for part in parts) for stage in parts[0].seconds}, images))

@@ -1,4 +1,4 @@
-"""Result files of an evaluation: metrics.txt, figures, predictions.json and label files."""
+"""Result files of an evaluation: metrics.txt, metrics.json, figures, predictions.json and label files."""
 
 import json
 from pathlib import Path
@@ -8,40 +8,55 @@ import numpy as np
 from data import Index
 from engine.evaluation.config import ValConfig
 from engine.evaluation.evaluate import Evaluation
-from engine.evaluation.metrics.confirm import compare_with_pycocotools
+from engine.evaluation.metrics.confirm import compare_with_pycocotools, same_by_pycocotools
+from engine.evaluation.metrics.export import metrics_record, write_metrics_json, write_per_class_csv
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.judge import Metrics
 from engine.evaluation.metrics.results_file import write_results_file
-from engine.evaluation.metrics.table import format_table
-from engine.evaluation.metrics.voc import VOC_RULES, format_voc_table, voc_metrics
+from engine.evaluation.metrics.table import format_size_table, format_table
+from engine.evaluation.metrics.voc import format_voc_table
 from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_voc_curve
 from engine.evaluation.submission.voc import write_voc_files
 from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
 
 
-def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True, metric: str = "coco") -> str:
-    """Write metrics.txt and YOLO's figures to `folder`; returns the tables of metrics.txt. Of a split without objects
-    there are no metrics, and a line says so.
+def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True) -> str:
+    """Write metrics.txt, metrics.json, per_class.csv and YOLO's figures to `folder`; returns the text of metrics.txt.
+    Of a split without objects there are no metrics, and a line says so.
 
-    pycocotools computes the twelve metrics once more; the table says from which files, and where they differ. metric:
-    one of `VOC_RULES` adds VOC's table and curves, and sets `result.voc`.
+    The table of the protocol that was asked for comes first, then COCO's. pycocotools computes both once more; the
+    text says from which files, and where they differ.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    notes = compare_with_pycocotools(result.truth, result.found, result.metrics, result.max_det)
     if not len(result.truth.image):
         if plots:
             draw_batches(result, index, folder)
+        notes = compare_with_pycocotools(result.truth, result.found, result.metrics, result.max_det)
         return "\n".join(["no metrics: these images have no labels", *notes])
-    table = "\n".join([format_table(result.metrics, index.names, per_class=True), *notes])
-    if metric in VOC_RULES:
-        result.voc = voc_metrics(result.truth, result.found, metric)
-        table += "\n\n" + format_voc_table(result.voc, index.names, kept=index.source.difficult == "keep")
-        if plots:
-            plot_voc_curve(result.voc, index.names, folder / f"{metric}_PR_curve.png")
-    (folder / "metrics.txt").write_text(table + "\n", encoding="utf-8")
+    shown = [result.metrics] if result.own is None else [result.own, result.metrics]
+    text = "\n\n".join(_section(result, metrics, index, titled=len(shown) > 1) for metrics in shown)
+    write_bytes(folder / "metrics.txt", (text + "\n").encode())
+    write_metrics_json(folder / "metrics.json", [metrics_record(m, index.names) for m in shown],
+                       {"max_det": result.max_det, "ms_per_image": result.speed})
+    write_per_class_csv(folder / "per_class.csv", result.primary, index.names)
     if plots:
         draw_results(result, index, folder)
-    return table
+    return text
+
+
+def _section(result: Evaluation, metrics: Metrics, index: Index, titled: bool) -> str:
+    """The tables of one protocol and what is to be said of them."""
+    if metrics.voc:
+        return format_voc_table(metrics.voc, index.names, kept=index.source.difficult == "keep")
+    parts = [metrics.protocol.title] * titled + [format_table(metrics, index.names, per_class=True)]
+    if metrics is result.metrics:
+        parts += compare_with_pycocotools(result.truth, result.found, metrics, result.max_det)
+    elif metrics.protocol.rule == "coco":
+        parts.append(same_by_pycocotools(result.truth, result.found, metrics))
+    if metrics is result.primary and metrics.sizes:
+        parts.append("\n" + format_size_table(metrics, index.names))
+    return "\n".join(parts).rstrip("\n")
 
 
 def write_detections(config: ValConfig, found: Found, index: Index, folder: Path) -> None:
@@ -72,6 +87,8 @@ def write_labels(found: Found, index: Index, folder: Path, with_conf: bool) -> N
 def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
     """PR, F1, P and R curves, confusion matrix, and the first batches with ground truth beside prediction."""
     plot_curves(result.metrics, index.names, folder)
+    if result.own and result.own.voc:
+        plot_voc_curve(result.own.voc, index.names, folder / f"{result.own.protocol.name}_PR_curve.png")
     plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
     draw_batches(result, index, folder)
 

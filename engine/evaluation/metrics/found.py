@@ -67,6 +67,10 @@ class Found:
 
     def best(self, limit: int, by_class: bool = True) -> "Found":
         """The `limit` best of each image and class, or of each image; of equal scores the first given."""
+        return self[self.is_best(limit, by_class)]
+
+    def is_best(self, limit: int, by_class: bool = True) -> np.ndarray:
+        """(D,) bool: those that `best` keeps."""
         keys = (-self.scores, self.labels, self.images) if by_class else (-self.scores, self.images)
         order = np.lexsort(keys)  # stable
         groups = np.stack([key[order] for key in keys[1:]])
@@ -74,4 +78,4 @@ class Found:
         ranks = np.arange(len(self)) - np.repeat(starts, np.diff(np.r_[starts, len(self)]))
         kept = np.zeros(len(self), bool)
         kept[order[ranks < limit]] = True
-        return self[kept]
+        return kept

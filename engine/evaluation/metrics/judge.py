@@ -4,79 +4,47 @@ Legend: T, R, K, A, L as in `engine.evaluation.metrics.engine`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine.evaluation.metrics.curves import CONFIDENCES, Curves, curves_of
+from engine.evaluation.metrics.curves import curves_of
 from engine.evaluation.metrics.engine import Arrays, Engine, open_engine
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.matching import match_at
 from engine.evaluation.metrics.protocol import COCO, Protocol
+from engine.evaluation.metrics.rules import by_visdrone, by_voc
+from engine.evaluation.metrics.scores import UNDEFINED, AlternativeMetrics, Metrics, Scores, SizeTable, metrics_of
 from utils.truth import Truth, most_objects
 
-UNDEFINED = {"precision": -1.0, "recall": -1.0, "f1": -1.0}
+__all__ = ["UNDEFINED", "AlternativeMetrics", "Metrics", "Scores", "judge", "stats_of"]
 LIMITS = (500, 1000, 2000, 5000, 10_000)  # detections per image and class where images hold more than count
-
-
-@dataclass
-class Scores:
-    """The numbers of all classes, or of one. values: those of the protocol by name, in [0, 1], or -1 where there is no
-    object. precision, recall, f1: at IoU 0.5 (or the protocol's least) and at the confidence of the highest mean F1
-    over classes, as YOLO prints them. n_images, n_labels: images and objects of the truth, without crowds."""
-
-    values: dict[str, float]
-    precision: float
-    recall: float
-    f1: float
-    n_images: int
-    n_labels: int
-
-    def __getitem__(self, name: str) -> float:
-        return self.values[name]
-
-
-@dataclass
-class AlternativeMetrics:
-    """The numbers by another rule, a row of the table; why: what the rule is and why it is shown."""
-
-    title: str
-    why: str
-    values: dict[str, float]
-
-
-@dataclass
-class Metrics(Scores):
-    """The numbers over all classes, per class, the curves, and the confidence of the highest mean F1.
-
-    unseen: images of the truth that nobody looked at; their objects count as missed. alternatives: the numbers by other
-    rules, where the protocol's own are of little use on this truth.
-    """
-
-    protocol: Protocol
-    confidence: float
-    per_class: list[Scores]
-    curves: Curves
-    unseen: int
-    alternatives: list[AlternativeMetrics] = field(default_factory=list)
 
 
 def judge(truth: Truth, found: Found, names: Sequence[str] = (), protocol: Protocol = COCO) -> Metrics:
     """The numbers of detections by a protocol. names: of the classes, for messages."""
-    engine = open_engine(truth, found)
+    own = protocol.truth(truth)
+    engine = open_engine(own, found) if protocol.rule == "coco" else None
+    metrics = by_coco(engine, protocol) if engine else _by_rule(own, found, protocol)
+    metrics.alternatives = alternatives(own, found, list(names), protocol, engine)
+    return metrics
+
+
+def by_coco(engine: Engine, protocol: Protocol) -> Metrics:
+    """By COCO's matching and 101-point precision."""
+    truth, found = engine.truth, engine.found
     arrays = engine.accumulate(protocol)
-    images, labels = count_objects(truth, protocol)
+    counts = count_objects(truth, protocol)
     at = protocol.ious.index(0.5) if 0.5 in protocol.ious else 0
-    curves = curves_of(found, engine.match(protocol.ious[at], protocol.max_det), arrays.precision[at, :, :, 0, -1],
-                       labels)
-    best = int(curves.f1.mean(0).argmax()) if curves.classes else 0
-    at_best = {c: {w: float(getattr(curves, w)[i, best]) for w in UNDEFINED} for i, c in enumerate(curves.classes)}
-    per_class = [Scores(stats_of(arrays, protocol, [k]), **at_best.get(k, UNDEFINED), n_images=images[k],
-                        n_labels=labels[k]) for k in range(len(labels))]
-    mean = {w: float(np.mean([v[w] for v in at_best.values()])) for w in UNDEFINED} if at_best else UNDEFINED
-    return Metrics(stats_of(arrays, protocol), **mean, n_images=len(truth.image_ids), n_labels=sum(labels),
-                   protocol=protocol, confidence=float(CONFIDENCES[best]), per_class=per_class, curves=curves,
-                   unseen=int((~found.seen).sum()),
-                   alternatives=alternatives(truth, found, list(names), protocol, engine))
+    matches = match_at(truth, found, [protocol.ious[at]], protocol.max_det)[0]
+    curves = curves_of(found, matches, arrays.precision[at, :, :, 0, -1], counts[1])
+    by_class = [stats_of(arrays, protocol, [k]) for k in range(len(truth.category_ids))]
+    metrics = metrics_of(protocol, stats_of(arrays, protocol), by_class, curves, counts, found.seen)
+    metrics.sizes = size_table(arrays, truth, protocol)
+    return metrics
+
+
+def _by_rule(truth: Truth, found: Found, protocol: Protocol) -> Metrics:
+    return (by_visdrone if protocol.rule == "visdrone" else by_voc)(truth, found, protocol)
 
 
 def stats_of(arrays: Arrays, protocol: Protocol, classes: Sequence[int] | None = None) -> dict[str, float]:
@@ -91,15 +59,33 @@ def stats_of(arrays: Arrays, protocol: Protocol, classes: Sequence[int] | None =
         array = arrays.precision[:, :, chosen, a, n] if stat.kind == "AP" else arrays.recall[:, chosen, a, n]
         if stat.iou is not None:
             array = array[protocol.ious.index(stat.iou)]
-        defined = array[array > -1]
-        values[stat.name] = float(defined.mean()) if defined.size else -1.0
+        values[stat.name] = _mean(array)
     return values
+
+
+def _mean(array: np.ndarray) -> float:
+    defined = array[array > -1]
+    return float(defined.mean()) if defined.size else -1.0
+
+
+def size_table(arrays: Arrays, truth: Truth, protocol: Protocol) -> SizeTable:
+    """AP over all IoUs and objects, by class and size."""
+    labels, k = tuple(protocol.areas)[1:], len(truth.category_ids)
+    ap = np.array([[_mean(arrays.precision[:, :, c, a, -1]) for a in range(1, len(labels) + 1)] for c in range(k)])
+    counts = [np.bincount(truth.label[_counted(truth, span)], minlength=k) for span in [*protocol.areas.values()][1:]]
+    mean = [_mean(arrays.precision[:, :, arrays.id_order, a, -1]) for a in range(1, len(labels) + 1)]
+    objects = np.array(counts, np.int64).reshape(len(labels), k).T
+    return SizeTable(labels, ap.reshape(k, len(labels)), objects, np.array(mean))
+
+
+def _counted(truth: Truth, span: tuple[float, float]) -> np.ndarray:
+    """(M,) bool: the objects of an area range; an area of NaN counts, as in COCOeval."""
+    return ~truth.crowd & ~((truth.areas < span[0]) | (truth.areas > span[1]))
 
 
 def count_objects(truth: Truth, protocol: Protocol) -> tuple[list[int], list[int]]:
     """Images with objects that count, and how many such objects there are, of each class."""
-    low, high = next(iter(protocol.areas.values()))
-    counted = ~truth.crowd & ~((truth.areas < low) | (truth.areas > high))  # an area of NaN counts, as in COCOeval
+    counted = _counted(truth, next(iter(protocol.areas.values())))
     k = len(truth.category_ids)
     pairs = np.unique(truth.label[~truth.crowd] * len(truth.image_ids) + truth.image[~truth.crowd])
     images = np.bincount(pairs // max(len(truth.image_ids), 1), minlength=k)
@@ -107,18 +93,30 @@ def count_objects(truth: Truth, protocol: Protocol) -> tuple[list[int], list[int
 
 
 def alternatives(truth: Truth, found: Found, names: list[str], protocol: Protocol,
-                 engine: Engine) -> list[AlternativeMetrics]:
-    """Numbers by other rules: more detections than the protocol's, box areas, `ignore` respected."""
-    rows, limit = [], protocol.max_det
-    count, image, label = most_objects(truth, by_class=True)
+                 engine: Engine | None = None) -> list[AlternativeMetrics]:
+    """Numbers by other rules: more detections than the protocol's, box areas, `ignore` respected.
+
+    engine: of this truth and these detections, where the protocol's rule is COCO's.
+    """
+    def values(other: Protocol) -> dict[str, float]:
+        return stats_of(engine.accumulate(other), other) if engine else _by_rule(truth, found, other).values
+
+    rows, limit, by_class = [], protocol.max_det, protocol.rule == "coco"
+    of, short = ("image and class", "a class") if by_class else ("image", "an image")
+    count, image, label = most_objects(truth, by_class)
+    more = next((n for n in LIMITS if n >= count), count)
     if count > limit:
-        more = next((n for n in LIMITS if n >= count), count)
-        name = names[label] if names else truth.category_ids[label]
-        why = (f"image {truth.image_ids[image]} has {count} objects of class {name}: the numbers above take the best "
-               f"{limit} detections per image and class, so they cannot reach 1; this row takes {more} (AP@{more}, "
-               f"and its ARs likewise)")
-        other = protocol.with_limit(more)
-        rows.append(AlternativeMetrics(f"all, {more} a class", why, stats_of(engine.accumulate(other), other)))
+        name = f" of class {names[label] if names else truth.category_ids[label]}" if by_class else ""
+        why = (f"image {truth.image_ids[image]} has {count} objects{name}: the numbers above take the best {limit} "
+               f"detections per {of}, so they cannot reach 1; this row takes {more} (AP@{more}, and its ARs likewise)")
+        rows.append(AlternativeMetrics(f"all, {more} {short}", why, values(protocol.with_limit(more))))
+    asked = protocol.beside or 0
+    if asked > limit and not (count > limit and asked == more):
+        why = (f"--max-det {asked}: this row takes the best {asked} detections per {of} (AP@{asked}, and its ARs "
+               f"likewise), {protocol.name}'s numbers above the best {limit}")
+        rows.append(AlternativeMetrics(f"all, {asked} {short}", why, values(protocol.with_limit(asked))))
+    if protocol.rule != "coco":
+        return rows  # no sizes, and `ignore` is respected
     odd = truth.odd_areas()
     if odd:
         why = (f"of {len(truth.areas)} areas {odd}: numbers by size go by them as they are; this row goes by width "

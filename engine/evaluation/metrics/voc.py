@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.protocol import VOC_RULES
 from utils.truth import Truth
 
-VOC_RULES = {"voc07": "VOC 2007: 11-point AP", "voc": "VOC 2010 and later: area under the precision envelope"}
 IOU = 0.5  # a detection is right above it
 RECALLS = np.arange(11) * 0.1  # in double precision as the public programs have them, where 3 * 0.1 is not 0.3
 CURVE_RECALLS = np.linspace(0, 1, 101)
@@ -45,12 +45,14 @@ class VocClass:
 
 @dataclass
 class VocMetrics:
-    """VOC's AP by one of `VOC_RULES`. AP: the mean over classes with objects that count, -1 if there are none."""
+    """VOC's AP by one of `VOC_RULES`. AP: the mean over classes with objects that count, -1 if there are none; state
+    (D,) int8: 1 of a right detection, 0 of a false one, -1 of one on a difficult object."""
 
     rule: str
     AP: float
     images: int
     per_class: list[VocClass]
+    state: np.ndarray
 
 
 def voc_metrics(truth: Truth, found: Found, rule: str) -> VocMetrics:
@@ -69,7 +71,9 @@ def voc_metrics(truth: Truth, found: Found, rule: str) -> VocMetrics:
     per_class = [_judge(truth, difficult, k, right[start:end], rule)
                  for k, (start, end) in enumerate(zip(edges, edges[1:], strict=False))]
     defined = [row.AP for row in per_class if row.labels]
-    return VocMetrics(rule, float(np.mean(defined)) if defined else -1.0, len(truth.image_ids), per_class)
+    state = np.full(len(found), -1, np.int8)
+    state[order] = right
+    return VocMetrics(rule, float(np.mean(defined)) if defined else -1.0, len(truth.image_ids), per_class, state)
 
 
 def best_objects(truth: Truth, labels: np.ndarray, images: np.ndarray,
@@ -107,7 +111,7 @@ def ap_11_point(recall: np.ndarray, precision: np.ndarray) -> float:
 
     recall, precision (D,): after each detection in falling order of score.
     """
-    return float(_envelope(recall, precision, RECALLS).sum() / len(RECALLS))
+    return float(envelope(recall, precision, RECALLS).sum() / len(RECALLS))
 
 
 def ap_area(recall: np.ndarray, precision: np.ndarray) -> float:
@@ -162,10 +166,10 @@ def _judge(truth: Truth, difficult: np.ndarray, label: int, right: np.ndarray, r
     recall, precision = hits / len(objects), hits / np.arange(1, len(hits) + 1)
     ap = {"voc07": ap_11_point, "voc": ap_area}[rule](recall, precision)
     return VocClass(ap, float(recall[-1]) if len(recall) else 0.0,
-                    curve=_envelope(recall, precision, CURVE_RECALLS), **counts)
+                    curve=envelope(recall, precision, CURVE_RECALLS), **counts)
 
 
-def _envelope(recall: np.ndarray, precision: np.ndarray, at: np.ndarray) -> np.ndarray:
+def envelope(recall: np.ndarray, precision: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The highest precision at each recall of `at` or more, 0 where it is not reached."""
     highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return highest[np.searchsorted(recall, at, "left")]
