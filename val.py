@@ -9,13 +9,14 @@ import argparse
 import torch
 
 from data import load_index
-from engine.evaluation.config import VAL_UNSUPPORTED, ValConfig
+from engine.evaluation.config import SPEED, VAL_UNSUPPORTED, ValConfig
 from engine.evaluation.diagnosis.write import open_watch, report_diagnosis
 from engine.evaluation.evaluate import Evaluation, evaluate, without_losses
 from engine.evaluation.results import write_detections, write_results
 from engine.evaluation.setup import open_loader, select_for
+from engine.evaluation.speed import Speed, format_table, measure, speed_thresholds
 from engine.evaluation.submission.voc import voc_names
-from engine.inference.runtime import load_runtime
+from engine.inference.runtime import Runtime, load_runtime
 from models.plugins import load_plugins
 from utils.distributed.group import Group
 from utils.distributed.launch import join
@@ -28,24 +29,44 @@ def build_parser() -> argparse.ArgumentParser:
     return ValConfig.parser(__doc__.splitlines()[0], VAL_UNSUPPORTED)
 
 
-def main(args: argparse.Namespace) -> Evaluation:
-    """Evaluate each of `--weights`; prints the tables and returns the last evaluation."""
+def main(args: argparse.Namespace) -> Evaluation | list[Speed]:
+    """Evaluate each of `--weights`, or measure its speed; prints the tables and returns the last one's result."""
     config = ValConfig.from_args(args).check()
     load_plugins(config.plugin)
     group, device = join(config.device)
     with group.session():
         for weights in config.weights:
-            result = evaluate_file(config, weights, group, device)
+            result = (measure_file(config, weights, group) if config.task == SPEED else
+                      evaluate_file(config, weights, group, device))
     return result
+
+
+def measure_file(config: ValConfig, weights: str, group: Group) -> list[Speed]:
+    """Print what an image costs, for `--task speed`."""
+    if not group.is_single:
+        raise UserError("--task speed: measures one process; start it without torchrun", "flag-conflict")
+    runtime = load_runtime(weights, config.device, half=config.half, trust=config.trust)
+    runtime.check_suppression({"--iou-thres": config.iou_thres is not None})
+    index = load_index(data_of(config, runtime), "val", max_pixels=config.max_pixels)
+    size, thresholds = runtime.choose_size(config.imgsz), speed_thresholds(config, runtime)
+    rows = measure(config, runtime, index)
+    print(format_table(rows, runtime, size, thresholds))
+    return rows
+
+
+def data_of(config: ValConfig, runtime: Runtime) -> str:
+    """The data of the flags, else those of the training."""
+    data = config.data or runtime.trained.get("data")
+    if not data:
+        raise UserError(f"{runtime.path} does not say what data it was trained on; name it with --data", "no-data")
+    return data
 
 
 def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.device) -> Evaluation:
     """Evaluate one model; the main process writes and prints the results."""
     runtime = load_runtime(weights, config.device if group.is_single else device, half=config.half, trust=config.trust)
     runtime.check_suppression({"--iou-thres": config.iou_thres is not None})
-    data = config.data or runtime.trained.get("data")
-    if not data:
-        raise UserError(f"{weights} does not say what data it was trained on; name it with --data", "no-data")
+    data = data_of(config, runtime)
     with group.local_rank0_first():
         index = load_index(data, config.task, single_cls=config.single_cls, max_pixels=config.max_pixels)
     print(index.report.format())

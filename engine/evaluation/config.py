@@ -1,6 +1,6 @@
 """The settings of `val.py`."""
 
-from argparse import BooleanOptionalAction
+from argparse import ArgumentTypeError, BooleanOptionalAction
 from dataclasses import dataclass, replace
 
 from engine.evaluation.metrics.protocol import Protocol
@@ -13,7 +13,8 @@ from engine.evaluation.protocol_flags import (
     protocol_option,
     size_bins_option,
 )
-from utils.cli import Rule, check_flags, fraction, not_empty, positive
+from utils.cli import Rule, check_flags, flag_of, fraction, not_empty, positive
+from utils.errors import UserError
 from utils.options import (
     Options,
     device_option,
@@ -28,6 +29,9 @@ from utils.select import SelectConfig
 
 VAL_UNSUPPORTED = {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
                    "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"}
+SPLITS, SPEED = ("train", "val", "test"), "speed"
+WITH_SPEED = ("weights", "data", "task", "imgsz", "batch_size", "conf_thres", "iou_thres", "max_det", "rect", "device",
+              "max_pixels", "half", "trust", "plugin", "debug")
 RULES = [
     *not_empty(("data", "project", "name")), NAME_RULE, *PROTOCOL_RULES,
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
@@ -36,13 +40,21 @@ RULES = [
 ]
 
 
+def task(text: str) -> str:
+    """An argparse type: YOLOv5's `study` is told how it is done here."""
+    if text == "study":
+        raise ArgumentTypeError("study is not here: run --task val and --task speed at each --imgsz")
+    return text
+
+
 @dataclass(frozen=True)
 class ValConfig(Options):
     """The settings of `val.py`."""
 
     weights: tuple[str, ...] = option((), ".pt, .onnx or .torchscript, one or several", nargs="+", required=True)
     data: str = option("", "name in cfg/data or a YAML; default: what the model was trained on")
-    task: str = option("val", "the split to evaluate", choices=("train", "val", "test"))
+    task: str = option("val", "the split to evaluate, or speed: milliseconds by stage on val, without metrics",
+                       type=task, choices=(*SPLITS, SPEED))
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
     batch_size: int = option(32, "images per batch", type=positive)
     conf_thres: float | None = option(None, "lowest score that counts; default: the model's, as a rule 0.001",
@@ -77,6 +89,10 @@ class ValConfig(Options):
 
     def check(self) -> "ValConfig":
         """Validate; returns itself. Raises one `UserError` that names every invalid flag or combination."""
+        unread = [flag_of(name) for name in self.given if name not in WITH_SPEED] if self.task == SPEED else []
+        if unread:
+            raise UserError(f"--task {SPEED} measures time alone and reads no {' '.join(unread)}; drop that, or the "
+                            "task", "flag-without-effect")
         check_flags(self, RULES)
         return self
 

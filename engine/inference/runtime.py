@@ -34,8 +34,8 @@ class Runtime:
 
     names: class names; strides: pixels per cell of each level; frame: how it wants images placed, and fixed_size: the
     only (height, width) it takes, or None; fixed_batch: the only batch size of the file, or None (`predict` takes any:
-    it pads or splits); trained, thresholds: see `ExportMetadata`; device: the device of `boxes` and `scores`, on which
-    images are best put too.
+    it pads or splits); finds_sets: whether no box suppresses another; trained, thresholds: see `ExportMetadata`;
+    device: the device of `boxes` and `scores`, on which images are best put too.
     """
 
     def __init__(self, path: Path, metadata: ExportMetadata, device: torch.device,
@@ -44,15 +44,10 @@ class Runtime:
         self.names, self.strides = list(metadata.names), list(metadata.strides)
         self.frame, self.fixed_batch, self.half = metadata.file_frame, metadata.batch, metadata.half
         self._model_frame = metadata.frame
-        self._finds_sets = metadata.select == "topk"
+        self.finds_sets = metadata.select == "topk"
         self.thresholds, self._selector = metadata.thresholds, find_selector(selection or metadata.select)
         trained = metadata.trained if isinstance(metadata.trained, dict) else {}
         self.trained = trained if is_list_of(trained.get("imgsz", [640]), is_count, 2) else {}
-
-    @property
-    def suppresses(self) -> bool:
-        """Whether detections are selected by suppression; a set is only cut at its best."""
-        return not self._finds_sets
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
@@ -132,7 +127,7 @@ class Runtime:
     def check_suppression(self, given: Mapping[str, bool]) -> None:
         """Raises `UserError` for flags about suppression where none is done; given: flag -> whether it was given."""
         flags = [flag for flag, is_given in given.items() if is_given]
-        if flags and self._finds_sets:
+        if flags and self.finds_sets:
             raise UserError(f"{' '.join(flags)}: {self.path} answers with a set, in which no box suppresses another; "
                             f"drop {'them' if len(flags) > 1 else 'the flag'}", "flag-without-effect")
 

@@ -19,7 +19,8 @@ from utils.select import Selector
 
 def open_watch(runtime: Runtime, index: Index, loader, select: Selector, single_cls: bool, data: str) -> Watch:
     """A `Watch` on the evaluation of a model; select: as `select_for` gives it."""
-    return Watch(index.truth, loader, select, scores_for(runtime, index, single_cls, data), runtime.suppresses)
+    return Watch(index.truth, loader, select, scores_for(runtime, index, single_cls, data),
+                 not runtime.finds_sets)
 
 
 def report_diagnosis(config: ValConfig, runtime: Runtime, result: Evaluation, index: Index, watch: Watch,
@@ -31,9 +32,9 @@ def report_diagnosis(config: ValConfig, runtime: Runtime, result: Evaluation, in
     result.speed["diagnosis"] = 1e3 * watch.seconds / images
     thresholds = config.thresholds(runtime.thresholds)
     told = diagnose(result.metrics, result.truth, result.found, index.names, watch.evidence, thresholds,
-                    runtime.suppresses)
+                    not runtime.finds_sets)
     size = " x ".join(map(str, runtime.choose_size(config.imgsz)))
-    nms = f", NMS above IoU {thresholds.iou:g}" if runtime.suppresses else ", without NMS"
+    nms = ", without NMS" if runtime.finds_sets else f", NMS above IoU {thresholds.iou:g}"
     header = {
         "weights": runtime.path, "data": f"{config.data or runtime.trained.get('data')}, {config.task}",
         "images": f"{images}, input size {size}",
