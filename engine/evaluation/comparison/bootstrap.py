@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.evaluation.comparison.matching import Outcomes, outcomes_of
 from engine.evaluation.metrics.engine import RECALLS, ranks
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.matching import Outcomes, outcomes_of
 from engine.evaluation.metrics.protocol import Protocol
 from utils.cli import cores
 from utils.truth import Truth

@@ -5,8 +5,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from engine.evaluation.comparison.overlaps import overlapping
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.overlaps import overlapping
 from utils.errors import shown
 from utils.truth import Truth
 

@@ -1,111 +1,104 @@
-"""COCO's matching of detections and objects at several overlaps at once, for numbers that need every single match.
+"""What becomes of each detection at every IoU threshold and object size, for numbers that need every single match.
 
-The engine gives precision arrays; VisDrone's rule and the curve over object size need the fate of each detection. Only
-pairs that overlap enough are kept, and the detections of all images and classes are matched side by side: first the
-best one of each image and class, then the second, and so on.
+The engine's libraries give one threshold at a time, or a Python object for each image, class and size. This is
+COCOeval's rule (`evaluateImg`) for all images at once; tests compare its numbers with theirs.
 
-Legend: D detections, M annotations, P pairs of a detection and an object of its image and class.
+Legend: D detections, M annotations, T IoU thresholds, A area ranges.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from engine.evaluation.metrics.engine import Matches
 from engine.evaluation.metrics.found import Found
-from engine.evaluation.metrics.protocol import ANY_AREA
+from engine.evaluation.metrics.overlaps import overlapping
+from engine.evaluation.metrics.protocol import ANY_AREA, NO_LIMIT, Protocol
 from utils.truth import Truth
 
-PAIRS = 1 << 18  # looked at together, some 30 MB
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """found: the detections that the protocol counts, D of them; state (A, T, D) int8: 1 right, 0 false, -1 not
+    counted; inside (A, D) bool: of a size in the range; rank (D,): from 0, of its image and class, by falling score;
+    objects (A, M) bool: annotations that count; matched (A, T, D) int64, where it was asked for: the annotation that a
+    right detection is on, else -1."""
+
+    found: Found
+    state: np.ndarray
+    inside: np.ndarray
+    rank: np.ndarray
+    objects: np.ndarray
+    matched: np.ndarray | None = None
 
 
-def match_at(truth: Truth, found: Found, ious: Sequence[float], max_det: int | None = None) -> list[Matches]:
-    """What became of each detection at each of some IoU thresholds, as `HotcocoEngine.match` says it.
+def match_at(truth: Truth, found: Found, ious: Sequence[float], max_det: int = NO_LIMIT) -> list[Matches]:
+    """What became of each detection at each of some IoU thresholds, over all areas, as `HotcocoEngine.match` says it,
+    many times faster. max_det: the best of an image and class take part."""
+    protocol = Protocol("matches", "", tuple(ious), {"all": ANY_AREA}, (max_det,), ())
+    outcomes, rows = outcomes_of(truth, found, protocol, objects_too=True), found.is_best(max_det)
+    told = []
+    for row, on in zip(outcomes.state[0], outcomes.matched[0], strict=True):
+        state, objects = np.full(len(found), -1, np.int8), np.full(len(found), -1, np.int64)
+        state[rows], objects[rows] = row, on
+        told.append(Matches(state, objects))
+    return told
 
-    max_det: the best of an image and class take part; None: all.
+
+def outcomes_of(truth: Truth, found: Found, protocol: Protocol, objects_too: bool = False) -> Outcomes:
+    """Match the detections of a protocol by rule "coco". objects_too: say which object each is right on.
+
+    In falling order of score each detection takes the free object of greatest IoU at or above the threshold, of equal
+    ones the last; ignored ones only where no other is left. Crowds can be taken again and again.
     """
-    taking_part = np.ones(len(found), bool) if max_det is None else found.is_best(max_det)
+    found = found.best(protocol.max_det)
+    low, high = np.array(list(protocol.areas.values())).T[:, :, None]  # (A, 1) each
+    ignored = truth.crowd | (truth.areas < low) | (truth.areas > high)  # (A, M); an area of NaN is in every range
+    sizes = found.boxes[:, 2] * found.boxes[:, 3]
+    inside = ~((sizes < low) | (sizes > high))
+    state = np.where(inside, 0, -1).astype(np.int8)[:, None].repeat(len(protocol.ious), 1)
+    rank = _ranks(found)
+    limits = np.minimum(protocol.ious, 1 - 1e-10)[None, :, None]  # as in pycocotools
+    detections, objects, ious = overlapping(truth, found, float(limits.min()))
+    matched = np.full(state.shape, -1) if objects_too else None
+    taken = np.zeros((*state.shape[:2], len(truth.image)), bool)
+    step = _steps(found, detections, rank)
+    order = np.lexsort((ious, detections, step))  # stable: of equal IoUs the last object of the file is last
+    for part in np.split(order, np.flatnonzero(np.diff(step[order])) + 1):
+        if not len(part):
+            continue
+        own, at, n = objects[part], detections[part], len(part)
+        free = (~taken[:, :, own] | truth.crowd[own]) & (ious[part] >= limits)  # (A, T, n)
+        value = free * (np.arange(1, n + 1) + n * ~ignored[:, own])[:, None]  # objects that count before ignored ones
+        starts = np.flatnonzero(np.diff(at, prepend=-1))
+        best = np.maximum.reduceat(value, starts, axis=2)
+        a, t, d = np.nonzero(best)
+        chosen = best[a, t, d]
+        taken[a, t, own[(chosen - 1) % n]] = True
+        state[a, t, at[starts][d]] = np.where(chosen > n, 1, -1)
+        if objects_too:
+            matched[a, t, at[starts][d]] = np.where(chosen > n, own[(chosen - 1) % n], -1)
+    return Outcomes(found, state, inside, rank, ~ignored, matched)
+
+
+def _ranks(found: Found) -> np.ndarray:
+    """The place of each detection in its image and class by falling score, of equal scores in the order given."""
+    order = np.lexsort((-found.scores, found.labels, found.images))
+    groups = np.stack((found.images[order], found.labels[order]))
+    is_first = (np.diff(groups, axis=1, prepend=-1) != 0).any(0)
+    starts = np.flatnonzero(is_first)
     rank = np.empty(len(found), np.int64)
-    rank[np.lexsort((-found.scores, found.labels, found.images))] = np.arange(len(found))
-    low, high = ANY_AREA
-    ignored = truth.crowd | (truth.areas < low) | (truth.areas > high)
-    area = found.boxes[:, 2] * found.boxes[:, 3]
-    blank = np.where(taking_part & ~((area < low) | (area > high)), 0, -1).astype(np.int8)
-    det, obj, iou = overlapping_pairs(truth, found, min(ious, default=1.0))
-    kept = taking_part[det]
-    det, obj, iou = det[kept], obj[kept], iou[kept]
-    # each detection's pairs in the order of its preference: objects first, the greatest overlap, of equal ones the last
-    order = np.lexsort((-obj, -iou, ignored[obj], rank[det]))
-    det, obj, iou = det[order], obj[order], iou[order]
-    group = truth.image[obj] * max(len(truth.category_ids), 1) + truth.label[obj]
-    return [_matched(blank, det[rows], obj[rows], group[rows], ignored, truth.crowd)
-            for t in ious for rows in [np.flatnonzero(iou >= min(t, 1 - 1e-10))]]
+    rank[order] = np.arange(len(found)) - np.repeat(starts, np.diff(np.r_[starts, len(found)]))
+    return rank
 
 
-def _matched(blank: np.ndarray, det: np.ndarray, obj: np.ndarray, group: np.ndarray, ignored: np.ndarray,
-             crowd: np.ndarray) -> Matches:
-    """Matches among pairs (P,) that all overlap enough, those of a group together, best detection first."""
-    state, objects = blank.copy(), np.full(len(blank), -1, np.int64)
-    if not len(det):
-        return Matches(state, objects)
-    fresh = np.r_[True, det[1:] != det[:-1]]  # the first pair of a detection
-    number = fresh.cumsum() - 1  # of the detection among those with pairs
-    first = np.r_[True, group[1:] != group[:-1]]
-    place = number - np.maximum.accumulate(np.where(first, number, 0))  # of the detection in its group
-    order = np.argsort(place, kind="stable")
-    det, obj = det[order], obj[order]
-    edges = np.searchsorted(place[order], np.arange(place.max() + 2))
-    taken = np.zeros(len(ignored), bool)
-    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        own, of = det[start:end], obj[start:end]
-        free = ~taken[of]
-        own, of = own[free], of[free]
-        chosen = np.flatnonzero(np.r_[True, own[1:] != own[:-1]]) if len(own) else own
-        own, of = own[chosen], of[chosen]
-        taken[of[~crowd[of]]] = True
-        state[own] = np.where(ignored[of], -1, 1)
-        objects[own] = np.where(ignored[of], -1, of)
-    return Matches(state, objects)
-
-
-def overlapping_pairs(truth: Truth, found: Found, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detections (P,), annotations (P,) and their IoU (P,) wherever it is at least `least` above 0 in one image and
-    class; of a crowd the intersection over the detection. To the last bit as pycocotools computes it."""
-    n = len(truth.image_ids)
-    key = truth.label * n + truth.image
-    order = np.argsort(key, kind="stable")
-    own = found.labels * n + found.images
-    starts = np.searchsorted(key[order], own, "left")
-    sizes = np.searchsorted(key[order], own, "right") - starts
-    rows = np.flatnonzero(sizes)
-    ends = np.cumsum(sizes[rows])
-    chunks = np.searchsorted(ends, np.arange(PAIRS, ends[-1], PAIRS)) if len(rows) else []
-    spans = [_spans(boxes) for boxes in (found.boxes, truth.boxes)]
-    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for part in np.split(rows, chunks):
-        first = np.cumsum(sizes[part]) - sizes[part]
-        step = np.arange(sizes[part].sum()) - np.repeat(first, sizes[part])
-        det, obj = np.repeat(part, sizes[part]), order[np.repeat(starts[part], sizes[part]) + step]
-        parts.append(_overlapping(det, obj, spans, truth.crowd, least))
-    return tuple(np.concatenate([part[k] for part in parts]) for k in range(3))
-
-
-def _spans(boxes: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Left, right, top, bottom and area (N,) of boxes (N, 4)."""
-    left, top, width, height = (np.ascontiguousarray(column) for column in boxes.T)
-    return left, width + left, top, height + top, width * height
-
-
-def _overlapping(det: np.ndarray, obj: np.ndarray, spans: list[tuple[np.ndarray, ...]], crowd: np.ndarray,
-                 least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Those of the pairs (P,) that overlap enough."""
-    ours, theirs = spans
-    common = np.ones(len(det))
-    for low, high in ((0, 1), (2, 3)):
-        side = np.minimum(ours[high][det], theirs[high][obj]) - np.maximum(ours[low][det], theirs[low][obj])
-        near = np.flatnonzero(side > 0)
-        det, obj, common = det[near], obj[near], common[near] * side[near]
-    union = np.where(crowd[obj], ours[4][det], ours[4][det] + theirs[4][obj] - common)
-    iou = common / union
-    enough = iou >= min(least, 1 - 1e-10)
-    return det[enough], obj[enough], iou[enough]
+def _steps(found: Found, detections: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """(P,) how many detections of the image and class that overlap an object come before that of each pair."""
+    near = np.unique(detections)
+    order = near[np.lexsort((rank[near], found.labels[near], found.images[near]))]
+    groups = np.stack((found.images[order], found.labels[order]))
+    starts = np.flatnonzero((np.diff(groups, axis=1, prepend=-1) != 0).any(0))
+    step = np.zeros(len(found), np.int64)
+    step[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    return step[detections]

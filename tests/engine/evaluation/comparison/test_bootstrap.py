@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.evaluation.comparison.bootstrap import differences_to_first, draw_weights, resampled
-from engine.evaluation.comparison.matching import outcomes_of
 from engine.evaluation.metrics.engine import HotcocoEngine
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import judge
+from engine.evaluation.metrics.matching import outcomes_of
 from engine.evaluation.metrics.protocol import COCO, Protocol, Stat
 from tests.engine.evaluation.comparison.kit import random_found, random_truth
 from utils.truth import Truth
