@@ -12,6 +12,7 @@ from data import load_index
 from engine.evaluation.config import SPEED, VAL_UNSUPPORTED, ValConfig
 from engine.evaluation.diagnosis.write import open_watch, report_diagnosis
 from engine.evaluation.evaluate import Evaluation, evaluate, without_losses
+from engine.evaluation.header import facts_of, header
 from engine.evaluation.results import write_detections, write_results
 from engine.evaluation.setup import open_loader, select_for
 from engine.evaluation.speed import Speed, format_table, measure, speed_thresholds
@@ -69,13 +70,15 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     data = data_of(config, runtime)
     with group.local_rank0_first():
         index = load_index(data, config.task, single_cls=config.single_cls, max_pixels=config.max_pixels)
-    print(index.report.format())
+    protocol, thresholds = config.judged_by(), config.thresholds(runtime.thresholds)
+    head = header(config, runtime, index, thresholds, facts_of(config, runtime))
+    if group.is_main:
+        print(head, index.report.format(), sep="\n")
     if config.save_voc:
         voc_names(index)  # before the work, since it refuses what the server's files cannot name
     select = select_for(runtime, index, config.single_cls, data)
     loader = open_loader(config, runtime, index, group)
     folder = increment_dir(config.project, config.name, config.exist_ok) if group.is_main else None
-    protocol, thresholds = config.judged_by(), config.thresholds(runtime.thresholds)
     if config.max_det is None and thresholds.max_det != runtime.thresholds.max_det and group.is_main:
         print(f"up to {thresholds.max_det} detections per image are kept, as --protocol {config.protocol} counts them "
               f"(the model's own: {runtime.thresholds.max_det}; --max-det changes it)")
@@ -88,10 +91,10 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
         watch.gather(group)
     damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
     if folder:
-        table = write_results(result, index, folder, plots=not config.noplots)
+        table = write_results(result, index, folder, plots=not config.noplots, head=head)
         write_detections(config, result.found, index, folder)
         if damaged:
-            print(f"{len(damaged)} images could not be decoded, the first: {damaged[0]}")
+            print(f"{len(damaged)} images could not be decoded: their objects count as missed, the first: {damaged[0]}")
         print(table)
         if watch is not None:
             print(report_diagnosis(config, runtime, result, index, watch, folder))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.data_yaml import Source
-from data.formats import coco
+from data.formats import coco, reader
 from data.formats.parsing.json_stream import read_lists
 from data.labels.records import Record
 from data.labels.scan_report import KINDS, ScanReport
@@ -16,9 +16,9 @@ from utils.truth import Truth
 
 JUDGED_KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore")  # all that pycocotools looks at
 # What a scan finds that changes the labels, or leaves some out, or may.
-CHANGES = ("missing_image", "corrupt_image", "large_image", "unread_image", "closed_folder", "corrupt_label",
-           "corrupt_row", "not_fractions", "bad_class", "other_class", "orphan", "swapped", "clipped", "no_area",
-           "duplicate", "missing_label")
+CHANGES = ("unread_image", "closed_folder", "corrupt_label", "corrupt_row", "not_fractions", "bad_class",
+           "other_class", "orphan", "swapped", "clipped", "no_area", "duplicate", "missing_label")
+UNUSABLE = ("missing_image", "corrupt_image", "large_image", "bad_window")  # in which nothing can be found
 
 
 class Split(Protocol):
@@ -37,10 +37,13 @@ class Split(Protocol):
 def truth_of(index: Split) -> Truth:
     """The truth of an index: for COCO JSON the annotations as the files have them, for other formats as they were read.
 
-    Images of the file that are not on the disk belong to it, unless the index was cut down to a part of its images.
+    Images that the data list and that are not there or cannot be opened belong to it, so that their objects count as
+    missed, unless the index was cut down to a part of its images.
     """
     if index.source.format != "coco":
         truth = Truth.from_coco(index.coco(), index.category_ids)
+        if not index.part and any(map(index.report.count, UNUSABLE)):
+            truth = with_unusable(truth, index)
         truth.what = f"labels as read from the {index.source.format} files"
         changed = _changes(index.report)
         if changed:
@@ -56,6 +59,38 @@ def truth_of(index: Split) -> Truth:
         truth.what += ", all classes taken as one"
     truth.file = index.source.entries[0] if whole else None
     return truth
+
+
+def with_unusable(truth: Truth, index: Split) -> Truth:
+    """A truth with the objects of the images that its index leaves out because they cannot be opened.
+
+    The labels are read again. Fractions become pixels by the median size of the other images, since nobody knows
+    theirs: no detection can lie on them, and only the numbers by size depend on it.
+    """
+    raw = reader(index.source.format).read(index.source, ScanReport())
+    known = {record: k for k, record in enumerate(truth.record_ids)}
+    gone = [k for k, image in enumerate(raw.image_ids) if image not in known]
+    if not gone:
+        return truth
+    place = np.full(len(raw.image_ids), -1)
+    place[gone] = np.arange(len(gone)) + len(truth.image_ids)
+    sizes = np.array([(record.width, record.height) for record in index.records])
+    frame = np.median(sizes, 0) if raw.normalised else 1.0
+    low, high = (order(raw.boxes[:, :2], raw.boxes[:, 2:]) * frame for order in (np.minimum, np.maximum))
+    boxes = np.concatenate((low, high - low), 1)
+    classes = len(raw.names)
+    rows = np.flatnonzero((place[raw.image] >= 0) & ~raw.ignore & (raw.labels >= 0) & (raw.labels < classes)
+                          & (boxes[:, 2:] > 0).all(1))
+    label = np.zeros(len(rows), np.int64) if index.single_cls else raw.labels[rows]
+    areas = np.where(np.isnan(raw.areas[rows]), boxes[rows, 2:].prod(1), raw.areas[rows])
+    ids = [raw.image_ids[k] for k in gone]
+    none = np.zeros(len(rows), bool)
+    own = {"image": place[raw.image[rows]], "label": label, "boxes": boxes[rows], "areas": areas, "crowd": none,
+           "marked": none}
+    guess = " (their sizes are guessed, from those of the others)" * (raw.normalised and len(rows) > 0)
+    note = f"{len(ids)} images cannot be opened: their {len(rows)} objects count as missed{guess}"
+    return replace(truth, **{word: np.concatenate((getattr(truth, word), column)) for word, column in own.items()},
+                   image_ids=truth.image_ids + ids, record_ids=truth.record_ids + ids, notes=[*truth.notes, note])
 
 
 def truth_of_file(path: Path) -> tuple[Truth, list[str]]:

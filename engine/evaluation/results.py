@@ -21,9 +21,9 @@ from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
 
 
-def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True) -> str:
-    """Write metrics.txt, metrics.json, per_class.csv and YOLO's figures to `folder`; returns the text of metrics.txt.
-    Of a split without objects there are no metrics, and a line says so.
+def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True, head: str = "") -> str:
+    """Write metrics.txt, metrics.json, per_class.csv and YOLO's figures to `folder`; returns the text of metrics.txt,
+    which stands below `head` there. Of a split without objects there are no metrics, and a line says so.
 
     The table of the protocol that was asked for comes first, then COCO's. pycocotools computes both once more; the
     text says from which files, and where they differ.
@@ -36,7 +36,8 @@ def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = 
         return "\n".join(["no metrics: these images have no labels", *notes])
     shown = [result.metrics] if result.own is None else [result.own, result.metrics]
     text = "\n\n".join(_section(result, metrics, index, titled=len(shown) > 1) for metrics in shown)
-    write_bytes(folder / "metrics.txt", (text + "\n").encode())
+    above = f"{head}\n\n" * bool(head)
+    write_bytes(folder / "metrics.txt", f"{above}{text}\n".encode("utf-8", "backslashreplace"))
     write_metrics_json(folder / "metrics.json", [metrics_record(m, index.names) for m in shown],
                        {"max_det": result.max_det, "ms_per_image": result.speed})
     write_per_class_csv(folder / "per_class.csv", result.primary, index.names)

@@ -27,12 +27,16 @@ def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group)
         flag = "--rect" if config.rect else "--no-rect"
         raise UserError(f"{flag}: {runtime.path} has frames that fit the images of a batch in any case; drop the flag",
                         "flag-without-effect")
-    size = runtime.choose_size(config.imgsz)
-    rect = runtime.frame.evaluates_rect(size) if config.rect is None else config.rect
     settings = LoaderConfig(
         config.batch_size, workers=worker_count(config.workers, runtime.device.type), rank=group.rank,
-        world=group.world, pin_memory=runtime.device.type == "cuda", rect=rect, frame=runtime.frame)
-    return eval_loader(index, size, settings)
+        world=group.world, pin_memory=runtime.device.type == "cuda", rect=uses_rect(config, runtime),
+        frame=runtime.frame)
+    return eval_loader(index, runtime.choose_size(config.imgsz), settings)
+
+
+def uses_rect(config: ValConfig, runtime: Runtime) -> bool:
+    """Whether batches of like aspect are evaluated: as the flag says, otherwise as the model declares."""
+    return runtime.frame.evaluates_rect(runtime.choose_size(config.imgsz)) if config.rect is None else config.rect
 
 
 def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> Selector:

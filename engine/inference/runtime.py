@@ -43,7 +43,7 @@ class Runtime:
         self.path, self.device = path, device
         self.names, self.strides = list(metadata.names), list(metadata.strides)
         self.frame, self.fixed_batch, self.half = metadata.file_frame, metadata.batch, metadata.half
-        self._model_frame = metadata.frame
+        self._model_frame, self._sizes = metadata.frame, {}
         self.finds_sets = metadata.select == "topk"
         self.thresholds, self._selector = metadata.thresholds, find_selector(selection or metadata.select)
         trained = metadata.trained if isinstance(metadata.trained, dict) else {}
@@ -57,8 +57,14 @@ class Runtime:
         """(height, width), or (shorter, longer) side, to run at (`Frame.resolve`): the file's fixed size, or `wanted`,
         or the size of the training, or that of the frame.
 
-        Raises `UserError` if `wanted` differs from a fixed size.
+        Raises `UserError` if `wanted` differs from a fixed size. Asked again it says nothing again.
         """
+        key = wanted and tuple(wanted)
+        if key not in self._sizes:
+            self._sizes[key] = self._size_for(wanted)
+        return self._sizes[key]
+
+    def _size_for(self, wanted: Sequence[int] | None) -> tuple[int, int]:
         if self.fixed_size is not None and (wanted is None or tuple(wanted) == self.fixed_size):
             return self.fixed_size
         frame = self._model_frame

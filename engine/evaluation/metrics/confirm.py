@@ -20,7 +20,7 @@ def compare_with_pycocotools(truth: Truth, found: Found, metrics: Metrics, max_d
     if max_det is not None and most > max_det:
         notes.append(f"note: image {truth.image_ids[image]} has {most} objects and at most {max_det} are looked for in "
                     f"one: val.py --max-det {most} or more finds the others too")
-    if not len(truth.image):
+    if truth.crowd.all():
         return [*notes, f"there is nothing to judge by: the {truth.what} hold no object"]
     if truth.file:
         try:
