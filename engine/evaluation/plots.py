@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.evaluation.metrics.judge import Metrics
 from engine.evaluation.metrics.voc import CURVE_RECALLS, VocMetrics
+from engine.evaluation.size_curve import SizeCurve
 from utils.reporting.plots import class_rgb, class_text, labelled_image, new_figure, save_mosaic, write_figure
 from utils.structures import Detections, PackedTargets, Targets
 
@@ -67,6 +68,25 @@ def _plot_lines(classes: Sequence[int], x: np.ndarray, lines: np.ndarray, labels
         axes.text(0.5, 0.5, "no objects", ha="center")
     axes.set(xlabel=titles[0], ylabel=titles[1], xlim=(0, 1), ylim=(0, 1.02), title=f"{titles[1]} - {titles[0]}")
     axes.grid(alpha=0.3)
+    write_figure(figure, path)
+
+
+def plot_size_curve(curve: SizeCurve, path: Path | str) -> None:
+    """AP over object size with its intervals, and the number of objects of each bin."""
+    figure = new_figure(9, 6)
+    axes = figure.add_subplot()
+    x, known = np.sqrt(curve.edges[:-1] * curve.edges[1:]), np.isfinite(curve.ap)
+    axes.fill_between(x[known], curve.low[known], curve.high[known], color="#0033cc", alpha=0.15,
+                      label="95 % over images")
+    axes.plot(x[known], curve.ap[known], marker="o", color="#0033cc", label=curve.name)
+    for at, count in zip(x, curve.objects.tolist(), strict=True):
+        axes.text(at, 0.01, f"{count:,}", ha="center", fontsize=8, color="#606060")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(curve.edges, [f"{edge:g}" for edge in curve.edges])
+    axes.set(xlabel="Object size: sqrt(area) in pixels of the image (numbers: objects)", ylabel=curve.name,
+             ylim=(0, 1.02), xlim=(curve.edges[0], curve.edges[-1]), title=f"{curve.name} over object size")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", fontsize=8)
     write_figure(figure, path)
 
 

@@ -15,7 +15,8 @@ from engine.evaluation.metrics.judge import Metrics
 from engine.evaluation.metrics.results_file import write_results_file
 from engine.evaluation.metrics.table import format_size_table, format_table
 from engine.evaluation.metrics.voc import format_voc_table
-from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_voc_curve
+from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_size_curve, plot_voc_curve
+from engine.evaluation.size_curve import size_curve, write_size_csv
 from engine.evaluation.submission.voc import write_voc_files
 from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
@@ -86,10 +87,14 @@ def write_labels(found: Found, index: Index, folder: Path, with_conf: bool) -> N
 
 
 def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
-    """PR, F1, P and R curves, confusion matrix, and the first batches with ground truth beside prediction."""
+    """All curves, the confusion matrix, and the first batches with ground truth beside prediction."""
     plot_curves(result.metrics, index.names, folder)
     if result.own and result.own.voc:
         plot_voc_curve(result.own.voc, index.names, folder / f"{result.own.protocol.name}_PR_curve.png")
+    curve = size_curve(result.truth, result.found, result.primary.protocol)
+    if curve is not None:
+        plot_size_curve(curve, folder / "AP_size.png")
+        write_size_csv(folder / "AP_size.csv", curve)
     plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
     draw_batches(result, index, folder)
 
