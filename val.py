@@ -5,6 +5,7 @@ The story: model -> images of a split -> detections in the original frame -> the
 """
 
 import argparse
+from contextlib import nullcontext
 
 import torch
 
@@ -13,10 +14,11 @@ from engine.evaluation.config import SPEED, VAL_UNSUPPORTED, ValConfig
 from engine.evaluation.diagnosis.write import open_watch, report_diagnosis
 from engine.evaluation.evaluate import Evaluation, evaluate, without_losses
 from engine.evaluation.header import facts_of, header
-from engine.evaluation.results import write_detections, write_results
+from engine.evaluation.results import check_names, write_detections, write_results
 from engine.evaluation.setup import open_loader, select_for
 from engine.evaluation.speed import Speed, format_table, measure, speed_thresholds
-from engine.evaluation.submission.voc import voc_names
+from engine.evaluation.submission.submit import open_submission
+from engine.evaluation.submission.target import find_target
 from engine.inference.runtime import Runtime, load_runtime
 from models.plugins import load_plugins
 from utils.distributed.group import Group
@@ -71,27 +73,34 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     with group.local_rank0_first():
         index = load_index(data, config.task, single_cls=config.single_cls, max_pixels=config.max_pixels)
     protocol, thresholds = config.judged_by(), config.thresholds(runtime.thresholds)
+    target = find_target(index) if config.submit else None
+    if target:
+        thresholds = target.thresholds(thresholds, config.max_det)
     head = header(config, runtime, index, thresholds, facts_of(config, runtime))
     if group.is_main:
         print(head, index.report.format(), sep="\n")
-    if config.save_voc:
-        voc_names(index)  # before the work, since it refuses what the server's files cannot name
+    check_names(config, index)
     select = select_for(runtime, index, config.single_cls, data)
-    loader = open_loader(config, runtime, index, group)
-    folder = increment_dir(config.project, config.name, config.exist_ok) if group.is_main else None
-    if config.max_det is None and thresholds.max_det != runtime.thresholds.max_det and group.is_main:
+    submission = open_submission(config, runtime, index, target, thresholds, group) if target else None
+    if not target and config.max_det is None and thresholds.max_det != runtime.thresholds.max_det and group.is_main:
         print(f"up to {thresholds.max_det} detections per image are kept, as --protocol {config.protocol} counts them "
               f"(the model's own: {runtime.thresholds.max_det}; --max-det changes it)")
+    loader = open_loader(config, runtime, index, group, submission.done if submission else ())
+    folder = None
+    if group.is_main:
+        folder = submission.folder if submission else increment_dir(config.project, config.name, config.exist_ok)
     watch = open_watch(runtime, index, loader, select, config.single_cls, data) if config.diagnose else None
     select, batches = (select, loader) if watch is None else (watch.select, watch)
-    result = evaluate(without_losses(runtime.predict), select, batches, index, thresholds,
-                      device=runtime.device, group=group)
+    with submission.journalling(loader) if submission else nullcontext():
+        result = evaluate(without_losses(runtime.predict), select, batches,
+                          submission.collector if submission else index, thresholds, device=runtime.device, group=group)
     result.judge_by(protocol, index.names, group)
     if watch is not None:
         watch.gather(group)
     damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
     if folder:
-        table = write_results(result, index, folder, plots=not config.noplots, head=head)
+        plots = not config.noplots and not (submission and submission.done)  # they show the images of this run alone
+        table = write_results(result, index, folder, plots=plots, head=head)
         write_detections(config, result.found, index, folder)
         if damaged:
             print(f"{len(damaged)} images could not be decoded: their objects count as missed, the first: {damaged[0]}")
@@ -100,6 +109,8 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
             print(report_diagnosis(config, runtime, result, index, watch, folder))
         print(f"speed: {format_speed(result.speed)} per image")
         print(f"results in {folder}")
+        if submission:
+            submission.finish(result.found, damaged)
     return result
 
 

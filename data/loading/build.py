@@ -1,6 +1,6 @@
 """The loader of a training or of an evaluation, put together from its parts."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from data.augment.policies.policy import Policy
 from data.images.decoded_pool import pool_for
 from data.images.placement import Placement
 from data.images.store import image_sizes
-from data.labels.records import Record
+from data.labels.records import Record, RecordTable
 from data.loading.batches import EpochBatches
 from data.loading.config import LoaderConfig
 from data.loading.dataset import DetectionDataset
@@ -57,14 +57,16 @@ def train_loader(index: HasRecords, imgsz: int | tuple[int, int], augment: Polic
     return Loader(dataset, batches, config)
 
 
-def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], config: LoaderConfig) -> Loader:
+def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], config: LoaderConfig,
+                done: Container[int] = ()) -> Loader:
     """Batches without augmentation, each image once: in the index's order, or sorted by aspect where `config.rect`, and
     where frames fit their images.
 
     imgsz: as `Frame.resolve` of `config.frame` reads it; a frame is rounded up to multiples of the stride. rect: by
     YOLO's rule `EVAL_GROUP` images get the smallest frame that holds them at longest side imgsz; batches are cut where
     the frame changes, so that no image's frame depends on the batch size. Of `world` processes each takes every
-    world-th batch. Seed, device and cache "gpu" are for training alone.
+    world-th batch. Seed, device and cache "gpu" are for training alone. done: ids of images that need not be evaluated
+    any more; batches of such images alone are left out, all others stay as they are.
     """
     records, placement = _records(index), Placement.of(config.frame, imgsz)
     height, width = placement.size
@@ -85,6 +87,9 @@ def eval_loader(index: HasRecords, imgsz: int | tuple[int, int], config: LoaderC
         for chunk in chunks:
             frames[chunk] = placement.batch_frame(sizes[chunk])
     dataset = DetectionDataset(records, placement, frames=EvalFrames(frames), cache=config.cache)
+    if done:
+        ids = RecordTable.from_records(records).image_ids
+        chunks = [chunk for chunk in chunks if not all(i in done for i in ids[chunk].tolist())]
     batches = [[(0, i, False) for i in chunk.tolist()] for chunk in chunks]
     return Loader(dataset, batches[config.rank::config.world], config)
 

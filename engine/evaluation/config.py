@@ -1,5 +1,6 @@
 """The settings of `val.py`."""
 
+import re
 from argparse import ArgumentTypeError, BooleanOptionalAction
 from dataclasses import dataclass, replace
 
@@ -29,11 +30,21 @@ from utils.select import SelectConfig
 
 VAL_UNSUPPORTED = {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
                    "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"}
+SUBMIT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+SUBMIT_RULES = [
+    Rule("submit", lambda config, _: config.submit == "" or bool(SUBMIT_NAME.fullmatch(config.submit)),
+         "a name for the server's files: letters, digits, - _ and ., at most 64, a letter or digit first"),
+    Rule("submit", lambda config, _: len(config.weights) == 1, "one submission is of one model; give one --weights"),
+    Rule("submit", lambda config, _: not config.single_cls, "the server wants the classes apart; drop --single-cls"),
+    Rule("diagnose", lambda config, _: not config.submit,
+         "a submission that goes on has not looked at all images itself; give one of the two flags"),
+    Rule("exist_ok", lambda config, _: not config.submit, "--submit goes on in its folder in any case; drop it"),
+]
 SPLITS, SPEED = ("train", "val", "test"), "speed"
 WITH_SPEED = ("weights", "data", "task", "imgsz", "batch_size", "conf_thres", "iou_thres", "max_det", "rect", "device",
               "max_pixels", "half", "trust", "plugin", "debug")
 RULES = [
-    *not_empty(("data", "project", "name")), NAME_RULE, *PROTOCOL_RULES,
+    *not_empty(("data", "project", "name", "submit")), NAME_RULE, *PROTOCOL_RULES, *SUBMIT_RULES,
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
     Rule("exist_ok", lambda config, _: len(config.weights) == 1,
          "with several --weights one's results would be written over the other's; drop it"),
@@ -81,6 +92,11 @@ class ValConfig(Options):
     save_voc: bool = option(False, "write results/VOC2012/Main/comp4_det_test_<class>.txt and results.tar.gz, as the "
                             "VOC server takes them")
     diagnose: bool = option(False, "why objects are missed: diagnosis.html, diagnosis.json and misses.csv")
+    save_visdrone: bool = option(False, "write visdrone/<image>.txt and visdrone.zip, as the VisDrone server takes "
+                                 "them")
+    submit: str = option("", "write and check the results file of the data's test server (COCO, VisDrone, VOC) under "
+                         "this name, in the folder <project>/<NAME>; the same command goes on where it was interrupted",
+                         metavar="NAME")
     noplots: bool = option(False, "no curves and pictures")
     project: str = option("runs/val", "folder of results")
     name: str = option("exp", "sub-folder of results")

@@ -17,7 +17,10 @@ from engine.evaluation.metrics.table import format_size_table, format_table
 from engine.evaluation.metrics.voc import format_voc_table
 from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_size_curve, plot_voc_curve
 from engine.evaluation.size_curve import size_curve, write_size_csv
-from engine.evaluation.submission.voc import write_voc_files
+from engine.evaluation.submission.image_names import image_stems
+from engine.evaluation.submission.target import info_of
+from engine.evaluation.submission.visdrone import check_visdrone, visdrone_categories, write_visdrone
+from engine.evaluation.submission.voc import check_voc, voc_names, write_voc_files
 from engine.inference.writer import UniqueStems, label_rows
 from utils.files import write_bytes
 
@@ -61,8 +64,18 @@ def _section(result: Evaluation, metrics: Metrics, index: Index, titled: bool) -
     return "\n".join(parts).rstrip("\n")
 
 
+def check_names(config: ValConfig, index: Index) -> None:
+    """Refuse images and classes that the files of a server cannot name, before the work (`UserError`)."""
+    if config.save_voc:
+        voc_names(index)
+    if config.save_visdrone:
+        visdrone_categories(index)
+        image_stems(index, "--save-visdrone")
+
+
 def write_detections(config: ValConfig, found: Found, index: Index, folder: Path) -> None:
-    """predictions.json (--save-json), labels/*.txt (--save-txt) and the files of the VOC server (--save-voc)."""
+    """predictions.json (--save-json), labels/*.txt (--save-txt) and the files of the VOC and the VisDrone
+    server (--save-voc, --save-visdrone), which are checked."""
     if config.save_json:
         truth = index.truth
         write_results_file(folder / "predictions.json", truth, found)
@@ -71,7 +84,9 @@ def write_detections(config: ValConfig, found: Found, index: Index, folder: Path
     if config.save_txt:
         write_labels(found, index, folder / "labels", config.save_conf)
     if config.save_voc:
-        print(f"for the VOC server: {write_voc_files(found, index, folder)}")
+        print(check_voc(write_voc_files(found, index, folder), info_of(index)).format())
+    if config.save_visdrone:
+        print(check_visdrone(write_visdrone(found, index, folder, "visdrone"), info_of(index)).format())
 
 
 def write_labels(found: Found, index: Index, folder: Path, with_conf: bool) -> None:

@@ -1,6 +1,6 @@
 """What an evaluation starts with: the images of a split, and detections in the classes of the dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from utils.select import SelectConfig, Selector
 from utils.structures import Detections
 
 
-def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group):
-    """This process's images of the split at the size that the runtime takes."""
+def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group, done: Container[int] = ()):
+    """This process's images of the split at the size that the runtime takes, but for those that are `done`."""
     if config.rect and runtime.fixed_size:
         raise UserError(f"--rect: {runtime.path} takes images of one size only, {runtime.fixed_size[0]} x "
                         f"{runtime.fixed_size[1]} pixels; drop the flag", "fixed-size")
@@ -31,7 +31,7 @@ def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group)
         config.batch_size, workers=worker_count(config.workers, runtime.device.type), rank=group.rank,
         world=group.world, pin_memory=runtime.device.type == "cuda", rect=uses_rect(config, runtime),
         frame=runtime.frame)
-    return eval_loader(index, runtime.choose_size(config.imgsz), settings)
+    return eval_loader(index, runtime.choose_size(config.imgsz), settings, done)
 
 
 def uses_rect(config: ValConfig, runtime: Runtime) -> bool:

@@ -21,8 +21,13 @@ LIMITS = (500, 1000, 2000, 5000, 10_000)  # detections per image and class where
 
 
 def judge(truth: Truth, found: Found, names: Sequence[str] = (), protocol: Protocol = COCO) -> Metrics:
-    """The numbers of detections by a protocol. names: of the classes, for messages."""
+    """The numbers of detections by a protocol. names: of the classes, for messages.
+
+    Without any object all numbers are undefined, and the detections, which may be millions, are not looked at.
+    """
     own = protocol.truth(truth)
+    if not len(own.image):
+        found = found[np.zeros(0, np.int64)]
     engine = open_engine(own, found) if protocol.rule == "coco" else None
     metrics = by_coco(engine, protocol) if engine else _by_rule(own, found, protocol)
     metrics.alternatives = alternatives(own, found, list(names), protocol, engine)

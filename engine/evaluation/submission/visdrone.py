@@ -5,7 +5,7 @@ https://github.com/VisDrone/VisDrone2018-DET-toolkit reads them; categories are 
 detections of an image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,8 @@ def visdrone_categories(index: Index) -> list[int]:
     return [known[plain(name)] for name in index.names]
 
 
-def write_visdrone(found: Found, record_ids: Sequence[int], index: Index, folder: Path, stem: str) -> Path:
-    """Write <stem>/<image>.txt of every image that was looked at, scores descending, and <stem>.zip; returns the zip.
-
-    record_ids: what the positions in `found.images` are called in the index.
+def write_visdrone(found: Found, index: Index, folder: Path, stem: str) -> Path:
+    """Write <stem>/<image>.txt of every image that was looked at, scores descending, and <stem>.zip, which is returned.
     """
     categories, stems = visdrone_categories(index), image_stems(index, "--save-visdrone")
     found = found.best(MAX_DETECTIONS, by_class=False)
@@ -56,7 +54,7 @@ def write_visdrone(found: Found, record_ids: Sequence[int], index: Index, folder
         rows = zip(boxes[start:end].tolist(), scores[start:end].tolist(), labels[start:end].tolist(), strict=True)
         text = "".join(f"{left:.3f},{top:.3f},{width:.3f},{height:.3f},{score:.5f},{categories[label]},-1,-1\n"
                        for (left, top, width, height), score, label in rows)
-        files.append(folder / stem / f"{stems[record_ids[place]]}.txt")
+        files.append(folder / stem / f"{stems[index.truth.record_ids[place]]}.txt")
         write_bytes(files[-1], text.encode())
     write_zip(folder / f"{stem}.zip", files)
     return folder / f"{stem}.zip"
