@@ -6,6 +6,7 @@ into the box that claims it.
 Legend: N boxes, M merged ones.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from engine.inference.merging.pairs import matching_pairs
 
 MANY = 4_000_000  # matching pairs of one pass; beyond, the better half of the boxes goes first
+
+Joins = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Merged(NamedTuple):
@@ -25,20 +28,20 @@ class Merged(NamedTuple):
     source: np.ndarray
 
 
-def best_first(boxes: np.ndarray, scores: np.ndarray, last: np.ndarray | None = None) -> np.ndarray:
+def best_first(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(N,) the order in which boxes are looked at: highest score first, equal scores by x1, y1, x2, y2, then as given,
-    so that it does not depend on the order of views. last (N,) bool: boxes that come after all others."""
+    so that it does not depend on the order of views."""
     order = np.argsort(-scores, kind="stable")
     equal = scores[order[1:]] == scores[order[:-1]]
     if equal.any():
         tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
         rows = order[tied]
         order[tied] = rows[np.lexsort((*boxes[rows].T[::-1], -scores[rows]))]
-    return order if last is None else order[np.argsort(last[order], kind="stable")]
+    return order
 
 
-def nms(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, metric: str = "iou", threshold: float = 0.5,
-        last: np.ndarray | None = None) -> np.ndarray:
+def nms(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, metric: str = "iou",
+        threshold: float = 0.5) -> np.ndarray:
     """Rows (M,) of the boxes that survive greedy suppression within each class, in the order of `best_first`.
 
     boxes (N, 4) xyxy in any unit, scores (N,), labels (N,) int. A box is dropped if its overlap with a surviving one
@@ -46,21 +49,23 @@ def nms(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, metric: str =
     Raises `ValueError` for shapes that disagree and for numbers that are not finite.
     """
     boxes, scores, labels = checked(boxes, scores, labels)
-    order = best_first(boxes, scores, last)
+    order = best_first(boxes, scores)
     keeper = _greedy(boxes[order], labels[order], metric, threshold)
     return order[keeper == np.arange(len(order))]
 
 
 def nmm(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, metric: str = "ios", threshold: float = 0.5,
-        last: np.ndarray | None = None, *, greedy: bool = True) -> Merged:
+        *, greedy: bool = True, joins: Joins | None = None) -> Merged:
     """Boxes merged with what overlaps them within each class; arguments and errors as of `nms`.
 
     Greedy (SAHI's GREEDYNMM): a box claims all later ones that match it and are not claimed. Otherwise (its NMM) what
     is claimed claims on for the same box. A claimed box whose overlap with the box as it has grown is still `threshold`
-    or more is merged into it: the smallest box around both, with the higher score; another one is dropped.
+    or more is merged into it: the smallest box around both, with the higher score; another one is dropped. joins: told
+    the rows (K,) of claimed boxes and of those that claim them, which of the claimed may be merged, (K,) bool; all by
+    default.
     """
     boxes, scores, labels = checked(boxes, scores, labels)
-    order = best_first(boxes, scores, last)
+    order = best_first(boxes, scores)
     ordered, groups = boxes[order], labels[order]
     n = len(order)
     if greedy:
@@ -72,6 +77,8 @@ def nmm(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, metric: str =
     member = np.flatnonzero(keeper != np.arange(n))
     place = member if greedy else order[member]
     member = member[np.lexsort((place, claimer[member], keeper[member]))]
+    if joins is not None:
+        member = member[joins(order[member], order[keeper[member]])]
     kept = np.flatnonzero(keeper == np.arange(n))
     grown, best = ordered.copy(), scores[order]
     _grow(grown, best, keeper, member, metric, threshold)

@@ -77,12 +77,16 @@ def test_halving_ends_where_nothing_is_dropped(monkeypatch):
     assert nms(boxes, np.array([0.9, 0.8, 0.7, 0.6]), np.zeros(4), "iou", 0.3).tolist() == [0, 1]
 
 
-def test_last_boxes_yield_to_all_others():
-    """A part with a high score does not suppress the whole."""
-    boxes = np.array([[0, 0, 10, 6], [0, 0, 10, 20], [50, 0, 60, 10.0]])
-    scores, last = np.array([0.9, 0.5, 0.1]), np.array([True, False, False])
-    assert nms(boxes, scores, np.zeros(3), "ios", 0.5).tolist() == [0, 2]
-    assert nms(boxes, scores, np.zeros(3), "ios", 0.5, last).tolist() == [1, 2]
+def test_only_what_joins_is_merged():
+    """The second box is claimed by the first and dropped, the third is merged into it."""
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 14], [3, 0, 14, 10.0]])
+
+    def joins(claimed, claiming):
+        assert claiming.tolist() == [0, 0]
+        return claimed == 2
+
+    merged = nmm(boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3), joins=joins)
+    assert merged.boxes.tolist() == [[0, 0, 14, 10]] and merged.scores.tolist() == [0.9]
 
 
 def test_order_of_views_does_not_matter():
