@@ -12,14 +12,17 @@ import torch
 from data import load_index
 from engine.evaluation.config import SPEED, VAL_UNSUPPORTED, ValConfig
 from engine.evaluation.diagnosis.write import open_watch, report_diagnosis
+from engine.evaluation.ensemble import evaluate_ensemble
 from engine.evaluation.evaluate import Evaluation, evaluate, without_losses
 from engine.evaluation.header import facts_of, header
 from engine.evaluation.results import check_names, write_detections, write_results
-from engine.evaluation.setup import open_loader, select_for
+from engine.evaluation.setup import open_loader, open_slices, predict_for, select_for
+from engine.evaluation.sliced import evaluate_sliced
 from engine.evaluation.speed import Speed, format_table, measure, speed_thresholds
 from engine.evaluation.submission.submit import open_submission
 from engine.evaluation.submission.target import find_target
 from engine.inference.runtime import Runtime, load_runtime
+from engine.inference.view_flags import merges_models
 from models.plugins import load_plugins
 from utils.distributed.group import Group
 from utils.distributed.launch import join
@@ -38,9 +41,23 @@ def main(args: argparse.Namespace) -> Evaluation | list[Speed]:
     load_plugins(config.plugin)
     group, device = join(config.device)
     with group.session():
-        for weights in config.weights:
-            result = (measure_file(config, weights, group) if config.task == SPEED else
-                      evaluate_file(config, weights, group, device))
+        results = [measure_file(config, weights, group) if config.task == SPEED else
+                   evaluate_file(config, weights, group, device) for weights in config.weights]
+        if config.merge and merges_models(config) and group.is_main:
+            results.append(report_ensemble(config, results))
+    return results[-1]
+
+
+def report_ensemble(config: ValConfig, results: list[Evaluation]) -> Evaluation:
+    """Judge all models as one, whose detections are merged by `--merge`; writes and prints the results."""
+    index = results[0].index
+    result = evaluate_ensemble(results, index, config.merge, config.max_det)
+    result.judge_by(config.judged_by(), index.names)
+    folder = increment_dir(config.project, f"{config.name}-ensemble", config.exist_ok)
+    head = f"ensemble of {len(results)} models, merged by {config.merge}: {', '.join(config.weights)}"
+    table = write_results(result, index, folder, plots=not config.noplots, head=head)
+    write_detections(config, result.found, index, folder)
+    print(f"{head}\n{table}\nresults in {folder}")
     return result
 
 
@@ -85,32 +102,38 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     if not target and config.max_det is None and thresholds.max_det != runtime.thresholds.max_det and group.is_main:
         print(f"up to {thresholds.max_det} detections per image are kept, as --protocol {config.protocol} counts them "
               f"(the model's own: {runtime.thresholds.max_det}; --max-det changes it)")
-    loader = open_loader(config, runtime, index, group, submission.done if submission else ())
+    loader = None if config.slice else open_loader(config, runtime, index, group, submission.done if submission else ())
     folder = None
     if group.is_main:
         folder = submission.folder if submission else increment_dir(config.project, config.name, config.exist_ok)
     watch = open_watch(runtime, index, loader, select, config.single_cls, data) if config.diagnose else None
     select, batches = (select, loader) if watch is None else (watch.select, watch)
-    with submission.journalling(loader) if submission else nullcontext():
-        result = evaluate(without_losses(runtime.predict), select, batches,
-                          submission.collector if submission else index, thresholds, device=runtime.device, group=group)
+    if config.slice:
+        result = evaluate_sliced(open_slices(config, runtime, select), index, protocol, group=group)
+    else:
+        with submission.journalling(loader) if submission else nullcontext():
+            result = evaluate(without_losses(predict_for(config, runtime)), select, batches,
+                              submission.collector if submission else index, thresholds, device=runtime.device,
+                              group=group)
+        result.damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
+    result.index = index
     result.judge_by(protocol, index.names, group)
     if watch is not None:
         watch.gather(group)
-    damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
     if folder:
         plots = not config.noplots and not (submission and submission.done)  # they show the images of this run alone
         table = write_results(result, index, folder, plots=plots, head=head)
         write_detections(config, result.found, index, folder)
-        if damaged:
-            print(f"{len(damaged)} images could not be decoded: their objects count as missed, the first: {damaged[0]}")
+        if result.damaged:
+            print(f"{len(result.damaged)} images could not be decoded: their objects count as missed, the first: "
+                  f"{result.damaged[0]}")
         print(table)
         if watch is not None:
             print(report_diagnosis(config, runtime, result, index, watch, folder))
         print(f"speed: {format_speed(result.speed)} per image")
         print(f"results in {folder}")
         if submission:
-            submission.finish(result.found, damaged)
+            submission.finish(result.found, result.damaged)
     return result
 
 

@@ -14,6 +14,14 @@ from engine.evaluation.protocol_flags import (
     protocol_option,
     size_bins_option,
 )
+from engine.inference.view_flags import (
+    VIEW_RULES,
+    augment_option,
+    merge_option,
+    overlap_option,
+    slice_option,
+    with_full_option,
+)
 from utils.cli import Rule, check_flags, flag_of, fraction, not_empty, positive
 from utils.errors import UserError
 from utils.options import (
@@ -28,8 +36,8 @@ from utils.options import (
 from utils.reporting.run_log import NAME_RULE
 from utils.select import SelectConfig
 
-VAL_UNSUPPORTED = {"--augment": "test-time augmentation is not here", "--save-hybrid": "use --save-txt",
-                   "--verbose": "the per-class table is always printed", "--dnn": "give an .onnx file as --weights"}
+VAL_UNSUPPORTED = {"--save-hybrid": "use --save-txt", "--verbose": "the per-class table is always printed",
+                   "--dnn": "give an .onnx file as --weights"}
 SUBMIT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 SUBMIT_RULES = [
     Rule("submit", lambda config, _: config.submit == "" or bool(SUBMIT_NAME.fullmatch(config.submit)),
@@ -48,6 +56,10 @@ RULES = [
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
     Rule("exist_ok", lambda config, _: len(config.weights) == 1,
          "with several --weights one's results would be written over the other's; drop it"),
+    *VIEW_RULES,
+    Rule("rect", lambda config, _: config.slice is None, "windows have frames of their own; drop it with --slice"),
+    *(Rule(flag, lambda config, _: config.slice is None, "works on whole images; drop it, or --slice")
+      for flag in ("diagnose", "submit")),
 ]
 
 
@@ -83,6 +95,11 @@ class ValConfig(Options):
     device: str = device_option()
     workers: int | None = workers_option()
     max_pixels: int = max_pixels_option()
+    slice: int | None = slice_option()
+    overlap: float | None = overlap_option()
+    with_full: bool = with_full_option()
+    merge: str | None = merge_option()
+    augment: bool = augment_option()
     half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
     trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
     single_cls: bool = option(False, "treat all classes as one")

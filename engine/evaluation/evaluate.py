@@ -34,7 +34,9 @@ class Evaluation:
 
     All processes hold the same metrics, confusion, losses and speed; `found` of the main process holds the detections
     of all images, that of the others only their own. plot_batches: the first batches with their detections. metrics:
-    COCO's; own: by another protocol, where one was asked for.
+    COCO's; own: by another protocol, where one was asked for. comparison: a table of other ways to look at the same
+    images beside this one; damaged: paths of images that could not be decoded. index: the images and their classes,
+    where val.py needs them on.
     """
 
     metrics: Metrics
@@ -46,6 +48,9 @@ class Evaluation:
     plot_batches: list[tuple[Batch, list[Detections]]] = field(default_factory=list)
     max_det: int | None = None
     own: Metrics | None = None
+    comparison: str = ""
+    damaged: list[str] = field(default_factory=list)
+    index: Index | None = None
 
     @property
     def primary(self) -> Metrics:

@@ -11,6 +11,7 @@ from engine.evaluation.config import ValConfig
 from engine.evaluation.metrics.protocol import COCO
 from engine.evaluation.setup import uses_rect
 from engine.inference.runtime import OnnxRuntime, Runtime, TorchRuntime
+from engine.inference.view_flags import views_in_words
 from models.summary import summarise
 from utils.checkpoint import load_checkpoint
 from utils.device import describe
@@ -50,8 +51,8 @@ def header(config: ValConfig, runtime: Runtime, index: Index, thresholds: Select
              "data": f"{printable(str(index.source.yaml))}, {index.source.split}: {len(truth.image_ids):,} images"
                      f"{f' ({unread:,} of them cannot be opened)' if unread else ''}, {objects:,} objects, "
                      f"{len(index.names)} classes{' taken as one' if index.single_cls else ''}",
-             "images": f"{size} px, {frames}, {config.batch_size} at a time",
-             "detections": f"{', '.join(parts)}, at most {thresholds.max_det} an image"
+             "images": f"{size} px, {views_in_words(config) or frames}, {config.batch_size} at a time",
+             "detections": f"{', '.join(parts)}, at most {thresholds.max_det} {'a view' if config.slice else 'an image'}"
                            f"{'' if suppresses else ', from a set without NMS'}",
              "protocol": " | ".join(dict.fromkeys((config.judged_by().title, COCO.title))),
              "runtime": f"{kind} in {precision} on {describe(runtime.device)}, torch {torch.__version__}"}

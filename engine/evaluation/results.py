@@ -40,6 +40,8 @@ def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = 
         return "\n".join(["no metrics: these images have no labels", *notes])
     shown = [result.metrics] if result.own is None else [result.own, result.metrics]
     text = "\n\n".join(_section(result, metrics, index, titled=len(shown) > 1) for metrics in shown)
+    if result.comparison:
+        text = f"{text}\n\n{result.comparison}"
     above = f"{head}\n\n" * bool(head)
     write_bytes(folder / "metrics.txt", f"{above}{text}\n".encode("utf-8", "backslashreplace"))
     write_metrics_json(folder / "metrics.json", [metrics_record(m, index.names) for m in shown],

@@ -9,7 +9,10 @@ from data import Index
 from data.loading.build import eval_loader
 from data.loading.config import LoaderConfig
 from engine.evaluation.config import ValConfig
+from engine.inference.augment import augmented
 from engine.inference.runtime import Runtime
+from engine.inference.slicing import SlicedDetector, Views
+from engine.inference.view_flags import slicing_of
 from utils.class_names import match_classes
 from utils.cli import worker_count
 from utils.distributed.group import Group
@@ -37,6 +40,18 @@ def open_loader(config: ValConfig, runtime: Runtime, index: Index, group: Group,
 def uses_rect(config: ValConfig, runtime: Runtime) -> bool:
     """Whether batches of like aspect are evaluated: as the flag says, otherwise as the model declares."""
     return runtime.frame.evaluates_rect(runtime.choose_size(config.imgsz)) if config.rect is None else config.rect
+
+
+def predict_for(config: ValConfig, runtime: Runtime) -> Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]:
+    """`runtime.predict`, at several scales with `--augment`."""
+    return augmented(runtime) if config.augment else runtime.predict
+
+
+def open_slices(config: ValConfig, runtime: Runtime, select: Selector) -> SlicedDetector:
+    """How `--slice` looks at images; select: with labels of the dataset."""
+    views = Views(select, predict_for(config, runtime), config.batch_size, config.max_det, always_full=True)
+    return SlicedDetector(runtime, runtime.choose_size(config.imgsz), config.thresholds(runtime.thresholds),
+                          slicing_of(config), views)
 
 
 def select_for(runtime: Runtime, index: Index, single_cls: bool, data: str) -> Selector:

@@ -4,6 +4,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.inference.view_flags import (
+    VIEW_RULES,
+    augment_option,
+    merge_option,
+    overlap_option,
+    slice_option,
+    with_full_option,
+)
 from utils.cli import Rule, check_flags, class_indices, fraction, not_empty, number, positive
 from utils.errors import UserError
 from utils.frame import SIDE
@@ -19,7 +27,7 @@ DROP = "drop the flag"
 IOU = 0.45
 DETECT_UNSUPPORTED = {
     "--view-img": "results are files, open those in the results folder", "--save-csv": "use --save-json or --save-txt",
-    "--augment": f"there is no test-time augmentation, {DROP}", "--update": f"checkpoints stay as they are, {DROP}",
+    "--update": f"checkpoints stay as they are, {DROP}",
     "--visualize": f"feature maps are not drawn, {DROP}", "--dnn": f"ONNX files run with onnxruntime, {DROP}",
     "--no-trace": f"nothing is traced here, {DROP}", "--data": f"class names come from the weights, {DROP}",
 }
@@ -34,11 +42,14 @@ EXPORT_UNSUPPORTED = {
 
 NO_PICTURES = "no pictures are drawn with --nosave; drop one of the two"
 DETECT_RULES = [
-    *not_empty(("weights", "source", "project", "name")), NAME_RULE,
+    *not_empty(("source", "project", "name")), NAME_RULE,
+    Rule("weights", lambda config, _: all(file.strip() for file in config.weights),
+         "a name is empty; is a variable unset? give a value, or drop it"),
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
     *(Rule(flag, lambda config, _: not config.nosave, NO_PICTURES)
       for flag in ("line_thickness", "hide_labels", "hide_conf")),
     Rule("hide_conf", lambda config, _: not config.hide_labels, "--hide-labels hides both class and score; drop one"),
+    *VIEW_RULES,
 ]
 
 
@@ -46,7 +57,8 @@ DETECT_RULES = [
 class DetectConfig(Options):
     """The settings of `detect.py`."""
 
-    weights: str = option("", "checkpoint (.pt) or exported file (.onnx, .torchscript)", required=True)
+    weights: tuple[str, ...] = option((), "checkpoint (.pt) or exported file (.onnx, .torchscript); several are merged",
+                                      nargs="+", required=True)
     source: str = option("", "picture, video, folder, glob, or .txt list of paths", required=True)
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
     conf_thres: float = option(0.25, "least score of a detection", type=fraction)
@@ -54,6 +66,11 @@ class DetectConfig(Options):
     max_det: int = option(1000, "most detections per image", type=positive)
     classes: tuple[str, ...] | None = option(None, "keep these only, by index or name", nargs="+", metavar="CLASS")
     agnostic_nms: bool = option(False, "NMS across classes")
+    slice: int | None = slice_option()
+    overlap: float | None = overlap_option()
+    with_full: bool = with_full_option()
+    merge: str | None = merge_option()
+    augment: bool = augment_option()
     device: str = device_option()
     max_pixels: int = max_pixels_option()
     half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")

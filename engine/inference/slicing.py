@@ -6,8 +6,9 @@ an image of its own. `val.py` and `detect.py` both come here, so they find the s
 Legend: T windows of one image, N boxes of one image, H, W pixels of the model's frame.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,13 +18,13 @@ from torch import Tensor
 from data.images.letterbox import paint, resize
 from data.images.placement import Placement
 from data.tiles import starts
-from engine.inference.merging.views import Boxes
+from engine.inference.merging.views import WHOLE, Boxes, merge_views
 from engine.inference.runtime import Runtime
+from utils.errors import UserError
 from utils.reporting.stage_clock import StageClock
 from utils.select import SelectConfig, Selector
 from utils.structures import Detections, Letterbox
 
-WHOLE = -1  # the number of the view that shows the whole image
 BATCH = 16  # views that the model sees at once, where nothing else is asked for
 STAGES = ("full", "windows", "merge")
 
@@ -55,8 +56,8 @@ def windows(height: int, width: int, slicing: Slicing) -> np.ndarray:
 @dataclass
 class Sliced:
     """What was found in one image, in its frame: full, from the whole image (None where it was not looked at so);
-    windows, from all windows together, duplicates and all; merged. duplicates: see `merging.views.duplicates`, before
-    merging and after."""
+    windows, from all windows together, duplicates and all; merged. count: windows; duplicates: before and after merging
+    (`Boxes.duplicates`)."""
 
     full: Detections | None
     windows: Detections
@@ -83,22 +84,31 @@ class _Batch:
     views: list[tuple[_Job, int, Letterbox]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Views:
+    """How views are looked at, beside the model's own ways. select, predict: `Runtime.select` and `Runtime.predict` by
+    default; batch: views that the model sees at once, of several images where they are small; limit: most detections
+    of an image after merging, None: all; always_full: look at the whole image too where it is not merged."""
+
+    select: Selector | None = None
+    predict: Predict | None = None
+    batch: int = BATCH
+    limit: int | None = None
+    always_full: bool = False
+
+
+VIEWS = Views()
+
+
 class SlicedDetector:
-    """Looks at images in slices.
+    """Looks at images in slices. size: of `Runtime.choose_size`. clock: seconds of each stage so far."""
 
-    size: of `Runtime.choose_size`; select: `runtime.select` by default; predict: `runtime.predict` by default; batch:
-    views that the model sees at once, of several images where they are small; limit: most detections of an image after
-    merging, None: all. always_full: look at the whole image too where it is not merged. clock: seconds of each stage.
-    """
-
-    def __init__(self, runtime: Runtime, size: tuple[int, int], thresholds: SelectConfig, slicing: Slicing, *,
-                 select: Selector | None = None, predict: Predict | None = None, batch: int = BATCH) -> None:
-        self.runtime, self.thresholds, self.slicing, self.batch = runtime, thresholds, slicing, batch
+    def __init__(self, runtime: Runtime, size: tuple[int, int], thresholds: SelectConfig, slicing: Slicing,
+                 views: Views = VIEWS) -> None:
+        self.runtime, self.thresholds, self.slicing, self.views = runtime, thresholds, slicing, views
         self.placement = Placement(runtime.frame, size)
-        self.select, self.predict = select or runtime.select, predict or runtime.predict
-        self.limit: int | None = None
-        self.always_full = False
         self.clock = StageClock(runtime.device, STAGES)
+        self._select, self._predict = views.select or runtime.select, views.predict or runtime.predict
         self._open: dict[tuple[bool, tuple[int, int]], _Batch] = {}
 
     def run(self, images: Iterable[np.ndarray]) -> Iterator[Sliced]:
@@ -106,10 +116,13 @@ class SlicedDetector:
         jobs: list[_Job] = []
         for image in images:
             jobs.append(self._add(image))
-            if len(jobs) > self.batch:  # frames of their own sizes would wait for ever
-                self._flush()
+            while jobs and len(jobs) > max(2, self.views.batch // len(jobs[0].windows)):
+                # The first has a view in a frame that is rare, as each image may have one of its own when it is whole.
+                self._flush(jobs[0])
+                yield from self._finished(jobs)
             yield from self._finished(jobs)
-        self._flush()
+        for job in jobs:
+            self._flush(job)
         yield from self._finished(jobs)
 
     def _finished(self, jobs: list[_Job]) -> Iterator[Sliced]:
@@ -119,7 +132,7 @@ class SlicedDetector:
     def _add(self, image: np.ndarray) -> _Job:
         height, width = image.shape[:2]
         cuts = windows(height, width, self.slicing)
-        sees_all = self.slicing.with_full or self.always_full
+        sees_all = len(cuts) > 1 and (self.slicing.with_full or self.views.always_full)
         job = _Job((height, width), cuts, len(cuts) + sees_all)
         self.clock.start()
         if sees_all:
@@ -135,7 +148,7 @@ class SlicedDetector:
         inner, letterbox = self.placement.alone(view.shape[:2])
         key = number == WHOLE, letterbox.input
         if key not in self._open:
-            self._open[key] = _Batch(np.empty((self.batch, *letterbox.input, 3), np.uint8))
+            self._open[key] = _Batch(np.empty((self.views.batch, *letterbox.input, 3), np.uint8))
         batch, frame = self._open[key], self.placement.frame
         pixels, (left, top) = batch.pixels[len(batch.views)], letterbox.pad
         if inner != letterbox.input:
@@ -143,11 +156,12 @@ class SlicedDetector:
         cv2.cvtColor(resize(view, inner, antialias=frame.shrink == "area"), cv2.COLOR_BGR2RGB,
                      dst=pixels[top:top + inner[0], left:left + inner[1]])
         batch.views.append((job, number, letterbox))
-        if len(batch.views) == self.batch:
+        if len(batch.views) == self.views.batch:
             self._look(self._open.pop(key))
 
-    def _flush(self) -> None:
-        for key in list(self._open):
+    def _flush(self, job: _Job) -> None:
+        """Look at the batches that views of an image wait in, full or not."""
+        for key in [key for key, batch in self._open.items() if any(view[0] is job for view in batch.views)]:
             self.clock.start()
             self._look(self._open.pop(key))
             self.clock.lap("full" if key[0] else "windows")
@@ -155,21 +169,30 @@ class SlicedDetector:
     def _look(self, batch: _Batch) -> None:
         letterboxes = [letterbox for _, _, letterbox in batch.views]
         images = torch.from_numpy(batch.pixels[:len(letterboxes)]).permute(0, 3, 1, 2)
-        boxes, scores = self.predict(images, self.runtime.content(letterboxes))
-        for (job, number, letterbox), found in zip(batch.views, self.select(boxes, scores, self.thresholds),
+        boxes, scores = self._predict(images, self.runtime.content(letterboxes))
+        for (job, number, letterbox), found in zip(batch.views, self._select(boxes, scores, self.thresholds),
                                                    strict=True):
-            job.found[number] = found.cpu().to_original(letterbox)
+            found = found.cpu()
+            check_finite(found, self.runtime.path)
+            job.found[number] = found.to_original(letterbox)
             job.waiting -= 1
 
     def _merged(self, job: _Job) -> Sliced:
         self.clock.start()
         full = job.found.pop(WHOLE, None)
-        cuts = list(job.windows)
-        parts = [job.found[number] for number in range(len(cuts))]
-        seen = Boxes.of_views(parts, cuts, job.size)
-        together = Boxes.of_views([*parts, full], [*cuts, None], job.size) if self.slicing.with_full else seen
-        merged = merge_views(together, self.slicing.merge)
-        before, after = seen.duplicates(), merged.duplicates()
-        found = merged.detections(self.limit)
+        parts = [job.found[number] for number in range(len(job.windows))]
+        seen = Boxes.of_views(parts, job.windows, job.size)
+        together = Boxes.of_views(parts, job.windows, job.size, full) if self.slicing.with_full else seen
+        merged = merge_views(together, job.windows, job.size, self.slicing.merge, self.thresholds.agnostic)
+        found = merged.detections(self.views.limit)
         self.clock.lap("merge")
-        return Sliced(full, seen.detections(), found, len(cuts), (before, after))
+        alone = parts[0] if len(parts) == 1 else None  # the one window is the whole image
+        return Sliced(alone if full is None else full, seen.detections(), found, len(parts),
+                      (seen.duplicates(), merged.duplicates()))
+
+
+def check_finite(found: Detections, path: Path | str) -> None:
+    """`UserError` where a model, whose file is `path`, finds boxes that are not finite."""
+    if not bool(found.boxes.isfinite().all()):
+        raise UserError(f"{path}: finds boxes that are not finite; its weights have diverged or are damaged, take "
+                        "other ones", "not-finite")

@@ -193,7 +193,7 @@ def test_wrong_inputs_are_told(run, weights, source, tmp_path):
 
 def test_wrong_flags_end_with_code_2(run, source, capsys):
     for words, told in [(["--view-img"], "results folder"), (["--save-csv"], "use --save-json"),
-                        (["--conf", "2"], "between"), (["--augment"], "not supported"),
+                        (["--conf", "2"], "between"), (["--view-img"], "not supported"),
                         (["--data", "coco.yaml"], "class names"), (["--vid-stride", "x"], "1 or more"),
                         (["--img", "1", "2", "3"], "one or two"), (["--typo"], "--typo")]:
         with pytest.raises(SystemExit) as stop:

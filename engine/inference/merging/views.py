@@ -21,6 +21,7 @@ WHOLE = -1  # the number of the view that shows the whole image
 NEAR = 0.01  # of a window's side: a box that ends so close to an inner border goes on behind it
 SAME = 0.5  # overlap of two boxes, over the smaller one, that are taken for one object
 LEAST_PART = 0.3  # score of a part, as a share of that of the part it is put together with
+LARGE = 0.8  # of a window's side: longer objects are parts in most windows
 COUNTED = 0.25  # score of a duplicate that is counted, the one from which detect.py shows boxes
 
 
@@ -101,13 +102,33 @@ def shown_whole(found: Boxes, windows: np.ndarray, size: tuple[int, int]) -> np.
     return whole
 
 
-def merge_views(found: Boxes, windows: np.ndarray, size: tuple[int, int], method: str) -> Boxes:
+def shown_large(found: Boxes, windows: np.ndarray) -> np.ndarray:
+    """(N,) bool: boxes that are cut at a border of their window, and of which `SAME` lies in a box of the whole image
+    that is too large for windows, as sure as they are but for a factor of `LEAST_PART`."""
+    large = LARGE * (windows[:, 2:] - windows[:, :2]).max(initial=0)
+    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    whole = (found.view == WHOLE) & (sides.max(1, initial=0) > large)
+    parts = np.zeros(len(found), bool)
+    rows = np.flatnonzero(found.cut | whole)
+    for pair in matching_pairs(found.boxes[rows], found.labels[rows], "ios", SAME):
+        for part, other in (pair, pair[::-1]):
+            part, other = rows[part], rows[other]
+            yields = (found.cut[part] & whole[other] & (sides[part].prod(1) <= sides[other].prod(1))
+                      & (found.scores[other] >= LEAST_PART * found.scores[part]))
+            parts[part[yields]] = True
+    return parts
+
+
+def merge_views(found: Boxes, windows: np.ndarray, size: tuple[int, int], method: str,
+                agnostic: bool = False) -> Boxes:
     """What the views of an image of `size` (height, width) found, by a method of `METHODS`, best first.
 
-    windows (T, 4): of the views 0 to T - 1. Parts that another window shows whole (`shown_whole`) are dropped before.
+    windows (T, 4): of the views 0 to T - 1. Parts that another window shows whole (`shown_whole`) are dropped before,
+    and those of objects too large for windows that the whole image shows (`shown_large`). agnostic: boxes of different
+    classes are merged too, and the best of them says which class it is.
     """
-    left = found[np.flatnonzero(~shown_whole(found, windows, size))]
-    merged = METHODS[method](left)
+    left = found[np.flatnonzero(~(shown_whole(found, windows, size) | shown_large(found, windows)))]
+    merged = METHODS[method](replace(left, labels=np.zeros_like(left.labels)) if agnostic else left)
     return replace(left[merged.source], boxes=merged.boxes, scores=merged.scores)
 
 
