@@ -52,7 +52,8 @@ def header(config: ValConfig, runtime: Runtime, index: Index, thresholds: Select
                      f"{f' ({unread:,} of them cannot be opened)' if unread else ''}, {objects:,} objects, "
                      f"{len(index.names)} classes{' taken as one' if index.single_cls else ''}",
              "images": f"{size} px, {views_in_words(config) or frames}, {config.batch_size} at a time",
-             "detections": f"{', '.join(parts)}, at most {thresholds.max_det} {'a view' if config.slice else 'an image'}"
+             "detections": f"{', '.join(parts)}, at most {thresholds.max_det} "
+                           f"{'a view' if config.slice else 'an image'}"
                            f"{'' if suppresses else ', from a set without NMS'}",
              "protocol": " | ".join(dict.fromkeys((config.judged_by().title, COCO.title))),
              "runtime": f"{kind} in {precision} on {describe(runtime.device)}, torch {torch.__version__}"}
