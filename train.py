@@ -19,6 +19,7 @@ from tqdm import tqdm
 from data.object_sizes import object_sizes
 from engine.evaluation.evaluate import evaluate
 from engine.optim.groups import freeze
+from engine.training.assignment_audit import audit
 from engine.training.autobatch import is_out_of_memory
 from engine.training.checkpoints import find_run, has_ended, restore_run, save_checkpoints
 from engine.training.config import TRAIN_UNSUPPORTED, TrainConfig
@@ -48,7 +49,7 @@ PLOT_BATCHES = 3
 
 
 def main(args: argparse.Namespace) -> Path:
-    """Train, search hyper-parameters, or replay a bad batch; returns the folder of results."""
+    """Train, search hyper-parameters, audit the assignment, or replay a bad batch; returns the folder of results."""
     config = TrainConfig.from_args(args).check(launched())
     load_plugins(config.plugin)  # only from the command line: a checkpoint never names code to run
     if config.replay:
@@ -56,6 +57,8 @@ def main(args: argparse.Namespace) -> Path:
         return Path(config.replay).parent
     group, device = join(config.device)
     with group.session():
+        if config.audit_assignment:
+            return audit(config, group, device)
         if config.evolve:
             return search(config, recipe_to_evolve(config),
                           lambda own, recipe, listener: train(own, group, device, recipe, listener)[1].best)

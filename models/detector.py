@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.assign.assignment import Assignment
 from models.builder import build_graph
 from models.catalogue import resolve
 from models.details import apply_details
@@ -124,6 +125,12 @@ class Detector(nn.Module):
         device = next(iter(raw.maps.values()))[0].device
         shared = {"all_reduce": all_reduce} if all_reduce else {}  # a plugin's head may know of one process alone
         return self.head.loss(raw, pack_targets(targets).to(device), **shared)
+
+    @torch.no_grad()
+    def assignment(self, raw: Raw, targets: Sequence[Targets] | PackedTargets) -> Assignment:
+        """The positives that `loss` of the same arguments learns from."""
+        device = next(iter(raw.maps.values()))[0].device
+        return self.head.assignment(raw, pack_targets(targets).to(device))
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, C) in [0, 1], both float32."""

@@ -101,6 +101,9 @@ class TrainConfig(Options):
     replay: str | None = option(None, "run a batch again whose loss was not finite, report where, and end",
                                 metavar="FILE")
     save_period: int = option(-1, "also keep a checkpoint every so many epochs", type=number(int, -1))
+    audit_assignment: int | None = option(None, "train nothing: count the positives of the objects of so many batches, "
+                                          "and of validation, by size; default of BATCHES: 32", nargs="?", const=32,
+                                          type=positive, metavar="BATCHES")
     val_interval: int | None = option(None, "epochs between two validations; default 1", type=positive)
     noval: bool = option(False, "validate after the last epoch only", "--notest")
     nosave: bool = option(False, "save after the last epoch only")
@@ -155,6 +158,10 @@ RULES = [
       for name in ("storage", "study")),
     *(Rule(name, lambda config, _: not config.evolve, "a search names its folders itself, by --study", fatal=False)
       for name in ("name", "exist_ok")),
+    Rule("audit_assignment", lambda config, processes: processes == 1 and not (config.resume or config.evolve),
+         "it looks at a training before it starts, in one process: drop --resume, --evolve and torchrun"),
+    Rule("audit_assignment", lambda config, _: config.batch_size != -1, "--batch-size -1 measures steps of a training; "
+         "give a number"),
     Rule("noplots", lambda config, _: not config.evolve, "trials of --evolve are never plotted", fatal=False),
 ]
 HEAD_RULES = [

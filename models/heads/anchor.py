@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.assign.assignment import Assignment
 from models.boxes.decoding import decode_anchor
 from models.heads.base import Head, RecipeOption, merge_gains
 from models.layers.conv import with_bias
 from models.losses import GAIN_RULES, AllReduce, AnchorLossConfig, anchor_head_loss, scale_gains
+from models.losses.anchor_head import anchor_assignment
 from models.registry import choose, register
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import PackedTargets, Raw
@@ -135,6 +137,14 @@ class AnchorDetect(Head):
     def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
         """Weighted terms box, obj, cls, times the batch size; with `all_reduce` a part of the loss of all processes."""
         return anchor_head_loss(raw, self.anchors, self.strides, targets, self.loss_config, all_reduce)
+
+    @property
+    def assigner(self) -> str:
+        return self.loss_config.assign
+
+    def assignment(self, raw: Raw, targets: PackedTargets) -> Assignment:
+        """See `Head.assignment`; of the lead, where there are auxiliary levels."""
+        return anchor_assignment(raw, self.anchors, self.strides, targets, self.loss_config)
 
     def scale_gains(self, gains: Mapping[str, float], image_size: int) -> dict[str, float]:
         """By `gain_rule`, for its levels and classes."""

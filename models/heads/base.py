@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.assign.assignment import Assignment
 from utils.errors import UserError
 from utils.select import EVALUATION, SelectConfig, Selector
 from utils.structures import PackedTargets, Raw
@@ -67,6 +68,17 @@ class Head(nn.Module):
         """Weighted scalar terms by name, each times the batch size. For training in several processes it also takes
         `all_reduce` (`models.losses.normalisers`)."""
         raise NotImplementedError
+
+    @property
+    def assigner(self) -> str:
+        """What decides which object a prediction learns, in a few words."""
+        return "its own assigner"
+
+    def assignment(self, raw: Raw, targets: PackedTargets) -> Assignment:
+        """The positives that `loss` of the same arguments learns from, without a gradient. A head of a plugin may leave
+        this out; then it cannot be audited."""
+        raise UserError(f"{type(self).__name__}: this head does not tell its assignment; its class must define "
+                        "`assignment`", code="not-supported")
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels and scores (B, N, num_classes) in [0, 1], both float32."""

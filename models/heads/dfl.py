@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.assign.assignment import Assignment
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.heads.base import Head, merge_gains
 from models.layers.conv import Conv, DWConv
 from models.losses import AllReduce, DFLLossConfig, dfl_head_loss
+from models.losses.dfl_head import dfl_assignment
 from models.registry import choose, register
 from utils.structures import PackedTargets, Raw
 
@@ -81,6 +83,14 @@ class DFLDetect(Head):
     def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
         """Weighted terms box, cls, dfl, times the batch size; with `all_reduce` a part of the loss of all processes."""
         return dfl_head_loss(raw, self.strides, targets, self.loss_config, all_reduce)
+
+    @property
+    def assigner(self) -> str:
+        return self.loss_config.assign
+
+    def assignment(self, raw: Raw, targets: PackedTargets) -> Assignment:
+        """See `Head.assignment`; weights are the target scores."""
+        return dfl_assignment(raw, self.strides, targets, self.loss_config)
 
     @classmethod
     def count_classes(cls, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:

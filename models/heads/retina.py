@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.assign.assignment import Assignment, of_points
+from models.assign.iou_bands import assign_by_iou
 from models.boxes.deltas import MAX_LOG_RATIO, decode_deltas
 from models.boxes.pyramid_anchors import PyramidAnchors
 from models.heads.base import Head, merge_gains
@@ -116,6 +118,19 @@ class RetinaDetect(Head):
         """Weighted terms cls, box, times the batch size; with `all_reduce` a part of the loss of all processes."""
         check_maps([(m.shape[2], m.shape[3]) for m in raw.maps["box"]], self.strides, raw.image_size)
         return retina_loss(raw, self._boxes(raw), targets, self.loss_config, all_reduce)
+
+    @property
+    def assigner(self) -> str:
+        return f"IoU {self.loss_config.positive:g} or more, or the best of an object"
+
+    def assignment(self, raw: Raw, targets: PackedTargets) -> Assignment:
+        """See `Head.assignment`."""
+        anchors = self._boxes(raw)
+        found = assign_by_iou(anchors, targets, self.loss_config.positive, self.loss_config.negative)
+        offsets = torch.cat([_flatten(m, 4) for m in raw.maps["box"]], 1)
+        counts = [m.shape[1] // 4 * m.shape[2] * m.shape[3] for m in raw.maps["box"]]
+        return of_points(torch.where(found.positive, found.box, -1), counts,
+                         decode_deltas(offsets, anchors, limit=MAX_LOG_RATIO), priors=anchors)
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) xyxy in input pixels, cut at the frame, and scores (B, N, C), float32; N runs level, row,

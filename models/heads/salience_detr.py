@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.assign.assignment import Assignment
 from models.heads import published_detr
 from models.heads.base import Head, merge_gains
 from models.losses import AllReduce
-from models.losses.detr import as_fractions, matched, own_slots, set_terms
+from models.losses.detr import as_fractions, matched, own_slots, set_assignment, set_terms
 from models.losses.normalisers import normalisers
 from models.losses.salience import salience_sums
 from models.registry import choose, register
@@ -180,6 +181,15 @@ class SalienceDETR(Head):
             salience = salience * (both - images) / sum(x[0].numel() for x in maps["salience"])
         losses = {name: value * (self.gains[name] * images) / boxes for name, value in sums.items()}
         return {**losses, "salience": salience * (self.gains["salience"] * images) / cells}
+
+    @property
+    def assigner(self) -> str:
+        return "one to one, by the least cost"
+
+    def assignment(self, raw: Raw, targets: PackedTargets) -> Assignment:
+        """See `Head.assignment`; of the last decoder layer: one prediction per object by construction."""
+        return set_assignment(raw.maps["cls"][-1], raw.maps["box"][-1], targets,
+                              content_of(targets.boxes, raw.image_size, raw.content))
 
     def _encoded(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Tokens (B, T, C) as the two-stage heads read them, those without a proposal as if they were zero."""

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.assign.assignment import Assignment, of_points
+from models.assign.prior_match import match_priors
 from models.boxes.deltas import decode_deltas
 from models.boxes.priors import PriorSpec, prior_boxes
 from models.heads.base import Head, RecipeOption, merge_gains
@@ -88,6 +90,17 @@ class SSDDetect(Head):
     def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
         """Weighted terms loc, conf, times the batch size; with `all_reduce` a part of the loss of all processes."""
         return multibox_loss(*self.flat(raw), targets, self.loss_config, all_reduce)
+
+    @property
+    def assigner(self) -> str:
+        return f"IoU {self.loss_config.match_iou:g} or more, or the best prior of an object"
+
+    def assignment(self, raw: Raw, targets: PackedTargets) -> Assignment:
+        """See `Head.assignment`."""
+        offsets, _, priors = self.flat(raw)
+        found = match_priors(priors, targets, self.loss_config.match_iou)
+        counts = [m.shape[1] // 4 * m.shape[2] * m.shape[3] for m in raw.maps["loc"]]
+        return of_points(found.box, counts, decode_deltas(offsets.float(), priors, VARIANCES), priors=priors)
 
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor]:
         """Boxes (B, P, 4) xyxy in input pixels and scores (B, P, C), float32; P runs level, row, column, prior."""

@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.assign.anchor_match import Positives, all_matches, cell_corner, decode_relative, match_anchors, unravel
+from models.assign.anchor_match import (
+    Positives,
+    all_matches,
+    cell_corner,
+    decode_relative,
+    match_anchors,
+    take,
+    unravel,
+)
+from models.assign.assignment import Assignment
 from models.assign.ota import assign_ota
 from models.assign.padded_indices import ignored_cells
 from models.boxes.similarity import KINDS, box_similarity, full_precision, upcast
@@ -24,6 +33,7 @@ from utils.structures import PackedTargets, Raw
 # (maps, matches, anchors, strides, targets, top=) -> the positives of each level, from the candidates `matches`
 ASSIGNERS: dict[str, Callable[..., list[Positives]]] = {
     "anchor": lambda maps, matches, *_, **__: all_matches(matches), "ota": assign_ota}
+REACH, REACH_AUX = 0.5, 1.0  # cells from a centre to the neighbours that learn it too
 AUX_WEIGHT = 0.25  # of every term of an auxiliary head
 TOP_SINGLE, TOP_AUX = 10, 20  # candidates that OTA's dynamic k counts, without and with auxiliary heads
 
@@ -103,15 +113,13 @@ def anchor_head_loss(raw: Raw, anchors: Tensor, strides: Sequence[int], targets:
     shapes = [(m.shape[2], m.shape[3]) for m in maps]
     check_maps(shapes, strides, raw.image_size)
     with full_precision(maps[0].device):
-        heads = [(maps, 0.5, 1.0)] + ([(raw.maps["aux"], 1.0, AUX_WEIGHT)] if "aux" in raw.maps else [])
-        top = TOP_AUX if len(heads) > 1 else TOP_SINGLE
+        heads = [(maps, REACH, 1.0)] + ([(raw.maps["aux"], REACH_AUX, AUX_WEIGHT)] if "aux" in raw.maps else [])
         outside = [~ignored_cells(targets.boxes, targets.ignore, shape, stride)
                    for shape, stride in zip(shapes, strides, strict=True)]  # (B, h, w) per level
         zero = upcast(maps[0]).new_zeros(())
         positives = []  # of each level of each head
         for _, reach, _ in heads:
-            matches = match_anchors(targets, anchors, strides, shapes, ratio=config.anchor_t, reach=reach)
-            positives += ASSIGNERS[config.assign](maps, matches, anchors, strides, targets, top=top)
+            positives += _assigned(raw, anchors, strides, targets, config, reach)
         kept = torch.stack([p.keep.sum() for p in positives]).to(zero.dtype)
         counts, images = normalisers(kept, len(maps[0]), all_reduce)
         sums, learners = [zero] * 3, zip(positives, counts, strict=True)
@@ -123,6 +131,35 @@ def anchor_head_loss(raw: Raw, anchors: Tensor, strides: Sequence[int], targets:
                 sums = [total + term * factor for total, term, factor in zip(sums, terms, factors, strict=True)]
     scale = {"box": images, "obj": len(maps[0]), "cls": images}  # the mean of objectness is over this batch alone
     return {name: total * (config.gains[name] * n) for (name, n), total in zip(scale.items(), sums, strict=True)}
+
+
+def anchor_assignment(raw: Raw, anchors: Tensor, strides: Sequence[int], targets: PackedTargets,
+                      config: AnchorLossConfig) -> Assignment:
+    """The positives that the lead learns from in `anchor_head_loss` of the same arguments. prior: the anchor about the
+    centre of its cell. Several objects may have the same anchor of a cell."""
+    maps, parts = raw.maps["lead"], []
+    check_maps([(m.shape[2], m.shape[3]) for m in maps], strides, raw.image_size)
+    with torch.no_grad(), full_precision(maps[0].device):
+        found = _assigned(raw, anchors, strides, targets, config, REACH)
+        for number, (positives, level, own, stride) in enumerate(zip(found, maps, anchors, strides, strict=True)):
+            image, place, box = (part[positives.keep] for part in positives[:3])
+            logits, shape = upcast(take(level, image, place)), level.shape[2:4]
+            corner = cell_corner(place, shape)
+            guess, prior = ((decode_relative(x, place, own, stride, shape) + corner) * stride
+                            for x in (logits, torch.zeros_like(logits)))
+            parts.append(Assignment(image, box, torch.full_like(box, number), torch.ones_like(guess[:, 0]), guess,
+                                    prior))
+    return Assignment.join(parts)
+
+
+def _assigned(raw: Raw, anchors: Tensor, strides: Sequence[int], targets: PackedTargets, config: AnchorLossConfig,
+              reach: float) -> list[Positives]:
+    """The positives of each level of a head that looks as far as `reach`, chosen by what the lead predicts."""
+    maps = raw.maps["lead"]
+    shapes = [(m.shape[2], m.shape[3]) for m in maps]
+    matches = match_anchors(targets, anchors, strides, shapes, ratio=config.anchor_t, reach=reach)
+    top = TOP_AUX if "aux" in raw.maps else TOP_SINGLE
+    return ASSIGNERS[config.assign](maps, matches, anchors, strides, targets, top=top)
 
 
 def _level_terms(level: _Level, positives: Positives, count: Tensor, targets: PackedTargets,

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.assign.hungarian import TINY, match
+from models.assign.assignment import Assignment
+from models.assign.hungarian import TINY, match, match_costs
 from models.boxes.similarity import box_similarity, full_precision
 from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from utils.structures import PackedTargets
@@ -37,6 +38,19 @@ def as_fractions(targets: PackedTargets, content: Tensor) -> Tensor:
 def matched(logits: Tensor, boxes: Tensor, targets: PackedTargets, objects: Tensor) -> Answers:
     """Every output matched anew."""
     return Answers(logits, boxes, match(logits.detach(), boxes.detach(), targets, objects))
+
+
+@torch.no_grad()
+def set_assignment(logits: Tensor, boxes: Tensor, targets: PackedTargets, content: Tensor) -> Assignment:
+    """The matches of one output, logits (B, Q, K) and boxes (B, Q, 4); content (B, 2) as in `as_fractions`."""
+    objects = as_fractions(targets, content)
+    found = match(logits[None], boxes[None], targets, objects)[0]  # (B, M)
+    image, row = (found >= 0).nonzero(as_tuple=True)
+    query = found[image, row]
+    size = content.flip(1).repeat(1, 2).to(boxes)
+    guess = cxcywh_to_xyxy(boxes[image, query].float()) * size[image]
+    cost = match_costs(logits[None], boxes[None], targets.labels, objects)[0][image, query, row]
+    return Assignment(image, row, torch.full_like(row, -1), torch.ones_like(cost), guess, cost=cost)
 
 
 def own_slots(logits: Tensor, boxes: Tensor, targets: PackedTargets) -> Answers:

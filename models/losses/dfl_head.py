@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.assign.assignment import Assignment, of_points
 from models.assign.padded_indices import ignored_cells, padded_nonzero
 from models.assign.task_aligned import PointAssignment, TalOptions, assign_task_aligned
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
@@ -48,17 +49,12 @@ def dfl_head_loss(raw: Raw, strides: Sequence[int], targets: PackedTargets, conf
     regions (`targets.ignore`) are excluded: a point inside one that learns no box has no loss. Raises `ValueError`
     where maps, strides and image size disagree.
     """
-    box_maps, cls_maps = raw.maps["box"], raw.maps["cls"]
-    shapes = [(m.shape[2], m.shape[3]) for m in cls_maps]
-    check_maps(shapes, strides, raw.image_size)
+    cls_maps = raw.maps["cls"]
+    shapes = _shapes(raw, strides)
     with full_precision(cls_maps[0].device):
-        box_levels = [m.flatten(2) for m in box_maps]  # (B, 4*bins, n)
-        cls_levels = [upcast(m).flatten(2) for m in cls_maps]  # (B, nc, n)
+        box_levels, cls_levels = _levels(raw)
         points, steps = anchor_points(shapes, strides, cls_maps[0].device, cls_levels[0].dtype)
-        with torch.no_grad():
-            distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), config.bins) for m in box_levels], 1)
-            boxes = distances_to_boxes(distances * steps, points)  # (B, N, 4)
-        assigned = assign_task_aligned(boxes, [m.detach() for m in cls_levels], points, targets, config.tal)
+        assigned, _ = _assigned(box_levels, cls_levels, (points, steps), targets, config)
         # every term is per unit of target score
         (total,), images = normalisers(assigned.score.sum()[None], len(cls_maps[0]), all_reduce)
         logits, weight, box, label_logit, place = _positives(box_levels, cls_levels, assigned, targets, config.tal.topk)
@@ -69,6 +65,38 @@ def dfl_head_loss(raw: Raw, strides: Sequence[int], targets: PackedTargets, conf
         cls_term = (every * weights).sum() - (label_logit * weight).sum()
         terms = {"box": (box_term * weight).sum(), "cls": cls_term, "dfl": (dfl_term * weight).sum()}
         return {name: term * (config.gains[name] * images) / total for name, term in terms.items()}
+
+
+def dfl_assignment(raw: Raw, strides: Sequence[int], targets: PackedTargets, config: DFLLossConfig) -> Assignment:
+    """The positives that `dfl_head_loss` of the same arguments learns from; their weight is the target score."""
+    shapes = _shapes(raw, strides)
+    with full_precision(raw.maps["cls"][0].device):
+        box_levels, cls_levels = _levels(raw)
+        points = anchor_points(shapes, strides, cls_levels[0].device, cls_levels[0].dtype)
+        found, boxes = _assigned(box_levels, cls_levels, points, targets, config)
+    return of_points(found.box, [height * width for height, width in shapes], boxes, found.score)
+
+
+def _shapes(raw: Raw, strides: Sequence[int]) -> list[tuple[int, int]]:
+    """Height and width of each level, checked."""
+    shapes = [(m.shape[2], m.shape[3]) for m in raw.maps["cls"]]
+    check_maps(shapes, strides, raw.image_size)
+    return shapes
+
+
+def _levels(raw: Raw) -> tuple[list[Tensor], list[Tensor]]:
+    """Box logits (B, 4*bins, n) and class logits (B, nc, n) of each level."""
+    return [m.flatten(2) for m in raw.maps["box"]], [upcast(m).flatten(2) for m in raw.maps["cls"]]
+
+
+@torch.no_grad()
+def _assigned(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], grid: tuple[Tensor, Tensor],
+              targets: PackedTargets, config: DFLLossConfig) -> tuple[PointAssignment, Tensor]:
+    """The assignment and the predicted boxes (B, N, 4) px; grid: points and steps of `anchor_points`."""
+    points, steps = grid
+    distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), config.bins) for m in box_levels], 1)
+    boxes = distances_to_boxes(distances * steps, points)
+    return assign_task_aligned(boxes, [m.detach() for m in cls_levels], points, targets, config.tal), boxes
 
 
 def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assigned: PointAssignment,

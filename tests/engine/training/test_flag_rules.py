@@ -31,6 +31,7 @@ IDLE = {
     "--rect: windows of --tile": ["--rect", "--tile", "64"],
     "reads no other flag; drop --epochs --imgsz": ["--replay", "x.pt", "--epochs", "100", "--img", "640"],
     "--resume: its value is empty": ["--resume", ""], "--replay: its value is empty": ["--replay", ""],
+    "--audit-assignment: it looks at a training": ["--audit-assignment", "--resume"],
     "--data: its value is empty": ["--data", " "], "--project: its value is empty": ["--project", ""],
     "--name: its value is empty": ["--name", ""], "--hyp: its value is empty": ["--hyp", ""],
 }
