@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from data.object_sizes import object_sizes
 from engine.evaluation.evaluate import evaluate
+from engine.evaluation.protocol_flags import chosen_protocol, selection
 from engine.optim.groups import freeze
 from engine.training.assignment_audit import audit
 from engine.training.autobatch import is_out_of_memory
@@ -36,6 +37,7 @@ from engine.training.setup import fitting_batch, make_training, recipe_to_evolve
 from engine.training.signals import Stopped, StopRequest
 from engine.training.state import Job, Training, UnreadLosses, patience_exhausted, update_best
 from engine.training.step import forward_backward, step
+from engine.training.validation import best_column, validation_lines, validation_row
 from models.plugins import load_plugins
 from utils.device import describe, memory_gb, seed_everything
 from utils.distributed.group import Group
@@ -66,10 +68,10 @@ def main(args: argparse.Namespace) -> Path:
 
 
 def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recipe | None = None,
-          on_validation: Callable[[float, int], None] = lambda fitness, epoch: None) -> tuple[Path, Training]:
+          on_validation: Callable[[float, int], None] = lambda score, epoch: None) -> tuple[Path, Training]:
     """One training from its settings to its final table; returns its folder and its final state.
 
-    recipe: instead of the family's; on_validation(fitness, epoch) is called after each validation.
+    recipe: instead of the family's; on_validation(score, epoch) is called after each validation.
     """
     path, stored = group.broadcast(find_run(config.resume, config.project) if group.is_main else None)
     if has_ended(stored) and not config.resume:
@@ -80,6 +82,7 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
         config = merge_resume_args(config, stored, path)
     seed_everything(config.seed, device)
     train_index, val_index = open_splits(config, group, stored)
+    best_by = best_column(config.save_best_by, chosen_protocol(config), val_index.names)
     data = {"train": fingerprint(train_index), "val": fingerprint(val_index)}
     changed = bool(stored) and data_changed(stored["train"].get("data", {}), data, config.data,
                                             config.allow_data_change)
@@ -109,7 +112,8 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
     loggers = make_loggers(config.logger, folder, {**config.to_dict(), **vars(recipe)}, folder.name,
                            resume=bool(stored)) if group.is_main else []
     with StopRequest() as stop:
-        job = Job(config, folder, train_index, val_index, weights, loader, val_loader, loggers, stop, on_validation)
+        job = Job(config, folder, train_index, val_index, weights, loader, val_loader, loggers, stop, on_validation,
+                  best_by)
         if group.is_main:
             log_run_header(job, run)
         fit_or_save_on_stop(job, run)
@@ -166,7 +170,7 @@ def fit(job: Job, run: Training) -> None:
             row.update(validate(job, run))
         run.epoch, run.batch, run.meter = run.epoch + 1, 0, LossMeter()
         row.update(time=time.perf_counter() - start, lr=run.optimizer.param_groups[0]["lr"])
-        better = update_best(run, row, config.save_best_by)
+        better = update_best(run, row, job.best_by)
         run.ended = last or patience_exhausted(run, row, config.patience)
         if is_main:
             log.append(row)
@@ -242,15 +246,13 @@ def validate(job: Job, run: Training) -> dict[str, float]:
         raw = model(images, targets.content)
         return *model.decode(raw), model.loss(raw, targets)
 
-    result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.val_index, model.thresholds,
-                      device=run.device, group=run.group)
-    m = result.metrics
-    run.class_ap = [numbers["AP"] for numbers in m.per_class]
-    shown = "  ".join(f"{name} {m[name]:.4f}" for name in ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"))
-    print(f"    {shown}  AR {m['AR100']:.4f}  P {m.precision:.3f}  R {m.recall:.3f}")
-    metrics = {f"metrics/{name}": m[name] for name in ("AP50", "AP", "AP75", "AP_S", "AP_M", "AP_L")}
-    metrics = {"metrics/precision": m.precision, "metrics/recall": m.recall, **metrics}
-    return {**metrics, **{f"val/{k}": v for k, v in result.losses.items()}}
+    protocol = chosen_protocol(job.config)
+    result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.val_index,
+                      selection(model.thresholds, protocol), device=run.device, group=run.group)
+    result.judge_by(protocol, job.val_index.names, run.group)
+    run.class_ap = [numbers["AP"] for numbers in result.metrics.per_class]
+    print(validation_lines(result))
+    return validation_row(result, job.val_index.names, job.best_by)
 
 
 def build_parser() -> argparse.ArgumentParser:

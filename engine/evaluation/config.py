@@ -12,6 +12,7 @@ from engine.evaluation.protocol_flags import (
     eval_iou_option,
     nms_or_eval_iou,
     protocol_option,
+    selection,
     size_bins_option,
 )
 from engine.inference.view_flags import (
@@ -87,7 +88,7 @@ class ValConfig(Options):
                                      action=NmsOrEvalIou, metavar="IOU")
     max_det: int | None = option(None, "most detections per image; give more where images hold more objects; default: "
                                  "the protocol's or the model's, as a rule 300", type=positive)
-    protocol: str = protocol_option()
+    protocol: str = protocol_option("--metric")
     size_bins: tuple[float, ...] | None = size_bins_option()
     eval_iou: tuple[float, ...] | None = eval_iou_option()
     rect: bool | None = option(None, "batches of like aspect with little padding, or else the square of --imgsz; "
@@ -136,6 +137,5 @@ class ValConfig(Options):
     def thresholds(self, own: SelectConfig) -> SelectConfig:
         """The thresholds of the selection: the flags that were given, otherwise the protocol's or the model's own."""
         flags = {"conf": self.conf_thres, "iou": self.iou_thres, "max_det": self.max_det}
-        if self.max_det is None:
-            flags["max_det"] = max(own.max_det, self.judged_by().kept or 0)
-        return replace(own, **{name: value for name, value in flags.items() if value is not None})
+        given = {name: value for name, value in flags.items() if value is not None}
+        return replace(selection(own, self.judged_by()), **given)

@@ -11,6 +11,7 @@ from engine.evaluation.metrics.protocol import PROTOCOLS, Protocol
 from utils.cli import LONGEST_SIDE, Rule
 from utils.errors import shown
 from utils.options import option
+from utils.select import SelectConfig
 
 STEP = 0.05  # of a range of overlaps
 OWN_RULES = "VOC and VisDrone judge by overlaps of their own and not by size; drop it, or choose another --protocol"
@@ -70,10 +71,10 @@ class NmsOrEvalIou(argparse.Action):
         setattr(namespace, "eval_iou" if isinstance(values, tuple) else self.dest, values)
 
 
-def protocol_option() -> Any:
+def protocol_option(*aliases: str) -> Any:
     """`--protocol`, in val.py also under its older name `--metric`."""
     return option("coco", "the rules and numbers of a data set's own evaluation, beside COCO's; default coco",
-                  "--metric", choices=tuple(PROTOCOLS))
+                  *aliases, choices=tuple(PROTOCOLS))
 
 
 def size_bins_option() -> Any:
@@ -86,6 +87,11 @@ def eval_iou_option() -> Any:
     """`--eval-iou`."""
     return option(None, "IoU from which a detection is right, instead of the protocol's: a list 0.25,0.5, or a range "
                   "0.25:0.5 or 0.25:0.75:0.25 (default of the step: 0.05)", type=overlaps, metavar="IOU")
+
+
+def selection(own: SelectConfig, protocol: Protocol) -> SelectConfig:
+    """The thresholds of a model with as many detections of an image as the protocol counts, if those are more."""
+    return replace(own, max_det=max(own.max_det, protocol.kept or 0))
 
 
 def chosen_protocol(config: Any, max_det: int | None = None) -> Protocol:

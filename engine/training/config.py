@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from engine.evaluation.protocol_flags import PROTOCOL_RULES, eval_iou_option, protocol_option, size_bins_option
 from engine.optim.optimizer import OPTIMIZERS
 from engine.training.recipe import Recipe
 from models.boxes.similarity import KINDS
@@ -22,7 +23,6 @@ from utils.options import (
 )
 from utils.reporting.run_log import NAME_RULE
 
-BEST_BY = ("fitness", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "F1")
 DEFAULT_MODEL = "yolov8n-assn"
 LOGGERS = ("wandb", "mlflow", "clearml")
 TRAIN_UNSUPPORTED = {
@@ -92,8 +92,9 @@ class TrainConfig(Options):
     resume: str | bool = option(False, "continue the newest run, or the checkpoint named here", nargs="?", const=True)
     allow_data_change: bool = option(False, "--resume: continue although images or labels have changed")
     patience: int = option(100, "epochs without a better result to stop after; 0 = never", type=number(int, 0))
-    save_best_by: str = option("fitness", "metric that chooses best.pt; fitness = 0.9 AP + 0.1 AP50; default fitness",
-                               choices=BEST_BY)
+    save_best_by: str = option("fitness", "number that chooses best.pt: fitness (0.9 AP + 0.1 AP50, COCO's), F1, P, R, "
+                               "any of the protocol's or COCO's such as AP_S or AR100, or that of a class such as "
+                               "AP:person; default fitness", metavar="NAME")
     save_every_minutes: float = option(0, "write last.pt within epochs too; 0 = after epochs only",
                                        type=number(float, 0), metavar="M")
     skip_bad_batches: int = option(0, "continue after up to N batches whose loss is not finite; on a GPU each step is "
@@ -107,6 +108,10 @@ class TrainConfig(Options):
     val_interval: int | None = option(None, "epochs between two validations; default 1", type=positive)
     noval: bool = option(False, "validate after the last epoch only", "--notest")
     nosave: bool = option(False, "save after the last epoch only")
+    # validation
+    protocol: str = protocol_option()
+    size_bins: tuple[float, ...] | None = size_bins_option()
+    eval_iou: tuple[float, ...] | None = eval_iou_option()
     # results
     noplots: bool = option(False, "no pictures and curves")
     device: str = device_option()
@@ -138,6 +143,7 @@ ONLY_LAST = "with --noval only the last epoch is validated; drop one of the two"
 ONLY_LAST_SAVED = "with --nosave only the last epoch is saved; choose one"
 RULES = [
     *not_empty(("resume", "replay", "data", "hyp", "backbone", "project", "name", "storage", "study")), NAME_RULE,
+    *PROTOCOL_RULES,
     Rule("backbone", lambda config, _: not config.resume and not config.weights,
          "--weights and --resume bring a backbone of their own; choose one"),
     Rule("tile_overlap", lambda config, _: config.tile, "windows overlap where there are some; add --tile"),

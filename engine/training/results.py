@@ -6,6 +6,7 @@ import torch
 import yaml
 
 from engine.evaluation.evaluate import evaluate, without_losses
+from engine.evaluation.protocol_flags import chosen_protocol, selection
 from engine.evaluation.results import write_results
 from engine.training.checkpoints import end_run
 from engine.training.config import DEFAULT_MODEL
@@ -58,8 +59,10 @@ def finish(job: Job, run: Training) -> None:
     model.load_state_dict(stored["model"])
     model = model.to(run.device, memory_format=torch.channels_last).eval().fuse()
     predict = without_losses(lambda images, content: model.decode(model(images, content)))
-    result = evaluate(predict, model.select, job.val_loader, job.val_index, model.thresholds,
+    protocol = chosen_protocol(config)
+    result = evaluate(predict, model.select, job.val_loader, job.val_index, selection(model.thresholds, protocol),
                       device=run.device, group=group)
+    result.judge_by(protocol, job.val_index.names, group)
     if not group.is_main:
         return
     table = write_results(result, job.val_index, job.folder, plots=not config.noplots)

@@ -13,6 +13,7 @@ from utils.errors import UserError, shown
 RUNTIME_FLAGS = ("plugin", "device", "workers", "resume", "allow_data_change", "debug")  # never taken from a checkpoint
 RESUMABLE_FLAGS = ("data", "epochs", "patience", "amp", "cache", "max_pixels", "save_every_minutes", "save_period",
                    "skip_bad_batches", "noplots", "logger", "compile")  # may change when a run is resumed
+LISTS = ("size_bins", "eval_iou")  # one value, 8,16,32, of several numbers
 IGNORED_FLAGS = ("project", "exist_ok")  # the run has its folder
 
 
@@ -59,12 +60,17 @@ def _checked(saved: dict[str, Any], path: Path) -> dict[str, Any]:
         if value is None or action.dest in RUNTIME_FLAGS:
             continue
         kind = bool if action.nargs == 0 else int | float if action.type else str
+        several = isinstance(value, list) and (action.nargs == "+" or action.dest in LISTS)
         try:
-            for one in value if isinstance(value, list) and action.nargs == "+" else [value]:
+            for one in value if several else [value]:
                 if not isinstance(one, kind) or (isinstance(one, bool) and kind is not bool):
                     raise argparse.ArgumentTypeError(f"{shown(one)} is no {'number' if action.type else 'such value'}")
-                if action.type:
+                if action.choices and one not in action.choices:
+                    raise argparse.ArgumentTypeError(f"{shown(one)} is none of {', '.join(map(str, action.choices))}")
+                if action.type and action.dest not in LISTS:
                     action.type(str(one))
+            if action.dest in LISTS:
+                action.type(",".join(map(str, value)) if several else str(value))
         except argparse.ArgumentTypeError as error:
             raise UserError(f"{path}: damaged, its setting {action.option_strings[0]} cannot be: {error}; resume from "
                             "another checkpoint, or start a new run", "corrupt-checkpoint") from None

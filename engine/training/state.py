@@ -15,6 +15,7 @@ from engine.optim.schedule import Schedule
 from engine.training.config import TrainConfig
 from engine.training.recipe import Recipe
 from engine.training.signals import StopRequest
+from engine.training.validation import FITNESS, score_of
 from utils.distributed.group import Group
 from utils.reporting.run_log import LossMeter
 from utils.reporting.trackers import Logger
@@ -98,23 +99,20 @@ class Job:
     val_loader: Loader
     loggers: list[Logger]
     stop: StopRequest
-    on_validation: Callable[[float, int], None]  # called with fitness and epoch
+    on_validation: Callable[[float, int], None]  # called with the score and epoch
+    best_by: str = FITNESS  # the column that chooses best.pt
 
 
-def update_best(run: Training, row: dict[str, float], metric: str = "fitness") -> bool:
-    """Whether the validation of this epoch, if there was one, is the best so far by `--save-best-by`; records it."""
+def update_best(run: Training, row: dict[str, float], best_by: str = FITNESS) -> bool:
+    """Whether the validation of this epoch, if there was one, is the best so far by `--save-best-by`; records it.
+
+    best_by: see `best_column`.
+    """
     if "metrics/AP" not in row:
         return False
-    if metric == "fitness":
-        score = 0.1 * row["metrics/AP50"] + 0.9 * row["metrics/AP"]  # as in YOLOv5
-    elif metric == "F1":
-        p, r = row["metrics/precision"], row["metrics/recall"]
-        score = 2 * p * r / max(p + r, 1e-9)
-    else:
-        score = row[f"metrics/{metric}"]
-    run.score = score
-    if score > run.best:
-        run.best, run.best_epoch = score, run.epoch
+    run.score = score_of(row, best_by)
+    if run.score > run.best:
+        run.best, run.best_epoch = run.score, run.epoch
         return True
     return False
 

@@ -161,3 +161,20 @@ def test_weights_that_are_not_finite_are_refused(place, weights, tmp_path):
     with user_error("not-finite", "nan.pt", "1 of", "model.0.conv.weight"):
         train.main(parsed(place, "nan", "--weights", tmp_path / "nan.pt"))
     assert not (place / "nan").exists()
+
+
+def test_validation_goes_by_the_protocol_and_it_chooses_the_best(place, capsys):
+    folder = train.main(parsed(place, "tiny", "--protocol", "tinyperson", "--size-bins", "8,16", "--save-best-by",
+                               "AP50_<8", "--epochs", 2))
+    printed, rows = capsys.readouterr().out, read_csv(folder / "results.csv")
+    assert "    own: AP50_<8" in printed and "metrics/own/AP75_8-16" in rows[0] and "metrics/AP_S" in rows[0]
+    assert (folder / "metrics.txt").read_text().startswith("NOT the numbers of tinyperson")
+    best = load_checkpoint(folder / "weights/best.pt")["epoch"]
+    scores = [float(row["metrics/own/AP50_<8"]) for row in rows]
+    assert best == (1 + scores.index(max(scores)) if max(scores) > -1 else 2)
+
+
+def test_a_number_that_is_none_is_refused_before_anything_is_written(place):
+    with user_error("unknown-number", "AP_vt", "--protocol coco"):
+        train.main(parsed(place, "none", "--save-best-by", "AP_vt"))
+    assert not (place / "none").exists()

@@ -100,13 +100,28 @@ def test_a_flag_at_its_default_is_heard(stopped):
 
 
 @pytest.mark.parametrize("word, value", [("imgsz", ["64"]), ("imgsz", 10**9), ("epochs", "3"), ("patience", -1),
-                                         ("rect", "yes"), ("data", 7), ("batch_size", True), ("tile", [[]])])
+                                         ("rect", "yes"), ("data", 7), ("batch_size", True), ("tile", [[]]),
+                                         ("size_bins", [16.0, 8.0]), ("size_bins", "8"), ("eval_iou", [[0.5]]),
+                                         ("eval_iou", [7]), ("protocol", "other"), ("epochs", [5])])
 def test_a_setting_that_no_flag_could_have_said_is_told(stopped, word, value):
     path = stopped / "run/weights/last.pt"
     stored = load_checkpoint(path)
     stored["train"]["args"][word] = value
     with user_error("corrupt-checkpoint", path, f"--{word.replace('_', '-')}"):
         merged_with(stored, path)
+
+
+def test_sizes_and_overlaps_of_the_validation_are_kept(stopped):
+    path = stopped / "run/weights/last.pt"
+    stored = load_checkpoint(path)
+    stored["train"]["args"] |= {"size_bins": [8.0], "eval_iou": [0.25, 0.5], "protocol": "aitod"}
+    config = merged_with(stored, path)
+    assert (config.size_bins, config.eval_iou, config.protocol) == ((8.0,), (0.25, 0.5), "aitod")
+    with user_error("flag-conflict", "--size-bins"):
+        merged_with(stored, path, "--size-bins", "8,16")
+    for name in ("size_bins", "eval_iou", "protocol"):  # a checkpoint of an earlier version
+        del stored["train"]["args"][name]
+    assert merged_with(stored, path).protocol == "coco"
 
 
 @pytest.mark.parametrize("words", [["--optimizer", "SGD"], ["--batch", "16"], ["--img", "640"], ["--name", "exp"],

@@ -8,6 +8,7 @@ work as usual.
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -73,13 +74,18 @@ class MLflow:
             self.package.log_params({key: str(value)[:500] for key, value in config.items()})
 
     def add(self, row: Mapping[str, Any], epoch: int) -> None:
-        self.package.log_metrics(numbers(row), step=epoch)
+        self.package.log_metrics({mlflow_name(key): value for key, value in numbers(row).items()}, step=epoch)
 
     def artifact(self, path: Path) -> None:
         self.package.log_artifact(str(path))
 
     def close(self) -> None:
         self.package.end_run()
+
+
+def mlflow_name(name: str) -> str:
+    """A name that MLflow takes: letters, digits, `_-. :/`; `<` and `>` of sizes become words, others `_`."""
+    return re.sub(r"[^\w\-. :/]", "_", name.replace("<", "below ").replace(">", "above "))
 
 
 class ClearML:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.refusals import refused
-from utils.reporting.trackers import make_loggers
+from utils.reporting.trackers import make_loggers, mlflow_name
 
 ROW = {"epoch": 3, "train/box": 1.5, "metrics/AP": 0.25, "note": "text"}
 CONFIG = {"lr0": 0.01, "imgsz": [640]}
@@ -112,3 +112,8 @@ def test_nothing_asked_nothing_imported_nothing_written(tmp_path, monkeypatch):
     for word in ("wandb", "mlflow", "clearml"):
         monkeypatch.setitem(sys.modules, word, None)
     assert make_loggers([], tmp_path, CONFIG, "exp") == [] and not list(tmp_path.iterdir())
+
+
+def test_names_of_sizes_are_names_to_mlflow():
+    assert mlflow_name("metrics/own/AP_<8") == "metrics/own/AP_below 8"
+    assert mlflow_name("metrics/AP:it's 1-2") == "metrics/AP:it_s 1-2"
