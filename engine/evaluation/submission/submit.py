@@ -30,8 +30,8 @@ from utils.select import SelectConfig
 
 # Flags on which no detection depends; any other flag that changes between two runs of a name is refused.
 WITHOUT_EFFECT = frozenset((
-    "weights", "data", "device", "workers", "max_pixels", "trust", "protocol", "size_bins", "eval_iou", "noplots",
-    "project", "name", "exist_ok", "submit", "conf_thres", "iou_thres", "max_det", "imgsz"))
+    "weights", "data", "device", "workers", "max_pixels", "trust", "protocol", "size_bins", "eval_iou", "bootstrap",
+    "noplots", "project", "name", "exist_ok", "submit", "conf_thres", "iou_thres", "max_det", "imgsz"))
 JOURNAL = "journal"
 
 

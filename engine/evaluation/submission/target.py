@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data import Index
+from data.truth import UNUSABLE
 from engine.evaluation.submission.coco import MAX_DETECTIONS as COCO_LIMIT
 from engine.evaluation.submission.image_info import ImageInfo, read_image_info, test_set_of
 from engine.evaluation.submission.image_names import image_stems
@@ -44,6 +45,7 @@ def find_target(index: Index) -> Target:
     Raises `UserError` where no server takes it, or not every image of the image-info file can be evaluated.
     """
     kind = index.source.format
+    _refuse_missing(index)
     if kind == "visdrone":
         image_stems(index, "--submit")
         return Target("visdrone", info_of(index, range(1, 11)), list(visdrone_categories(index)), VISDRONE_LIMIT)
@@ -76,12 +78,6 @@ def _from_image_info(index: Index) -> Target:
                         f"the images of one; give one image-info file", "several-files")
     info = read_image_info(entries[0])
     records = {int(record.image_id): record for record in index.records}
-    absent = [k for k, image in enumerate(info.ids) if image not in records]
-    if absent:
-        found = "".join(f"; {example}" for _, example in index.report.findings.values())[:300]
-        raise UserError(f"--submit: {len(absent):,} of the {len(info.ids):,} images of {info.file} are not there or "
-                        f"cannot be read, the first: {info.names[absent[0]]}{found}; the server wants all",
-                        "missing-image")
     own = np.array([(records[image].width, records[image].height) for image in info.ids], np.float64).reshape(-1, 2)
     other = np.flatnonzero((info.sizes != own).any(1) & ~np.isnan(info.sizes).any(1))
     if len(other):
@@ -90,6 +86,18 @@ def _from_image_info(index: Index) -> Target:
                         f"{info.sizes[k, 0]:g} x {info.sizes[k, 1]:g} ({len(other):,} such); boxes would lie "
                         f"elsewhere: restore the original files", "other-size")
     return Target("coco", replace(info, sizes=own), list(index.category_ids), COCO_LIMIT)
+
+
+def _refuse_missing(index: Index) -> None:
+    """Raise `UserError` where an image of the split is not there or cannot be read, since servers want all."""
+    records, listed = set(_ids(index)), index.truth.record_ids
+    absent = [record for record in listed if record not in records]
+    if absent:
+        findings = index.report.findings
+        examples = "; ".join(findings[kind][1] for kind in UNUSABLE if kind in findings)[:300] or "its id twice"
+        raise UserError(f"--submit: {len(absent):,} of the {len(listed):,} images of `{index.source.split}:` are not "
+                        f"there or cannot be read, the first has the id {absent[0]} ({examples}); the server wants all "
+                        f"images: restore them", "missing-image")
 
 
 def _ids(index: Index) -> list[int]:

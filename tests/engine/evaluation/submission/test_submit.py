@@ -211,7 +211,7 @@ def test_images_that_are_missing_or_of_another_size_are_refused_before_the_work(
     yaml = write_data(tmp_path, 4)
     monkeypatch.setattr(val, "open_loader", lambda *_: pytest.fail("the images were opened"))
     (tmp_path / "test2017" / f"{101:012}.jpg").unlink()
-    with refused("missing-image", "1 of the 4 images", f"{101:012}.jpg"):
+    with refused("missing-image", "1 of the 4 images", "the id 101", f"{101:012}.jpg"):
         submitted(place, "missing", "--data", yaml)
     picture(tmp_path / "test2017" / f"{101:012}.jpg", 1, (48, 64))  # turned by 90 degrees
     with refused("other-size", "64 x 48 pixels", "says 48 x 64"):
@@ -305,6 +305,14 @@ def test_voc_and_visdrone_have_their_files(place, tmp_path, capsys):
     assert rows and {row[5] for row in rows} <= {"1", "4", "5"} and all(row[6:] == ["-1", "-1"] for row in rows)
     scores = [float(row[4]) for row in rows]
     assert scores == sorted(scores, reverse=True) and (place / "runs/drone/drone/0.txt").is_file()
+
+
+def test_missing_images_of_other_formats_are_refused_too(place, tmp_path):
+    root = makers.voc_devkit(tmp_path, {"VOC2012": {"test": {f"2008_{k:06}": None for k in range(3)}}})
+    next(root.rglob("2008_000001.*")).unlink()
+    yaml = makers.config(tmp_path, path=str(root), test="VOC2012/ImageSets/Main/test.txt", names=NAMES)
+    with refused("missing-image", "1 of the 3 images", "2008_000001"):
+        submitted(place, "gone", "--data", yaml)
 
 
 def test_save_visdrone_takes_any_data_with_its_classes(place, tmp_path, capsys):
