@@ -19,7 +19,7 @@ from utils.select import SelectConfig, Selector
 from utils.structures import Batch, Detections, Letterbox
 from utils.truth import Truth
 
-MOST_PAIRS = 4_000_000  # overlaps that are held at once
+MOST_PAIRS = 100_000  # overlaps that are computed at once: more would not fit into the cache of a core
 
 
 @dataclass
@@ -62,10 +62,15 @@ class Evidence:
 def owners(boxes: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
     """(N, 4) and (G, 4) xyxy, G > 0 -> the overlap (N,) of each box with the object that it overlaps most, and the
     position (N,) of that object, of equal ones the first."""
-    from torchvision.ops import box_iou  # here, since it takes as long to import as PyTorch itself
-
-    step = max(MOST_PAIRS // len(objects), 1)
-    parts = [box_iou(part, objects).nan_to_num_().max(1) for part in boxes.double().split(step)]
+    left, top, right, bottom = objects.double().unbind(1)
+    own = (right - left) * (bottom - top)
+    parts = []
+    for part in boxes.double().split(max(MOST_PAIRS // len(objects), 1)):
+        x1, y1, x2, y2 = part.t()[:, :, None]  # (n, 1) each
+        common = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
+        common *= torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
+        union = ((x2 - x1) * (y2 - y1) + own).sub_(common)
+        parts.append(common.div_(union).nan_to_num_(0, 0, 0).max(1))
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
 

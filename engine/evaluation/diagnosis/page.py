@@ -83,8 +83,8 @@ def _lead(told: Diagnosis) -> str:
     return (f"<p>Of <strong>{total}</strong> objects <strong>{first.missed.sum()}</strong> are missed at confidence "
             f"{first.confidence:.3f}, where the mean F1 is highest: this is what a user sees. "
             f"<strong>{every.missed.sum()}</strong> are missed among all detections that AP sees, above confidence "
-            f"{every.confidence:g}: no threshold recovers these. Of {small.sum()} objects with sides below 32 pixels "
-            f"it is {(first.missed & small).sum()} and {(every.missed & small).sum()}.</p>")
+            f"{every.confidence:g}: no threshold recovers these. Of the {small.sum()} objects with sides below 32 "
+            f"pixels these are {(first.missed & small).sum()} and {(every.missed & small).sum()}.</p>")
 
 
 def _view(told: Diagnosis, view: View) -> str:
