@@ -162,8 +162,8 @@ class Watch:
     """Stands between an evaluation and its loader and selection, and observes every image.
 
     Give `watch` as the loader and `watch.select` as the selection. in_classes: scores (B, N, C) by the model's classes
-    -> by the dataset's; suppresses: whether the selection is a suppression. seconds: what observing took;
-    in_load: the part of it that the evaluation's clock takes for loading.
+    -> by the dataset's; suppresses: whether the selection is a suppression. config: of the last selection; seconds:
+    what observing took; in_load: the part of it that the evaluation's clock takes for loading.
     """
 
     def __init__(self, truth: Truth, loader, select: Selector, in_classes: Callable[[Tensor], Tensor],
@@ -177,6 +177,7 @@ class Watch:
         low = truth.boxes[:, :2]
         self._boxes = torch.from_numpy(np.concatenate((low, low + truth.boxes[:, 2:]), 1))
         self._labels = torch.from_numpy(truth.label)
+        self.config: SelectConfig | None = None
         self._done: list[np.ndarray] = []
         self._answer: tuple[Tensor, Tensor, list[Detections], SelectConfig] | None = None
 
@@ -193,7 +194,7 @@ class Watch:
 
     def select(self, boxes: Tensor, scores: Tensor, config: SelectConfig) -> list[Detections]:
         """As the selection it stands for; remembers what it was given until the next batch."""
-        found = self._select(boxes, scores, config)
+        self.config, found = config, self._select(boxes, scores, config)
         self._answer = boxes, scores, found, config
         return found
 

@@ -11,6 +11,7 @@ from engine.evaluation.diagnosis.files import format_summary, write_numbers
 from engine.evaluation.diagnosis.page import render_page
 from engine.evaluation.diagnosis.pictures import missed_crops, worst_images
 from engine.evaluation.evaluate import Evaluation
+from engine.evaluation.metrics.protocol import COCO
 from engine.evaluation.setup import scores_for
 from engine.inference.runtime import Runtime
 from utils.files import write_bytes
@@ -30,16 +31,19 @@ def report_diagnosis(config: ValConfig, runtime: Runtime, result: Evaluation, in
     images = max(int(result.found.seen.sum()), 1)
     result.speed["load"] -= 1e3 * watch.in_load / images
     result.speed["diagnosis"] = 1e3 * watch.seconds / images
-    thresholds = config.thresholds(runtime.thresholds)
-    told = diagnose(result.metrics, result.truth, result.found, index.names, watch.evidence, thresholds,
-                    not runtime.finds_sets)
+    thresholds = watch.config or config.thresholds(runtime.thresholds)
+    own = result.own if result.own is not None and result.own.protocol.rule == COCO.rule else None
+    metrics = own or result.metrics  # the matching is COCO's, so of the others only limits and ignore regions count
+    told = diagnose(metrics, metrics.protocol.truth(result.truth), result.found, index.names, watch.evidence,
+                    thresholds, not runtime.finds_sets)
     size = " x ".join(map(str, runtime.choose_size(config.imgsz)))
     nms = ", without NMS" if runtime.finds_sets else f", NMS above IoU {thresholds.iou:g}"
     header = {
         "weights": runtime.path, "data": f"{config.data or runtime.trained.get('data')}, {config.task}",
         "images": f"{images}, input size {size}",
         "selection": f"confidence above {thresholds.conf:g}{nms}, at most {thresholds.max_det} per image",
-        "result": ", ".join(f"{name} {value:.4f}" for name, value in list(result.metrics.values.items())[:4])}
+        "protocol": metrics.protocol.title,
+        "result": ", ".join(f"{name} {value:.4f}" for name, value in list(metrics.values.items())[:4])}
     return write_diagnosis(told, index, folder, header, pictures=not config.noplots)
 
 
