@@ -10,7 +10,9 @@ from contextlib import nullcontext
 import torch
 
 from data import load_index
-from engine.evaluation.config import SPEED, VAL_UNSUPPORTED, ValConfig
+from engine.evaluation.comparison.compare import Comparison
+from engine.evaluation.comparison.weights_table import WeightsTable
+from engine.evaluation.config import SPEED, VAL_UNSUPPORTED, ValConfig, is_results
 from engine.evaluation.diagnosis.write import open_watch, report_diagnosis
 from engine.evaluation.ensemble import evaluate_ensemble
 from engine.evaluation.evaluate import Evaluation, evaluate, without_losses
@@ -35,17 +37,33 @@ def build_parser() -> argparse.ArgumentParser:
     return ValConfig.parser(__doc__.splitlines()[0], VAL_UNSUPPORTED)
 
 
-def main(args: argparse.Namespace) -> Evaluation | list[Speed]:
+def main(args: argparse.Namespace) -> Evaluation | Comparison | list[Speed] | None:
     """Evaluate each of `--weights`, or measure its speed; prints the tables and returns the last one's result."""
     config = ValConfig.from_args(args).check()
     load_plugins(config.plugin)
     group, device = join(config.device)
     with group.session():
-        results = [measure_file(config, weights, group) if config.task == SPEED else
-                   evaluate_file(config, weights, group, device) for weights in config.weights]
-        if config.merge and merges_models(config) and group.is_main:
-            results.append(report_ensemble(config, results))
-    return results[-1]
+        if config.task == SPEED:
+            return [measure_file(config, weights, group) for weights in config.weights][-1]
+        return evaluate_all(config, group, device)
+
+
+def evaluate_all(config: ValConfig, group: Group, device: torch.device) -> Evaluation | Comparison | None:
+    """Evaluate each of `--weights`, and all as one with `--merge`; of several, the main process writes and prints one
+    table. Returns the last evaluation, of results files alone their table."""
+    table, results = WeightsTable(config), []
+    for place, weights in enumerate(config.weights):
+        if not is_results(weights):
+            results.append(evaluate_file(config, weights, group, device))
+            config = table.add(place, results[-1])
+    if config.merge and merges_models(config) and group.is_main:
+        results.append(report_ensemble(config, results))
+        table.add_ensemble(results[-1].found)
+    if not (config.wants_table and group.is_main):
+        return results[-1] if results else None
+    comparison, folder = table.finish()
+    print(f"\n{comparison.text}\n\ntable.txt, table.csv and table.tex in {folder}")
+    return results[-1] if results else comparison
 
 
 def report_ensemble(config: ValConfig, results: list[Evaluation]) -> Evaluation:
@@ -93,15 +111,16 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     target = find_target(index) if config.submit else None
     if target:
         thresholds = target.thresholds(thresholds, config.max_det)
-    head = header(config, runtime, index, thresholds, facts_of(config, runtime))
+    facts = facts_of(config, runtime)
+    head = header(config, runtime, index, thresholds, facts)
     if group.is_main:
         print(head, index.report.format(), sep="\n")
     check_names(config, index)
     select = select_for(runtime, index, config.single_cls, data)
     submission = open_submission(config, runtime, index, target, thresholds, group) if target else None
     if not target and config.max_det is None and thresholds.max_det != runtime.thresholds.max_det and group.is_main:
-        print(f"up to {thresholds.max_det} detections per image are kept, as --protocol {config.protocol} counts them "
-              f"(the model's own: {runtime.thresholds.max_det}; --max-det changes it)")
+        print(f"up to {thresholds.max_det} detections per image are kept, as --protocol {' '.join(config.protocol)} "
+              f"counts them (the model's own: {runtime.thresholds.max_det}; --max-det changes it)")
     loader = None if config.slice else open_loader(config, runtime, index, group, submission.done if submission else ())
     folder = None
     if group.is_main:
@@ -116,7 +135,7 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
                               submission.collector if submission else index, thresholds, device=runtime.device,
                               group=group)
         result.damaged = [path for part in group.gather(loader.damaged) or [] for path in part]
-    result.index = index
+    result.index, result.facts = index, facts
     result.judge_by(protocol, index.names, group)
     if watch is not None:
         watch.gather(group)

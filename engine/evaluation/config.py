@@ -2,16 +2,20 @@
 
 import re
 from argparse import ArgumentTypeError, BooleanOptionalAction
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from engine.evaluation.comparison.bootstrap import RESAMPLES
 from engine.evaluation.metrics.protocol import Protocol
 from engine.evaluation.protocol_flags import (
     PROTOCOL_RULES,
     NmsOrEvalIou,
     chosen_protocol,
+    chosen_protocols,
     eval_iou_option,
+    named,
     nms_or_eval_iou,
-    protocol_option,
+    protocols_option,
     selection,
     size_bins_option,
 )
@@ -23,7 +27,7 @@ from engine.inference.view_flags import (
     slice_option,
     with_full_option,
 )
-from utils.cli import Rule, check_flags, flag_of, fraction, not_empty, positive
+from utils.cli import Rule, check_flags, flag_of, fraction, not_empty, number, positive
 from utils.errors import UserError
 from utils.options import (
     Options,
@@ -43,7 +47,8 @@ SUBMIT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 SUBMIT_RULES = [
     Rule("submit", lambda config, _: config.submit == "" or bool(SUBMIT_NAME.fullmatch(config.submit)),
          "a name for the server's files: letters, digits, - _ and ., at most 64, a letter or digit first"),
-    Rule("submit", lambda config, _: len(config.weights) == 1, "one submission is of one model; give one --weights"),
+    Rule("submit", lambda config, _: len(config.weights) == count_models(config.weights) == 1,
+         "one submission is of one model; give one --weights"),
     Rule("submit", lambda config, _: not config.single_cls, "the server wants the classes apart; drop --single-cls"),
     Rule("diagnose", lambda config, _: not config.submit,
          "a submission that goes on has not looked at all images itself; give one of the two flags"),
@@ -55,13 +60,32 @@ WITH_SPEED = ("weights", "data", "task", "imgsz", "batch_size", "conf_thres", "i
 RULES = [
     *not_empty(("data", "project", "name", "submit")), NAME_RULE, *PROTOCOL_RULES, *SUBMIT_RULES,
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
-    Rule("exist_ok", lambda config, _: len(config.weights) == 1,
+    Rule("exist_ok", lambda config, _: count_models(config.weights) < 2,
          "with several --weights one's results would be written over the other's; drop it"),
     *VIEW_RULES,
     Rule("rect", lambda config, _: config.slice is None, "windows have frames of their own; drop it with --slice"),
     *(Rule(flag, lambda config, _: config.slice is None, "works on whole images; drop it, or --slice")
       for flag in ("diagnose", "submit")),
+    Rule("merge", lambda config, _: config.slice is not None or count_models(config.weights) == len(config.weights),
+         "an ensemble is of models; give no results files with it"),
+    Rule("bootstrap", lambda config, _: len(config.weights) > 1,
+         "compares several --weights; give more than one, or drop the flag"),
+    *(Rule(flag, lambda config, _: count_models(config.weights) > 0,
+           "is about running a model, and results files were found already; drop it") for flag in (
+        "imgsz", "batch_size", "conf_thres", "iou_thres", "rect", "device", "workers", "half", "trust", "save_txt",
+        "save_conf", "save_json", "save_voc", "save_visdrone",
+        "diagnose", "noplots", "slice", "overlap", "with_full", "augment")),
 ]
+
+
+def is_results(weights: str) -> bool:
+    """Whether one of `--weights` is a results file, not a model."""
+    return weights.lower().endswith(".json")
+
+
+def count_models(weights: Sequence[str]) -> int:
+    """How many of `--weights` are models, not results files."""
+    return sum(not is_results(name) for name in weights)
 
 
 def task(text: str) -> str:
@@ -75,7 +99,8 @@ def task(text: str) -> str:
 class ValConfig(Options):
     """The settings of `val.py`."""
 
-    weights: tuple[str, ...] = option((), ".pt, .onnx or .torchscript, one or several", nargs="+", required=True)
+    weights: tuple[str, ...] = option((), ".pt, .onnx or .torchscript, or results .json of any program, one or several",
+                                      nargs="+", required=True)
     data: str = option("", "name in cfg/data or a YAML; default: what the model was trained on")
     task: str = option("val", "the split to evaluate, or speed: milliseconds by stage on val, without metrics",
                        type=task, choices=(*SPLITS, SPEED))
@@ -88,7 +113,7 @@ class ValConfig(Options):
                                      action=NmsOrEvalIou, metavar="IOU")
     max_det: int | None = option(None, "most detections per image; give more where images hold more objects; default: "
                                  "the protocol's or the model's, as a rule 300", type=positive)
-    protocol: str = protocol_option("--metric")
+    protocol: tuple[str, ...] = protocols_option()
     size_bins: tuple[float, ...] | None = size_bins_option()
     eval_iou: tuple[float, ...] | None = eval_iou_option()
     rect: bool | None = option(None, "batches of like aspect with little padding, or else the square of --imgsz; "
@@ -115,6 +140,9 @@ class ValConfig(Options):
     submit: str = option("", "write and check the results file of the data's test server (COCO, VisDrone, VOC) under "
                          "this name, in the folder <project>/<NAME>; the same command goes on where it was interrupted",
                          metavar="NAME")
+    bootstrap: int = option(RESAMPLES, f"of several --weights: resamples of the images for the intervals of "
+                            f"differences to the first, 0 for none; default {RESAMPLES}", type=number(int, 0, 100_000),
+                            metavar="N")
     noplots: bool = option(False, "no curves and pictures")
     project: str = option("runs/val", "folder of results")
     name: str = option("exp", "sub-folder of results")
@@ -131,11 +159,20 @@ class ValConfig(Options):
         return self
 
     def judged_by(self) -> Protocol:
-        """The protocol that the flags ask for."""
+        """The protocol that the flags ask for, of several the first."""
         return chosen_protocol(self, self.max_det)
+
+    def all_protocols(self) -> list[Protocol]:
+        """The protocols of the table of all `--weights`."""
+        return chosen_protocols(self, self.max_det)
+
+    @property
+    def wants_table(self) -> bool:
+        """Whether one table of all is written: of several models or protocols, and of results files."""
+        return len(self.weights) > 1 or count_models(self.weights) == 0 or len(named(self)) > 1
 
     def thresholds(self, own: SelectConfig) -> SelectConfig:
         """The thresholds of the selection: the flags that were given, otherwise the protocol's or the model's own."""
         flags = {"conf": self.conf_thres, "iou": self.iou_thres, "max_det": self.max_det}
         given = {name: value for name, value in flags.items() if value is not None}
-        return replace(selection(own, self.judged_by()), **given)
+        return replace(selection(own, *self.all_protocols()), **given)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from data import Index
 from engine.evaluation.collector import Collector
+from engine.evaluation.comparison.table import Facts
 from engine.evaluation.confusion import ConfusionMatrix
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import Metrics, judge
@@ -36,7 +37,7 @@ class Evaluation:
     of all images, that of the others only their own. plot_batches: the first batches with their detections. metrics:
     COCO's; own: by another protocol, where one was asked for. comparison: a table of other ways to look at the same
     images beside this one; damaged: paths of images that could not be decoded. index: the images and their classes,
-    where val.py needs them on.
+    where val.py needs them on; facts: of the model.
     """
 
     metrics: Metrics
@@ -51,6 +52,7 @@ class Evaluation:
     comparison: str = ""
     damaged: list[str] = field(default_factory=list)
     index: Index | None = None
+    facts: Facts = Facts()
 
     @property
     def primary(self) -> Metrics:

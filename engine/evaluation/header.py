@@ -55,7 +55,7 @@ def header(config: ValConfig, runtime: Runtime, index: Index, thresholds: Select
              "detections": f"{', '.join(parts)}, at most {thresholds.max_det} "
                            f"{'a view' if config.slice else 'an image'}"
                            f"{'' if suppresses else ', from a set without NMS'}",
-             "protocol": " | ".join(dict.fromkeys((config.judged_by().title, COCO.title))),
+             "protocol": " | ".join(dict.fromkeys((*(p.title for p in config.all_protocols()), COCO.title))),
              "runtime": f"{kind} in {precision} on {describe(runtime.device)}, torch {torch.__version__}"}
     width = max(map(len, lines))
     told = [f"{word:<{width}}  {text}" for word, text in lines.items()]

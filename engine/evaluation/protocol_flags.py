@@ -15,8 +15,17 @@ from utils.select import SelectConfig
 
 STEP = 0.05  # of a range of overlaps
 OWN_RULES = "VOC and VisDrone judge by overlaps of their own and not by size; drop it, or choose another --protocol"
-PROTOCOL_RULES = [Rule(flag, lambda config, _: PROTOCOLS[config.protocol].rule == "coco", OWN_RULES)
-                  for flag in ("size_bins", "eval_iou")]
+ONE = "is one more set of rules; give one --protocol that it changes"
+
+
+def named(config: Any) -> tuple[str, ...]:
+    """The protocols that `--protocol` names, each once; the first is that of a model's own tables."""
+    return (config.protocol,) if isinstance(config.protocol, str) else tuple(dict.fromkeys(config.protocol))
+
+
+PROTOCOL_RULES = [rule for flag in ("size_bins", "eval_iou") for rule in (
+    Rule(flag, lambda config, _: all(PROTOCOLS[name].rule == "coco" for name in named(config)), OWN_RULES),
+    Rule(flag, lambda config, _: len(named(config)) == 1, ONE))]
 
 
 def sizes(text: str) -> tuple[float, ...]:
@@ -71,10 +80,16 @@ class NmsOrEvalIou(argparse.Action):
         setattr(namespace, "eval_iou" if isinstance(values, tuple) else self.dest, values)
 
 
-def protocol_option(*aliases: str) -> Any:
-    """`--protocol`, in val.py also under its older name `--metric`."""
+def protocol_option() -> Any:
+    """`--protocol` of train.py."""
     return option("coco", "the rules and numbers of a data set's own evaluation, beside COCO's; default coco",
-                  *aliases, choices=tuple(PROTOCOLS))
+                  choices=tuple(PROTOCOLS))
+
+
+def protocols_option() -> Any:
+    """`--protocol` of val.py, one or several; also under its older name `--metric`."""
+    return option(("coco",), "the rules and numbers of a data set's own evaluation, beside COCO's; those of several "
+                  "stand in one table; default coco", "--metric", choices=tuple(PROTOCOLS), nargs="+")
 
 
 def size_bins_option() -> Any:
@@ -89,13 +104,19 @@ def eval_iou_option() -> Any:
                   "0.25:0.5 or 0.25:0.75:0.25 (default of the step: 0.05)", type=overlaps, metavar="IOU")
 
 
-def selection(own: SelectConfig, protocol: Protocol) -> SelectConfig:
-    """The thresholds of a model with as many detections of an image as the protocol counts, if those are more."""
-    return replace(own, max_det=max(own.max_det, protocol.kept or 0))
+def selection(own: SelectConfig, *protocols: Protocol) -> SelectConfig:
+    """The thresholds of a model with as many detections of an image as the protocols count, if those are more."""
+    return replace(own, max_det=max(own.max_det, *(protocol.kept or 0 for protocol in protocols)))
 
 
 def chosen_protocol(config: Any, max_det: int | None = None) -> Protocol:
-    """The protocol that flags ask for. max_det: `--max-det` where it was given; above the protocol's own limit its
-    numbers stand beside."""
-    protocol = PROTOCOLS[config.protocol].changed(config.eval_iou or (), config.size_bins or ())
-    return replace(protocol, beside=max_det) if max_det and max_det > protocol.max_det else protocol
+    """The first protocol that flags ask for. max_det: `--max-det` where it was given; above the protocol's own limit
+    its numbers stand beside."""
+    return chosen_protocols(config, max_det)[0]
+
+
+def chosen_protocols(config: Any, max_det: int | None = None) -> list[Protocol]:
+    """All protocols that flags ask for, as `chosen_protocol` has the first."""
+    chosen = [PROTOCOLS[name].changed(config.eval_iou or (), config.size_bins or ()) for name in named(config)]
+    return [replace(protocol, beside=max_det) if max_det and max_det > protocol.max_det else protocol
+            for protocol in chosen]
