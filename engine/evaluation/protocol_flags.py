@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from engine.evaluation.metrics.protocol import PROTOCOLS, Protocol
 from utils.cli import LONGEST_SIDE, Rule
 from utils.errors import shown
 from utils.options import option
-from utils.select import SelectConfig
+
+if TYPE_CHECKING:  # it loads torch, which files are judged without
+    from utils.select import SelectConfig
 
 STEP = 0.05  # of a range of overlaps
 OWN_RULES = "VOC and VisDrone judge by overlaps of their own and not by size; drop it, or choose another --protocol"
@@ -104,7 +106,7 @@ def eval_iou_option() -> Any:
                   "0.25:0.5 or 0.25:0.75:0.25 (default of the step: 0.05)", type=overlaps, metavar="IOU")
 
 
-def selection(own: SelectConfig, *protocols: Protocol) -> SelectConfig:
+def selection(own: "SelectConfig", *protocols: Protocol) -> "SelectConfig":
     """The thresholds of a model with as many detections of an image as the protocols count, if those are more."""
     return replace(own, max_det=max(own.max_det, *(protocol.kept or 0 for protocol in protocols)))
 

@@ -7,8 +7,10 @@ from engine.evaluation.comparison.bootstrap import RESAMPLES
 from engine.evaluation.comparison.compare import Candidate, compare, short_names
 from engine.evaluation.comparison.results_reader import Results, read_results
 from engine.evaluation.metrics.judge import Metrics
-from engine.evaluation.metrics.protocol import PROTOCOLS
-from engine.evaluation.metrics.table import format_table
+from engine.evaluation.metrics.protocol import CHANGED, PROTOCOLS
+from engine.evaluation.metrics.table import format_size_table, format_table
+from engine.evaluation.metrics.voc import format_voc_table
+from engine.evaluation.protocol_flags import OWN_RULES, eval_iou_option, size_bins_option
 from utils.cli import Rule, check_flags, not_empty, number
 from utils.errors import UserError
 from utils.files import write_bytes
@@ -19,6 +21,10 @@ CONFIRMED = 100_000  # detections up to which pycocotools takes seconds
 RULES = [*not_empty(("csv", "latex")),
          *(Rule(flag, lambda config, _: len(config.files) > 2, "compares several results files; give more than one, or "
                 "drop the flag") for flag in ("bootstrap", "seed")),
+         *(Rule(flag, lambda config, _: all(PROTOCOLS[name].rule == "coco" for name in config.protocol), OWN_RULES)
+           for flag in ("size_bins", "eval_iou")),
+         *(Rule(flag, lambda config, _: len(set(config.protocol)) == 1, "changes one protocol; name only one")
+           for flag in ("size_bins", "eval_iou")),
          Rule("task", lambda config, _: not config.truth_is_file, "chooses the split of a data set; an annotation file "
               "is one split")]
 
@@ -31,6 +37,8 @@ class JudgeConfig(Options):
     task: str = option("val", "the split, where the last argument is a data set", choices=("train", "val", "test"))
     protocol: tuple[str, ...] = option(("coco",), "one or several; the numbers of each", nargs="+",
                                        choices=tuple(PROTOCOLS))
+    size_bins: tuple[float, ...] | None = size_bins_option()
+    eval_iou: tuple[float, ...] | None = eval_iou_option()
     bootstrap: int = option(RESAMPLES, f"of several results files: resamples of the images for the intervals of "
                             f"differences, 0 for none; default {RESAMPLES}", type=number(int, 0, 100_000), metavar="N")
     seed: int = option(0, "of the resamples", type=number(int, 0), metavar="N")
@@ -58,7 +66,8 @@ def judge_files(config: JudgeConfig) -> None:
     truth, names = _read_truth(config)
     paths = [Path(file) for file in config.files[:-1]]
     results = [read_results(path, truth, names) for path in paths]
-    protocols = [PROTOCOLS[name] for name in dict.fromkeys(config.protocol)]
+    protocols = [PROTOCOLS[name].changed(config.eval_iou or (), config.size_bins or ())
+                 for name in dict.fromkeys(config.protocol)]
     for note in [note for one in results for note in one.notes]:
         print(note)
     candidates = [Candidate(name, one.found) for name, one in zip(short_names(config.files[:-1]), results, strict=True)]
@@ -66,14 +75,25 @@ def judge_files(config: JudgeConfig) -> None:
     if len(results) > 1:
         print(comparison.text)
     else:
-        print("\n\n".join(format_table(metrics, names) for metrics in comparison.metrics[0].values()))
-    for one, metrics in zip(results, comparison.metrics, strict=True):
-        if "coco" in metrics:
-            _confirm(one, truth, metrics["coco"], config.confirm)
+        print("\n\n".join(_tables(metrics, names) for metrics in comparison.metrics[0].values()))
+    for one, judged in zip(results, comparison.metrics, strict=True):
+        for metrics in judged.values():
+            if metrics.protocol.rule == "coco":
+                _confirm(one, truth, metrics, config.confirm)
     for file, content in ((config.csv, comparison.csv), (config.latex, comparison.latex)):
         if file:
             write_bytes(file, content.encode())
             print(f"written: {file}")
+
+
+def _tables(metrics: Metrics, names: list[str]) -> str:
+    """What one protocol says of one results file; COCO's needs no title."""
+    if metrics.voc:
+        return format_voc_table(metrics.voc, names)
+    parts = [metrics.protocol.title] * (metrics.protocol.name != "coco") + [format_table(metrics, names)]
+    if metrics.protocol.name == CHANGED:
+        parts.append("\n" + format_size_table(metrics, names))
+    return "\n".join(parts).rstrip("\n")
 
 
 def _read_truth(config: JudgeConfig) -> tuple[Truth, list[str]]:
@@ -89,12 +109,14 @@ def _read_truth(config: JudgeConfig) -> tuple[Truth, list[str]]:
 
 
 def _confirm(results: Results, truth: Truth, metrics: Metrics, always: bool) -> None:
-    """Print what pycocotools says of COCO's numbers."""
-    from engine.evaluation.metrics.confirm import compare_with_pycocotools
+    """Print what pycocotools says of the numbers of a protocol of COCO's rule."""
+    from engine.evaluation.metrics.confirm import compare_with_pycocotools, same_by_pycocotools
 
     if len(results.found) > CONFIRMED and not always:
         print(f"{results.path.name}: not confirmed by pycocotools, which takes minutes for {len(results.found):,} "
               f"detections; --confirm does it")
         return
-    for line in compare_with_pycocotools(truth, results.found, metrics):
+    lines = (compare_with_pycocotools(truth, results.found, metrics) if metrics.protocol.name == "coco"
+             else [same_by_pycocotools(truth, results.found, metrics)])
+    for line in lines:
         print(f"{results.path.name}: {line}")

@@ -58,6 +58,26 @@ def test_several_files_give_a_table_and_differences(files, capsys):
     assert capsys.readouterr().out == first
 
 
+def test_other_sizes_and_overlaps_are_titled_and_confirmed(files, capsys):
+    judge(files / "a.json", files / "truth.json", "--size-bins", "8,16", "--eval-iou", "0.25:0.5")
+    text = capsys.readouterr().out
+    assert text.startswith("NOT the numbers of coco") and "AP_8-16" in text and "(objects in brackets)" in text
+    assert "gives the same" in text.splitlines()[-1]
+    for words in (("--protocol", "voc07", "--size-bins", "8"), ("--protocol", "coco", "aitod", "--eval-iou", "0.5")):
+        with user_error("flag-without-effect", words[-2]):
+            judge(files / "a.json", files / "truth.json", *words)
+
+
+def test_every_protocol_has_its_table(files, capsys):
+    names = ["voc07", "voc", "visdrone", "aitod", "tinyperson", "sodad"]
+    judge(files / "a.json", files / "truth.json", "--protocol", *names)
+    text = capsys.readouterr().out
+    for title in ("VOC 2007", "VOC 2010", "VisDrone-DET", "AI-TOD", "TinyPerson", "SODA-D"):
+        assert title in text
+    assert text.count("gives the same") == 3
+    judge(files / "a.json", files / "b.json", files / "truth.json", "--bootstrap", 10, "--protocol", *names)
+
+
 def test_a_data_set_is_a_truth_too(tmp_path, capsys):
     from tests.tiny import tiny_data
 
