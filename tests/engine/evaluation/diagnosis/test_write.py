@@ -16,6 +16,7 @@ from engine.evaluation.diagnosis.files import summary
 from engine.evaluation.evaluate import evaluate
 from tests.engine.evaluation.test_evaluator_processes import BATCH, predict
 from tests.processes import together
+from tests.refusals import refused
 from tests.tiny import tiny_checkpoint, tiny_data
 from utils.distributed.group import Group
 from utils.select import EVALUATION, non_max_suppression
@@ -56,6 +57,13 @@ def test_files_and_text(folder, capsys):
 def test_without_pictures(folder):
     evaluated(folder, "bare", "--diagnose", "--noplots")
     assert "<img" not in (folder / "runs/bare/diagnosis.html").read_text()
+
+
+@pytest.mark.parametrize("flags", [["--submit", "x"], ["--slice", "64"], ["--weights", "found.json"]])
+def test_what_it_does_not_go_with(folder, flags):
+    with refused("flag-without-effect", "--diagnose"):
+        evaluated(folder, "never", "--diagnose", *flags)
+    assert not (folder / "runs/never").exists()
 
 
 def blurred(images: torch.Tensor, targets: PackedTargets):
