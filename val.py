@@ -109,7 +109,7 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
         index = load_index(data, config.task, single_cls=config.single_cls, max_pixels=config.max_pixels)
     protocol, thresholds = config.judged_by(), config.thresholds(runtime.thresholds)
     target = find_target(index) if config.submit else None
-    if target:
+    if target and not config.slice:  # of windows each keeps as many as the model's own
         thresholds = target.thresholds(thresholds, config.max_det)
     facts = facts_of(config, runtime)
     head = header(config, runtime, index, thresholds, facts)
@@ -128,7 +128,11 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
     watch = open_watch(runtime, index, loader, select, config.single_cls, data) if config.diagnose else None
     select, batches = (select, loader) if watch is None else (watch.select, watch)
     if config.slice:
-        result = evaluate_sliced(open_slices(config, runtime, select), index, protocol, group=group)
+        detector = open_slices(config, runtime, select, target.kept(config.max_det) if target else None)
+        with submission.journalling() if submission else nullcontext():
+            result = evaluate_sliced(detector, index, protocol, group=group,
+                                     merged=submission.collector if submission else None,
+                                     done=submission.done if submission else ())
     else:
         with submission.journalling(loader) if submission else nullcontext():
             result = evaluate(without_losses(predict_for(config, runtime)), select, batches,

@@ -64,8 +64,7 @@ RULES = [
          "with several --weights one's results would be written over the other's; drop it"),
     *VIEW_RULES,
     Rule("rect", lambda config, _: config.slice is None, "windows have frames of their own; drop it with --slice"),
-    *(Rule(flag, lambda config, _: config.slice is None, "works on whole images; drop it, or --slice")
-      for flag in ("diagnose", "submit")),
+    Rule("diagnose", lambda config, _: config.slice is None, "works on whole images; drop it, or --slice"),
     Rule("merge", lambda config, _: config.slice is not None or count_models(config.weights) == len(config.weights),
          "an ensemble is of models; give no results files with it"),
     Rule("bootstrap", lambda config, _: len(config.weights) > 1,
@@ -73,7 +72,7 @@ RULES = [
     *(Rule(flag, lambda config, _: count_models(config.weights) > 0,
            "is about running a model, and results files were found already; drop it") for flag in (
         "imgsz", "batch_size", "conf_thres", "iou_thres", "rect", "device", "workers", "half", "trust", "save_txt",
-        "save_conf", "save_json", "save_voc", "save_visdrone",
+        "save_conf", "save_json", "save_voc", "save_visdrone", "submit",
         "diagnose", "noplots", "slice", "overlap", "with_full", "augment")),
 ]
 

@@ -47,9 +47,11 @@ def predict_for(config: ValConfig, runtime: Runtime) -> Callable[[Tensor, Tensor
     return augmented(runtime) if config.augment else runtime.predict
 
 
-def open_slices(config: ValConfig, runtime: Runtime, select: Selector) -> SlicedDetector:
-    """How `--slice` looks at images; select: with labels of the dataset."""
-    views = Views(select, predict_for(config, runtime), config.batch_size, config.max_det, always_full=True)
+def open_slices(config: ValConfig, runtime: Runtime, select: Selector, limit: int | None = None) -> SlicedDetector:
+    """How `--slice` looks at images; select: with labels of the dataset; limit: most detections of an image that a
+    submission keeps, None where there is none."""
+    views = Views(select, predict_for(config, runtime), config.batch_size, limit or config.max_det,
+                  always_full=not config.submit)
     return SlicedDetector(runtime, runtime.choose_size(config.imgsz), config.thresholds(runtime.thresholds),
                           slicing_of(config), views)
 

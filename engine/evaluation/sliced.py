@@ -6,7 +6,7 @@ original frame -> three judgements by one protocol, duplicates at seams, millise
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from engine.evaluation.evaluate import ALONE, Evaluation
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import Metrics, judge
 from engine.evaluation.metrics.protocol import COCO, Protocol
+from engine.evaluation.submission.submit import JournalCollector
 from engine.inference.merging.views import COUNTED
 from engine.inference.slicing import STAGES, SlicedDetector
 from utils.distributed.group import Group
@@ -43,31 +44,40 @@ class Share:
 
 @torch.no_grad()
 def evaluate_sliced(detector: SlicedDetector, index: Index, protocol: Protocol = COCO, *, threads: int = 1,
-                    group: Group = ALONE) -> Evaluation:
+                    group: Group = ALONE, merged: JournalCollector | None = None,
+                    done: Container[int] = ()) -> Evaluation:
     """Evaluate a model on the images of `index`, whole, sliced, and merged: the result is that of the merged, by COCO's
     protocol; the table of the three is by `protocol`.
 
     detector: with `Views.always_full`, and labels of the dataset. threads: that decode images ahead. group: the
     processes that call this together, each with its share of the images; all get the result of the whole split.
     `Evaluation.comparison` is the table of the three.
+
+    merged, done: where a submission takes the merged detections, and has those of the images with the ids `done` from
+    an earlier run. Then nothing else is judged, and no batch holds views of two images, so that what is found in one
+    does not depend on which others were left.
     """
     store = ImageStore(index.records, detector.placement, exact=True)
-    own = list(range(len(index.records)))[group.rank::group.world]
+    if merged is not None:
+        merged.damaged = lambda: store.damaged
+    ids = [int(record.image_id) for record in index.records]
+    own = [k for k, image in enumerate(ids) if image not in done][group.rank::group.world]
     loaded = LoadedAhead(store, own, max(threads, 1), detector.placement.frame.fill)
-    collectors = [Collector(index.truth, index.names) for _ in ROWS]
+    collectors = [Collector(index.truth, index.names) for _ in ROWS] if merged is None else [merged]
     confusion, counts = ConfusionMatrix(len(index.names)), np.zeros(4, np.int64)
-    progress = tqdm(detector.run(loaded), desc="val", total=len(own), disable=not group.is_main, dynamic_ncols=True,
+    views = detector.run(loaded) if merged is None else (one for image in loaded for one in detector.run([image]))
+    progress = tqdm(views, desc="val", total=len(own), disable=not group.is_main, dynamic_ncols=True,
                     leave=False)
     for number, sliced in zip(own, progress, strict=True):
-        record = index.records[number]
-        for collector, found in zip(collectors, (sliced.full, sliced.windows, sliced.merged), strict=True):
+        record, found_by_row = index.records[number], (sliced.full, sliced.windows, sliced.merged)
+        for collector, found in zip(collectors, found_by_row[-len(collectors):], strict=True):
             collector.update([record.image_id], [found])
         confusion.update(sliced.merged, *map(torch.from_numpy, (record.boxes, record.labels, record.ignore)))
         counts += (1, sliced.count, *sliced.duplicates)
     share = Share([c.found() for c in collectors], confusion.matrix,
                   {"load": loaded.seconds, **detector.clock.seconds}, counts, store.damaged)
     parts = group.gather(share)
-    found = [Found.join(part.found[k] for part in parts or [share]) for k in range(len(ROWS))]
+    found = [Found.join(part.found[k] for part in parts or [share]) for k in range(len(collectors))]
     metrics, confusion.matrix, speed, comparison, damaged = group.broadcast(
         joined(parts, found, index, protocol, detector) if parts else None)
     return Evaluation(metrics, index.truth, found[-1], confusion, {}, speed, max_det=detector.thresholds.max_det,
@@ -77,12 +87,12 @@ def evaluate_sliced(detector: SlicedDetector, index: Index, protocol: Protocol =
 def joined(parts: Sequence[Share], found: Sequence[Found], index: Index, protocol: Protocol,
            detector: SlicedDetector) -> tuple[Metrics, np.ndarray, dict[str, float], str, list[str]]:
     """COCO's metrics, confusion, ms per image, the table and the damaged images of all processes; found: of each of
-    `ROWS`."""
+    `ROWS`, or of the last alone."""
     judged = [judge(index.truth, each, index.names, protocol) for each in found]
     counts = np.sum([part.counts for part in parts], 0)
     speed = {stage: 1e3 * sum(part.seconds[stage] for part in parts) / max(int(counts[0]), 1)
              for stage in ("load", *STAGES)}
-    table = format_comparison(judged, found, speed, counts, detector)
+    table = format_comparison(judged, found, speed, counts, detector) if len(found) == len(ROWS) else ""
     damaged = list(dict.fromkeys(path for part in parts for path in part.damaged))
     metrics = judged[-1] if protocol == COCO else judge(index.truth, found[-1], index.names)
     return metrics, np.sum([part.matrix for part in parts], 0), speed, table, damaged

@@ -112,9 +112,11 @@ class Submission:
         return list(done)
 
     @contextmanager
-    def journalling(self, loader: Any) -> Iterator[None]:
-        """A block in which the images of `loader` are evaluated; says how to go on where it is interrupted."""
-        self.collector.damaged = lambda: loader.damaged
+    def journalling(self, loader: Any = None) -> Iterator[None]:
+        """A block in which images are evaluated; says how to go on where it is interrupted. loader: knows which images
+        could not be decoded."""
+        if loader is not None:
+            self.collector.damaged = lambda: loader.damaged
         try:
             yield
         except KeyboardInterrupt:
@@ -165,7 +167,8 @@ def open_submission(config: ValConfig, runtime: Runtime, index: Index, target: T
                     group: Group) -> Submission:
     """The submission that `--submit NAME` begins, or goes on with, in the folder <project>/<NAME>."""
     if target.limit is not None:
-        print(f"at most {thresholds.max_det} detections of an image are kept: the server counts {target.limit}")
+        print(f"at most {target.kept(config.max_det)} detections of an image are kept: the server counts "
+              f"{target.limit}")
     folder = Path(config.project) / (config.name if "name" in config.given else config.submit)
     settings = {"name": config.submit} | settings_of(config.to_dict(), config.weights, index, thresholds,
                                                      runtime.choose_size(config.imgsz))

@@ -29,14 +29,17 @@ class Target:
     category_ids: list[Hashable]
     limit: int | None = None
 
-    def thresholds(self, wanted: SelectConfig, given: int | None) -> SelectConfig:
-        """The thresholds with the server's limit. given: `--max-det`, where it was given."""
-        if self.limit is None:
-            return wanted
-        if given is not None and given > self.limit:
+    def kept(self, given: int | None) -> int | None:
+        """How many detections of an image are kept, None: all. given: `--max-det`, where it was given."""
+        if None not in (given, self.limit) and given > self.limit:
             raise UserError(f"--max-det {given}: the server counts the best {self.limit} detections of an image; give "
                             f"{self.limit} or less, or drop the flag", "bad-value")
-        return replace(wanted, max_det=given or self.limit)
+        return given or self.limit
+
+    def thresholds(self, wanted: SelectConfig, given: int | None) -> SelectConfig:
+        """The thresholds with the server's limit."""
+        kept = self.kept(given)
+        return wanted if kept is None else replace(wanted, max_det=kept)
 
 
 def find_target(index: Index) -> Target:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -109,23 +110,27 @@ class Stopped:
         monkeypatch.setattr(submit.JournalCollector, "update", update)
 
 
-@pytest.mark.parametrize("rect", ["--rect", "--no-rect"])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(place, whole, monkeypatch, capsys, rect):
-    name = f"stopped{rect}"
-    submitted(place, f"unhurt{rect}", rect)
+@pytest.mark.parametrize(("way", "flags", "known", "left"), [
+    ("rect", ["--rect"], 4, 4), ("square", ["--no-rect"], 4, 4), ("augmented", ["--augment"], 4, 4),
+    ("sliced", ["--slice", 40, "--max-det", 60], 2, 10)])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(place, monkeypatch, capsys, way, flags, known, left):
+    name, unhurt = f"stopped-{way}", f"unhurt-{way}"
+    submitted(place, unhurt, *flags)
     Stopped(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
-        submitted(place, name, rect)
+        submitted(place, name, *flags)
     monkeypatch.undo()
     assert "the same command goes on" in capsys.readouterr().err
     assert not list((place / "runs" / name).glob("detections*"))
     rest = Stopped(monkeypatch)
-    submitted(place, name, rect)
-    assert "4 of 12 images are known from an earlier run" in capsys.readouterr().out and rest.calls == 4
-    assert files(place, name) == files(place, f"unhurt{rect}")
+    submitted(place, name, *flags)
+    assert f"{known} of 12 images are known from an earlier run" in capsys.readouterr().out and rest.calls == left
+    assert files(place, name) == files(place, unhurt)
     rest.calls = 0
-    submitted(place, name, rect)  # once more when it is done: nothing is evaluated
-    assert rest.calls == 0 and files(place, name) == files(place, f"unhurt{rect}")
+    submitted(place, name, *flags)  # once more when it is done: nothing is evaluated
+    assert rest.calls == 0 and files(place, name) == files(place, unhurt)
+    most = max(Counter(row["image_id"] for row in json.loads(files(place, name)[0])).values())
+    assert most <= (60 if way == "sliced" else 100)
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
