@@ -10,7 +10,7 @@ from engine.evaluation.metrics.judge import Metrics
 from engine.evaluation.metrics.protocol import CHANGED, PROTOCOLS
 from engine.evaluation.metrics.table import format_size_table, format_table
 from engine.evaluation.metrics.voc import format_voc_table
-from engine.evaluation.protocol_flags import OWN_RULES, eval_iou_option, size_bins_option
+from engine.evaluation.protocol_flags import PROTOCOL_RULES, eval_iou_option, size_bins_option
 from utils.cli import Rule, check_flags, not_empty, number
 from utils.errors import UserError
 from utils.files import write_bytes
@@ -21,10 +21,7 @@ CONFIRMED = 100_000  # detections up to which pycocotools takes seconds
 RULES = [*not_empty(("csv", "latex")),
          *(Rule(flag, lambda config, _: len(config.files) > 2, "compares several results files; give more than one, or "
                 "drop the flag") for flag in ("bootstrap", "seed")),
-         *(Rule(flag, lambda config, _: all(PROTOCOLS[name].rule == "coco" for name in config.protocol), OWN_RULES)
-           for flag in ("size_bins", "eval_iou")),
-         *(Rule(flag, lambda config, _: len(set(config.protocol)) == 1, "changes one protocol; name only one")
-           for flag in ("size_bins", "eval_iou")),
+         *PROTOCOL_RULES,
          Rule("task", lambda config, _: not config.truth_is_file, "chooses the split of a data set; an annotation file "
               "is one split")]
 

@@ -14,6 +14,7 @@ from data.loading.build import eval_loader
 from data.loading.config import LoaderConfig
 from engine.evaluation.collector import Collector
 from engine.evaluation.evaluate import PartialResult, evaluate, merge
+from engine.evaluation.metrics.protocol import PROTOCOLS
 from engine.evaluation.metrics.results_file import result_rows
 from tests.processes import together
 from tests.tiny import tiny_data
@@ -45,9 +46,11 @@ def evaluated(group: Group, folder: Path) -> dict[str, dict]:
     for rect in (False, True):
         loader = eval_loader(index, 64, LoaderConfig(BATCH, rect=rect, rank=group.rank, world=group.world))
         result = evaluate(predict, non_max_suppression, loader, index, device=torch.device("cpu"), group=group)
-        metrics = json.dumps(dataclasses.asdict(result.metrics), default=np.ndarray.tolist)  # with every digit
+        result.judge_by(PROTOCOLS["visdrone"], index.names, group)
+        metrics, own = (json.dumps(dataclasses.asdict(judged), default=np.ndarray.tolist)  # with every digit
+                        for judged in (result.metrics, result.own))
         found["rect" if rect else "square"] = {
-            "metrics": metrics, "matrix": result.confusion.matrix.tolist(), "losses": result.losses,
+            "metrics": metrics, "own": own, "matrix": result.confusion.matrix.tolist(), "losses": result.losses,
             "rows": result_rows(result.truth, result.found), "speed": result.speed,
             "pictures": len(result.plot_batches)}
     return found
@@ -64,7 +67,7 @@ def test_two_processes_see_what_one_sees(folder):
     for kind, expected in alone.items():
         assert 0.05 < json.loads(expected["metrics"])["values"]["AP"] < 0.9  # a comparison of zeros would prove nothing
         for told in (first[kind], second[kind]):
-            for word in ("metrics", "matrix", "losses"):
+            for word in ("metrics", "own", "matrix", "losses"):
                 assert told[word] == expected[word]
             assert told["speed"] == first[kind]["speed"]
         assert json.dumps(first[kind]["rows"]) == json.dumps(expected["rows"])
