@@ -22,14 +22,15 @@ from utils.truth import Truth
 class Outcomes:
     """found: the detections that the protocol counts, D of them; state (A, T, D) int8: 1 right, 0 false, -1 not
     counted; inside (A, D) bool: of a size in the range; rank (D,): from 0, of its image and class, by falling score;
-    objects (A, M) bool: annotations that count; matched (A, T, D) int64, where it was asked for: the annotation that a
-    right detection is on, else -1."""
+    objects (A, M) bool: annotations that count; rows (D,): which of all detections these are; matched (A, T, D) int64,
+    where it was asked for: the annotation that a right detection is on, else -1."""
 
     found: Found
     state: np.ndarray
     inside: np.ndarray
     rank: np.ndarray
     objects: np.ndarray
+    rows: np.ndarray
     matched: np.ndarray | None = None
 
 
@@ -37,11 +38,11 @@ def match_at(truth: Truth, found: Found, ious: Sequence[float], max_det: int = N
     """What became of each detection at each of some IoU thresholds, over all areas, as `HotcocoEngine.match` says it,
     many times faster. max_det: the best of an image and class take part."""
     protocol = Protocol("matches", "", tuple(ious), {"all": ANY_AREA}, (max_det,), ())
-    outcomes, rows = outcomes_of(truth, found, protocol, objects_too=True), found.is_best(max_det)
+    outcomes = outcomes_of(truth, found, protocol, objects_too=True)
     told = []
     for row, on in zip(outcomes.state[0], outcomes.matched[0], strict=True):
         state, objects = np.full(len(found), -1, np.int8), np.full(len(found), -1, np.int64)
-        state[rows], objects[rows] = row, on
+        state[outcomes.rows], objects[outcomes.rows] = row, on
         told.append(Matches(state, objects))
     return told
 
@@ -52,13 +53,14 @@ def outcomes_of(truth: Truth, found: Found, protocol: Protocol, objects_too: boo
     In falling order of score each detection takes the free object of greatest IoU at or above the threshold, of equal
     ones the last; ignored ones only where no other is left. Crowds can be taken again and again.
     """
-    found = found.best(protocol.max_det)
+    rank = _ranks(found)
+    rows = np.flatnonzero(rank < protocol.max_det)
+    found, rank = found[rows], rank[rows]
     low, high = np.array(list(protocol.areas.values())).T[:, :, None]  # (A, 1) each
     ignored = truth.crowd | (truth.areas < low) | (truth.areas > high)  # (A, M); an area of NaN is in every range
     sizes = found.boxes[:, 2] * found.boxes[:, 3]
     inside = ~((sizes < low) | (sizes > high))
     state = np.where(inside, 0, -1).astype(np.int8)[:, None].repeat(len(protocol.ious), 1)
-    rank = _ranks(found)
     limits = np.minimum(protocol.ious, 1 - 1e-10)[None, :, None]  # as in pycocotools
     detections, objects, ious = overlapping(truth, found, float(limits.min()))
     matched = np.full(state.shape, -1) if objects_too else None
@@ -79,7 +81,7 @@ def outcomes_of(truth: Truth, found: Found, protocol: Protocol, objects_too: boo
         state[a, t, at[starts][d]] = np.where(chosen > n, 1, -1)
         if objects_too:
             matched[a, t, at[starts][d]] = np.where(chosen > n, own[(chosen - 1) % n], -1)
-    return Outcomes(found, state, inside, rank, ~ignored, matched)
+    return Outcomes(found, state, inside, rank, ~ignored, rows, matched)
 
 
 def _ranks(found: Found) -> np.ndarray:
