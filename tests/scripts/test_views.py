@@ -112,7 +112,8 @@ def test_an_ensemble(place, tmp_path, method, capsys):
     table = rows(tmp_path / "val-ensemble/predictions.json")
     assert len(result.found) == sum(map(len, table.values()))
     assert (tmp_path / "val-ensemble/metrics.txt").is_file() and {p.name for p in tmp_path.iterdir()} == {
-        "alone", "val", "val2", "val-ensemble"}
+        "alone", "val", "val2", "val-ensemble", "val-table"}
+    assert "\nensemble " in (tmp_path / "val-table/table.txt").read_text()
     found = look(place, tmp_path, *models, *(["--merge", "nms"] if method == "nms" else []))
     assert found.keys() == alone.keys() and any(len(found[k]) != len(alone[k]) for k in found)
 
