@@ -32,8 +32,8 @@ CAUSES = (
          "loss that ties the score to the overlap, or a model without NMS, goes further."),
     Word("limit", "beyond the number kept",
          f"a box of its class above the threshold with IoU ≥ {IOU} was cut by the limit of detections",
-         "Give a higher --max-det. COCO counts 100 per image and class in any case; the row of more detections in the "
-         "table says what that costs."),
+         "Too many boxes elsewhere rank before it. Give a higher --max-det; a protocol counts so many per image and "
+         "class in any case (COCO 100), and only one that counts more sees the rest."),
     Word("taken", "one box for two objects",
          f"the only boxes of its class with IoU ≥ {IOU} were counted for a neighbour",
          "The model answers a group by one box. Look at the pictures: often the labels are the point (an object "

@@ -161,7 +161,7 @@ def _calibration(told: Diagnosis) -> str:
                   ("scores", "detections", "mean score", "share of hits"))
     return ("<h2>Calibration</h2><p>Below the diagonal the model is too sure, above it too modest. The expected "
             f"calibration error over all {told.calibration['num_detections']} detections is "
-            f"{told.calibration['ece']:.4f}, and tells of the lowest scores, of which there are most; {error}.</p>"
+            f"{told.calibration['ece']:.4f}, in which each bin weighs as many as it holds; {error}.</p>"
             f"{reliability(rows)}{table}")
 
 
