@@ -46,8 +46,8 @@ def overlaps(text: str) -> tuple[float, ...]:
     values = _numbers(parts if len(parts) > 1 else text.split(","))
     if len(parts) > 1:
         low, high, step = (*values, STEP)[:3] if 2 <= len(values) == len(parts) <= 3 else (0, 0, 0)
-        count = round((high - low) / step) if step > 0 else 0
-        if count < 1 or count > 1000 or abs(low + count * step - high) > 1e-9:
+        count = round((high - low) / step) if 0 < low < high <= 1 and step >= 0.001 else 0
+        if count < 1 or abs(low + count * step - high) > 1e-9:
             raise argparse.ArgumentTypeError(f"{shown(text, 40)} {example}; the step must lead from one end to the "
                                              f"other")
         values = np.linspace(low, high, count + 1).tolist()

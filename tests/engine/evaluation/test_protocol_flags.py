@@ -1,13 +1,18 @@
 """The flags of protocols: what they are read as, and that none is taken without an effect."""
 
+import argparse
 import csv
 import json
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import val
 from engine.evaluation.config import VAL_UNSUPPORTED, ValConfig
 from engine.evaluation.metrics.protocol import COCO_IOUS, PROTOCOLS
+from engine.evaluation.protocol_flags import nms_or_eval_iou, overlaps, sizes
 from tests.refusals import refused
 from tests.tiny import tiny_checkpoint, tiny_data
 from utils.select import EVALUATION
@@ -38,6 +43,19 @@ def test_other_values_are_refused(flags, capsys):
     with pytest.raises(SystemExit):
         config(*flags)
     assert flags[0] in capsys.readouterr().err
+
+
+@given(text=st.one_of(st.text("0123456789.,:-e", max_size=12), st.lists(st.floats(), max_size=4).map(
+    lambda values: ":".join(map(str, values)))), parse=st.sampled_from((overlaps, sizes, nms_or_eval_iou)))
+def test_any_text_is_refused_or_gives_usable_numbers(text, parse):
+    try:
+        values = parse(text)
+    except argparse.ArgumentTypeError:
+        return
+    single = not isinstance(values, tuple)
+    values = [values] if single else list(values)
+    assert values == sorted(set(values)) and all(0 <= value < np.inf for value in values) and values
+    assert values[0] > 0 or single and parse is nms_or_eval_iou
 
 
 @pytest.mark.parametrize("protocol", ["voc", "voc07", "visdrone"])

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.evaluation.metrics.engine import HotcocoEngine
 from engine.evaluation.metrics.found import Found
@@ -120,6 +122,17 @@ def test_half_an_area_in_regions_is_enough_to_be_dropped():
     share = covered(np.zeros(6, int), boxes, np.zeros(3, int), regions)
     assert share.tolist() == pytest.approx([0.5, 15 / 31, 1, 0.5, 0, 0])
     assert covered(np.ones(6, int), boxes, np.zeros(3, int), regions).tolist() == [0] * 6
+
+
+BOX = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(0, 8)] * 2)
+
+
+@settings(max_examples=150, deadline=None)
+@given(boxes=st.lists(BOX, min_size=1, max_size=4), regions=st.lists(BOX, max_size=4))
+def test_the_share_in_regions_is_that_of_their_union(boxes, regions):
+    places, of = np.zeros(len(regions), int), np.array(regions, float).reshape(-1, 4)
+    share = covered(np.zeros(len(boxes), int), np.array(boxes, float), places, of)
+    assert share.tolist() == pytest.approx([published.share_in(box, regions) for box in boxes])
 
 
 def test_a_region_stands_for_every_class():
