@@ -49,7 +49,8 @@ def test_a_run_leaves_what_yolo_users_expect(run):
 def test_val_gives_the_same_numbers_as_the_end_of_training(run, place):
     told = script("val", "--weights", run / "weights/best.pt", "--project", place, "--name", "val", "--workers", 0,
                   "--save-json", "--save-txt", "--save-conf", "--iou-thres", 0.7, "--imgsz", 64).stdout
-    assert (place / "val/metrics.txt").read_text() == (run / "metrics.txt").read_text()
+    tables = [(folder / "metrics.txt").read_text().partition("Class")[2] for folder in (place / "val", run)]
+    assert tables[0] == tables[1] and "circle" in tables[0]  # what val.py says before, of file and settings, is its own
     assert (place / "val/predictions.json").is_file() and list((place / "val/labels").glob("*.txt"))
     assert "AP_S" in told and "nms" in told
 
