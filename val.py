@@ -147,9 +147,6 @@ def evaluate_file(config: ValConfig, weights: str, group: Group, device: torch.d
         plots = not config.noplots and not (submission and submission.done)  # they show the images of this run alone
         table = write_results(result, index, folder, plots=plots, head=head)
         write_detections(config, result.found, index, folder)
-        if result.damaged:
-            print(f"{len(result.damaged)} images could not be decoded: their objects count as missed, the first: "
-                  f"{result.damaged[0]}")
         print(table)
         if watch is not None:
             print(report_diagnosis(config, runtime, result, index, watch, folder))

@@ -37,11 +37,10 @@ def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = 
         if plots:
             draw_batches(result, index, folder)
         notes = compare_with_pycocotools(result.truth, result.found, result.metrics, result.max_det)
-        return "\n".join(["no metrics: these images have no labels", *notes])
+        return "\n".join(["no metrics: these images have no labels", *notes, *_damage(result)])
     shown = [result.metrics] if result.own is None else [result.own, result.metrics]
     text = "\n\n".join(_section(result, metrics, index, titled=len(shown) > 1) for metrics in shown)
-    if result.comparison:
-        text = f"{text}\n\n{result.comparison}"
+    text = "\n\n".join([text, *([result.comparison] if result.comparison else []), *_damage(result)])
     above = f"{head}\n\n" * bool(head)
     write_bytes(folder / "metrics.txt", f"{above}{text}\n".encode("utf-8", "backslashreplace"))
     write_metrics_json(folder / "metrics.json", [metrics_record(m, index.names) for m in shown],
@@ -50,6 +49,12 @@ def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = 
     if plots:
         draw_results(result, index, folder)
     return text
+
+
+def _damage(result: Evaluation) -> list[str]:
+    """What is to be said of images that could not be decoded, if there were some."""
+    return [f"{len(result.damaged)} images could not be decoded: their objects count as missed, the first: "
+            f"{result.damaged[0]}"] if result.damaged else []
 
 
 def _section(result: Evaluation, metrics: Metrics, index: Index, titled: bool) -> str:

@@ -1,5 +1,6 @@
 """One table of all `--weights` of `val.py`: checkpoints, exported files, and results files of other programs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data import Index, load_index
@@ -52,8 +53,17 @@ class WeightsTable:
                                 f"{self.config.weights[0]}; name one data set with --data", "other-data")
             speed = sum(ms for stage, ms in result.speed.items() if stage != "load")
             facts = result.facts
-            self._found[place] = result.found, Facts(facts.params, facts.flops, facts.size, speed)
+            self._found[place] = self._seen(result), Facts(facts.params, facts.flops, facts.size, speed)
         return self.config.replace(data=self.config.data or str(result.index.source.yaml))
+
+    def _seen(self, result: Evaluation) -> Found:
+        """The detections, where images that could not be decoded are none that were looked at."""
+        damaged = set(result.damaged)
+        if not damaged:
+            return result.found
+        seen, place = result.found.seen.copy(), {record: k for k, record in enumerate(result.truth.record_ids)}
+        seen[[place[record.image_id] for record in result.index.records if record.path in damaged]] = False
+        return replace(result.found, seen=seen)
 
     def add_ensemble(self, found: Found) -> None:
         """Add what all models find together, as the last row."""

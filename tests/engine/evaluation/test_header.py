@@ -50,3 +50,17 @@ def test_images_that_cannot_be_opened_are_in_the_header_and_in_the_table(place):
     text = evaluated(place)
     assert "(1 of them cannot be opened)" in text and "1 of 3 images were not evaluated" in text
     assert text.split(" objects, ")[0].split()[-1] == before.split(" objects, ")[0].split()[-1]
+
+
+def test_images_that_cannot_be_decoded_are_told_in_the_file_and_in_the_table(place, capsys):
+    evaluated(place)
+    images = sorted((place / "shapes").rglob("val/**/*.png")) or sorted((place / "shapes/val").rglob("*.jpg"))
+    content = images[-1].read_bytes()
+    images[-1].write_bytes(content[:200] + bytes(len(content) - 200))  # as long as before, its header whole
+    try:
+        text = evaluated(place, "--protocol", "coco", "voc")
+    finally:
+        images[-1].write_bytes(content)
+    assert f"1 images could not be decoded: their objects count as missed, the first: {images[-1]}" in text
+    table = (place / "val/exp-table/table.txt").read_text(encoding="utf-8")
+    assert "tiny: 2 images were not evaluated" in table or "tiny: 1 images were not evaluated" in table
