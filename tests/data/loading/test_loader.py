@@ -162,6 +162,17 @@ def test_one_frame_that_is_not_square(index):
         eval_loader(index, (32, 64), LoaderConfig(4, rect=True))
 
 
+@pytest.mark.parametrize("rect", [False, True])
+def test_batches_of_images_that_are_done_are_left_out_and_the_others_stay_as_they_are(index, rect):
+    whole = list(eval_loader(index, 64, LoaderConfig(2, rect=rect)))
+    done = {*whole[1].image_ids, *whole[2].image_ids, whole[0].image_ids[0]}  # of the first batch one image is not
+    rest = list(eval_loader(index, 64, LoaderConfig(2, rect=rect), done))
+    assert [batch.image_ids for batch in rest] == [batch.image_ids for batch in [whole[0], *whole[3:]]]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(rest, [whole[0], *whole[3:]], strict=True))
+    everything = {image for batch in whole for image in batch.image_ids}
+    assert list(eval_loader(index, 64, LoaderConfig(2, rect=rect), everything)) == []
+
+
 def test_evaluation_ranks_split_the_batches(index):
     parts = [list(eval_loader(index, 64, LoaderConfig(2, rank=r, world=2))) for r in range(2)]
     assert sorted(i for part in parts for b in part for i in b.image_ids) == list(range(100, 109))

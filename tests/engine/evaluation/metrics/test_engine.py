@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from engine.evaluation.metrics import engine
+from engine.evaluation.metrics import judge as judging
 from engine.evaluation.metrics.engine import HotcocoEngine, PycocotoolsEngine, open_engine, ranks
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import judge
-from engine.evaluation.metrics.protocol import COCO, Protocol, Stat
+from engine.evaluation.metrics.protocol import COCO, PROTOCOLS, Protocol, Stat
 from tests.engine.evaluation.metrics.problems import problem
+from utils.truth import Truth
 
 TINY = Protocol("tiny", "other limits in everything", (0.25, 0.5), {"all": (0.0, 1e10), "tiny": (0.0, 256.0)},
                 (1, 20, 300), (Stat("AP", "AP", max_det=300), Stat("AR20", "AR", 0.25, "tiny", 20)))
@@ -86,3 +88,13 @@ def test_columns_that_disagree_are_told():
         Found(np.ones(1, bool), np.zeros(1, int), np.zeros(1, int), np.zeros((2, 4)), np.zeros(1))
     with pytest.raises(ValueError, match="ascending"):
         Found(np.ones(2, bool), np.array([1, 0]), np.zeros(2, int), np.zeros((2, 4)), np.zeros(2))
+
+
+@pytest.mark.parametrize("protocol", ["coco", "voc", "visdrone"])
+def test_without_objects_nothing_is_looked_at_and_every_number_is_undefined(protocol, monkeypatch):
+    none = np.zeros(0, np.int64)
+    truth = Truth([1, 2, 3], [1, 2], none, none, np.zeros((0, 4)), np.zeros(0), none.astype(bool))
+    found = Found(np.array([True, False, True]), np.array([0, 2]), np.array([0, 1]), np.ones((2, 4)), np.ones(2))
+    monkeypatch.setattr(judging, "open_engine", lambda truth, found: open_engine(truth, found) if not len(found) else 1)
+    metrics = judge(truth, found, ["a", "b"], PROTOCOLS[protocol])
+    assert set(metrics.values.values()) == {-1.0} and metrics.unseen == 1
