@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import val
+from engine.evaluation import job
 from engine.evaluation.collector import Collector
 from engine.evaluation.metrics.results_file import result_rows
 from engine.evaluation.results import write_labels
@@ -42,13 +43,13 @@ def test_single_cls_evaluates_a_model_of_several_classes_as_one(place, weights):
 
 def test_the_device_is_the_one_that_the_file_can_use(place, weights, monkeypatch):
     asked = []
-    load = val.load_runtime
+    load = job.load_runtime
 
     def spy(path, device, half, **options):
         asked.append(device)
         return load(path, "cpu", half, **options)
 
-    monkeypatch.setattr(val, "load_runtime", spy)
+    monkeypatch.setattr(job, "load_runtime", spy)
     evaluated(place, weights, "--single-cls")
     assert asked == [""]  # '' lets an ONNX file run on the CPU where onnxruntime has no CUDA
 

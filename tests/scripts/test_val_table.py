@@ -8,6 +8,7 @@ import torch
 
 import val
 from data import load_index
+from engine.evaluation import job
 from engine.evaluation.metrics.judge import judge
 from engine.evaluation.metrics.protocol import PROTOCOLS
 from engine.evaluation.metrics.results_file import result_rows
@@ -84,7 +85,7 @@ def test_results_of_other_programs_stand_beside_models(place, tmp_path, capsys):
 
 
 def test_results_of_no_use_are_refused_before_a_model_runs(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(val, "load_runtime", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr(job, "load_runtime", lambda *_, **__: pytest.fail("a model was opened"))
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps([{"image_id": 10 ** 6, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]))
     with user_error("unknown-id", bad):

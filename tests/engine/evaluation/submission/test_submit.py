@@ -12,6 +12,7 @@ import cv2
 import pytest
 
 import val
+from engine.evaluation import job
 from engine.evaluation.submission import submit
 from engine.evaluation.submission.coco_check import check_coco
 from engine.evaluation.submission.image_info import read_image_info
@@ -214,7 +215,7 @@ def test_a_folder_of_other_results_is_refused(place):
 
 def test_images_that_are_missing_or_of_another_size_are_refused_before_the_work(place, tmp_path, monkeypatch):
     yaml = write_data(tmp_path, 4)
-    monkeypatch.setattr(val, "open_loader", lambda *_: pytest.fail("the images were opened"))
+    monkeypatch.setattr(job, "open_loader", lambda *_: pytest.fail("the images were opened"))
     (tmp_path / "test2017" / f"{101:012}.jpg").unlink()
     with refused("missing-image", "1 of the 4 images", "the id 101", f"{101:012}.jpg"):
         submitted(place, "missing", "--data", yaml)

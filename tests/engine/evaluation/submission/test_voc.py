@@ -10,6 +10,7 @@ import torch
 
 import val
 from data.index import Index, load_index
+from engine.evaluation import job
 from engine.evaluation.collector import Collector
 from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.metrics.found import Found
@@ -142,6 +143,6 @@ def test_what_the_files_cannot_name_is_refused(tmp_path, images, words, code, sa
 def test_two_years_at_once_are_refused_before_the_work(kit, tmp_path, monkeypatch):
     both = makers.config(tmp_path, path=str(kit.parent / "VOCdevkit"), names=NAMES,
                          val=[f"VOC{year}/ImageSets/Main/test.txt" for year in (2007, 2012)])
-    monkeypatch.setattr(val, "open_loader", lambda *_: pytest.fail("the images were opened"))
+    monkeypatch.setattr(job, "open_loader", lambda *_: pytest.fail("the images were opened"))
     with refused("several-years", "VOC2007 and VOC2012"):
         evaluated(both, "--save-voc", weights=kit.parent / "tiny.pt")
