@@ -79,7 +79,7 @@ def test_the_kit_finds_in_the_files_what_val_prints(kit, rule, capsys):
         assert pytest.approx(ap, abs=1e-9) == row.AP and row.labels
     assert 0 < result.own.voc.AP < 1 and sum(row.difficult for row in result.own.voc.per_class)
     printed, stored = capsys.readouterr().out, (folder / "metrics.txt").read_text()
-    table = stored[stored.index("VOC 20"):]
+    table = stored[stored.rindex("VOC 20"):]
     assert table in printed and stored == table and "AP50" in stored and f"{result.own.voc.AP:.4f}" in table
     assert (folder / f"{rule}_PR_curve.png").is_file()
 
