@@ -80,7 +80,7 @@ def test_the_kit_finds_in_the_files_what_val_prints(kit, rule, capsys):
     assert 0 < result.own.voc.AP < 1 and sum(row.difficult for row in result.own.voc.per_class)
     printed, stored = capsys.readouterr().out, (folder / "metrics.txt").read_text()
     table = stored[stored.rindex("VOC 20"):]
-    assert table in printed and stored == table and "AP50" in stored and f"{result.own.voc.AP:.4f}" in table
+    assert table in printed and stored.endswith(table) and "AP50" in stored and f"{result.own.voc.AP:.4f}" in table
     assert (folder / f"{rule}_PR_curve.png").is_file()
 
 
