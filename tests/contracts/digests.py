@@ -292,8 +292,10 @@ def training_digests(folder: Path, prefix: str) -> dict[str, str]:
 
 
 def digest_of_numbers(path: Path, data: Path) -> str:
-    """Of all numbers with a decimal point in a table, which names the data's folder."""
-    numbers = re.findall(r"-?\d+\.\d+", path.read_text(encoding="utf-8").replace(str(data.parent), ""))
+    """Of all numbers with a decimal point from the table on, which names the data's folder; not of what val.py says
+    before it of the file, its date and the settings."""
+    _, _, table = path.read_text(encoding="utf-8").replace(str(data.parent), "").partition("Class")
+    numbers = re.findall(r"-?\d+\.\d+", table)
     assert numbers, f"{path} holds no numbers"
     return hashlib.sha256(" ".join(numbers).encode()).hexdigest()
 
