@@ -11,23 +11,27 @@ import numpy as np
 
 from engine.inference.merging.suppress import Merged, best_first, checked
 
-CONFIDENCES = ("avg", "max")
+CONFIDENCES = ("avg", "max", "models")
 LEAST = 0.05  # threshold below which all clusters are compared
 
 
 def wbf(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, models: int = 1, threshold: float = 0.55,
-        confidence: str = "avg") -> Merged:
+        confidence: str = "avg", model: np.ndarray | None = None) -> Merged:
     """Boxes of several models fused: the mean of each cluster, weighted by scores.
 
     boxes (N, 4) xyxy in any unit, scores (N,), labels (N,) int, of all models together. Best first, a box joins the
     cluster of its class whose mean box has the highest IoU with it, if that is above `threshold`; otherwise it begins
     one. confidence: "avg", the mean score times min(models, boxes of the cluster) / models, so that what few of the
-    `models` saw counts less (one model: the plain mean); "max", the highest score. Boxes without area are left out.
-    Raises `ValueError` for shapes that disagree, numbers that are not finite, less than one model.
+    `models` saw counts less (one model: the plain mean); "max", the highest score; "models", the mean over models of
+    the highest score that each gives the cluster, 0 where it has no box there (model (N,): the number of the model of
+    each box), so that the unsure second boxes that a model's own suppression left do not count against its first. Boxes
+    without area are left out. Raises `ValueError` for shapes that disagree, numbers that are not finite, less than one
+    model.
     """
     boxes, scores, labels = checked(boxes, scores, labels)
-    if models < 1 or confidence not in CONFIDENCES:
-        raise ValueError(f"{models} models and confidence {confidence!r}: expected 1 or more, and avg or max")
+    if models < 1 or confidence not in CONFIDENCES or (confidence == "models") != (model is not None):
+        raise ValueError(f"{models} models and confidence {confidence!r}: expected 1 or more, and avg, max, or models "
+                         "with the model of each box")
     order = best_first(boxes, scores)
     order = order[(boxes[order, 2:] > boxes[order, :2]).all(1)]
     cluster = _cluster(boxes[order], scores[order], labels[order], threshold)
@@ -39,7 +43,12 @@ def wbf(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, models: int =
     first = np.full(count, len(order))
     np.minimum.at(first, cluster, np.arange(len(order)))
     source = order[first]
-    score = scores[source] if confidence == "max" else total / size * np.minimum(models, size) / models
+    if confidence == "models":
+        best = np.zeros((count, models))
+        np.maximum.at(best, (cluster, model[order]), scores[order])
+        score = best.mean(1)
+    else:
+        score = scores[source] if confidence == "max" else total / size * np.minimum(models, size) / models
     rank = best_first(fused, score)
     return Merged(fused[rank], score[rank], labels[source][rank], source[rank])
 

@@ -17,14 +17,21 @@ def merge_models(found: Sequence[Columns], method: str, agnostic: bool = False) 
     """
     empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
     boxes, scores, labels = map(np.concatenate, zip(empty, *found, strict=True))
-    merged = METHODS[method](boxes, scores, np.zeros_like(labels) if agnostic else labels, len(found))
+    model = np.repeat(np.arange(len(found)), [len(column[1]) for column in found])
+    merged = METHODS[method](boxes, scores, np.zeros_like(labels) if agnostic else labels, model, len(found))
     return merged._replace(labels=labels[merged.source])
 
 
-def suppressed(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, models: int) -> Merged:
+def suppressed(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, model: np.ndarray, models: int) -> Merged:
     """NMS at IoU 0.5."""
     keep = nms(boxes, scores, labels, "iou", 0.5)
     return Merged(boxes[keep], scores[keep], labels[keep], keep)
 
 
-METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Merged]] = {"nms": suppressed, "wbf": wbf}
+def fused(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, model: np.ndarray, models: int) -> Merged:
+    """Weighted boxes fusion at IoU 0.55; a score is the mean of what each model gives at most."""
+    return wbf(boxes, scores, labels, models, confidence="models", model=model)
+
+
+METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], Merged]] = {
+    "nms": suppressed, "wbf": fused}

@@ -24,7 +24,8 @@ def test_each_image_by_itself():
     merged = ensemble(models, "wbf")
     assert merged.seen.all() and (merged.images != 1).all() and 0 < len(merged) < 270
     labels, boxes, scores = (np.concatenate(column) for column in zip(*(m.of(2) for m in models), strict=True))
-    expected = wbf(np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1), scores, labels, 3)
+    expected = wbf(np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1), scores, labels, 3,
+                   confidence="models", model=np.repeat([0, 1, 2], 30))
     got = merged.of(2)
     np.testing.assert_array_equal(got[0], expected.labels)
     np.testing.assert_allclose(got[1][:, :2] + got[1][:, 2:], expected.boxes[:, 2:], atol=2e-3)

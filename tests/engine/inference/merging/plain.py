@@ -64,7 +64,7 @@ def nmm(boxes, scores, labels, metric, threshold, greedy=True) -> list[tuple]:
     return sorted(merged)
 
 
-def wbf(boxes, scores, labels, models, threshold, confidence="avg") -> list[tuple]:
+def wbf(boxes, scores, labels, models, threshold, confidence="avg", model=None) -> list[tuple]:
     """As `nmm`. Every mean is computed anew from all boxes of its cluster."""
     clusters: list[list[int]] = []
     means: list[np.ndarray] = []
@@ -83,5 +83,7 @@ def wbf(boxes, scores, labels, models, threshold, confidence="avg") -> list[tupl
     for members, mean in zip(clusters, means, strict=True):
         score = max(scores[members]) if confidence == "max" else (
             np.mean(scores[members]) * min(models, len(members)) / models)
+        if confidence == "models":
+            score = sum(max([scores[k] for k in members if model[k] == m], default=0.0) for m in range(models)) / models
         merged.append((score, labels[members[0]], *mean.tolist()))
     return sorted(merged)

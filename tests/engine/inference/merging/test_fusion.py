@@ -32,6 +32,8 @@ def test_any_boxes(scene, models, threshold, confidence):
 def test_crowds(seed, threshold):
     scene = crowd(250, seed)
     same(rows(wbf(*scene, 3, threshold)), plain.wbf(*scene, 3, threshold))
+    model = np.arange(len(scene[1])) % 3
+    same(rows(wbf(*scene, 3, threshold, "models", model)), plain.wbf(*scene, 3, threshold, "models", model))
 
 
 @pytest.mark.parametrize("models", [1, 3])
@@ -54,5 +56,6 @@ def test_the_published_program(models, confidence):
 
 def test_bad_input():
     assert len(wbf(np.zeros((0, 4)), np.zeros(0), np.zeros(0)).scores) == 0
-    with pytest.raises(ValueError, match="0 models"):
-        wbf(np.zeros((0, 4)), np.zeros(0), np.zeros(0), 0)
+    for words in ({"models": 0}, {"confidence": "mean"}, {"confidence": "models"}, {"model": np.zeros(0, int)}):
+        with pytest.raises(ValueError, match="expected 1 or more"):
+            wbf(np.zeros((0, 4)), np.zeros(0), np.zeros(0), **words)
