@@ -10,7 +10,7 @@ from engine.evaluation.metrics.judge import Metrics
 from engine.evaluation.metrics.protocol import CHANGED, PROTOCOLS
 from engine.evaluation.metrics.table import format_size_table, format_table
 from engine.evaluation.metrics.voc import format_voc_table
-from engine.evaluation.protocol_flags import PROTOCOL_RULES, eval_iou_option, size_bins_option
+from engine.evaluation.protocol_flags import PROTOCOL_RULES, chosen_protocols, eval_iou_option, size_bins_option
 from utils.cli import Rule, check_flags, not_empty, number
 from utils.errors import UserError
 from utils.files import write_bytes
@@ -63,8 +63,7 @@ def judge_files(config: JudgeConfig) -> None:
     truth, names = _read_truth(config)
     paths = [Path(file) for file in config.files[:-1]]
     results = [read_results(path, truth, names) for path in paths]
-    protocols = [PROTOCOLS[name].changed(config.eval_iou or (), config.size_bins or ())
-                 for name in dict.fromkeys(config.protocol)]
+    protocols = chosen_protocols(config)
     for note in [note for one in results for note in one.notes]:
         print(note)
     candidates = [Candidate(name, one.found) for name, one in zip(short_names(config.files[:-1]), results, strict=True)]

@@ -40,7 +40,7 @@ class Comparison:
         how = f"{self.resamples} resamples of {self.images} images, the same for both, seed {self.seed}"
         parts = [format_rows(self.rows, self.protocols), format_differences(self.rows, self.protocols, how)]
         without = [p.name for p in self.protocols if len(self.rows) > 1 and self.resamples and not resamples_know(p)]
-        parts += [f"no intervals for {', '.join(without)}: its rule is not COCO's"] * bool(without)
+        parts += [f"no intervals for {' and '.join(without)}: not COCO's matching"] * bool(without)
         return "\n\n".join(part for part in parts if part)
 
     @property
@@ -69,7 +69,7 @@ def compare(truth: Truth, candidates: Sequence[Candidate], protocols: Sequence[P
     differences: list[dict] = [{} for _ in candidates]
     if resamples and len(candidates) > 1 and len(truth.image):
         for protocol in filter(resamples_know, protocols):
-            gains = differences_to_first(_as_read(truth, protocol), founds, protocol, resamples, seed)
+            gains = differences_to_first(protocol.truth(truth), founds, protocol, resamples, seed)
             for row, gain in zip(differences[1:], gains, strict=True):
                 row[protocol.name] = gain
     rows = [Row(candidate.name, own, candidate.facts, gains, int((~candidate.found.seen).sum()))
@@ -79,12 +79,7 @@ def compare(truth: Truth, candidates: Sequence[Candidate], protocols: Sequence[P
 
 def resamples_know(protocol: Protocol) -> bool:
     """Whether `differences_to_first` knows the protocol's rule."""
-    return getattr(protocol, "rule", "coco") == "coco"
-
-
-def _as_read(truth: Truth, protocol: Protocol) -> Truth:
-    """The truth as a protocol reads it."""
-    return protocol.truth(truth) if hasattr(protocol, "truth") else truth
+    return protocol.rule == "coco"
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
