@@ -42,7 +42,9 @@ def header(config: ValConfig, runtime: Runtime, index: Index, thresholds: Select
     kind, suppresses = type(runtime).__name__.removesuffix("Runtime"), not runtime.finds_sets
     precision = str(runtime.dtype).removeprefix("torch.") if isinstance(runtime, TorchRuntime) else (
         "float16" if runtime.half else "float32")
-    costs = [f"{facts.params:,} parameters"] + [f"{facts.flops / 1e9:.1f} GFLOPs"] * (facts.flops is not None)
+    costs = [f"{facts.params:,} parameters"]
+    if facts.flops is not None:
+        costs.append(f"{facts.flops / 1e9:.1f} GFLOPs")
     frames = {"rect": "rectangles of like aspect", "fitted": "frames that fit the images"}.get(
         facts.size.rpartition(" ")[2], "one frame for all")
     size = facts.size.removesuffix(" rect").removesuffix(" fitted")
