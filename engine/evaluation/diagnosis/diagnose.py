@@ -12,9 +12,10 @@ import numpy as np
 from engine.evaluation.diagnosis.causes import BINS, CAUSE, CAUSES, IOU, KINDS, NEAR, bins_of
 from engine.evaluation.diagnosis.evidence import Evidence
 from engine.evaluation.diagnosis.relations import Relations, relate
-from engine.evaluation.metrics.engine import HotcocoEngine, Matches, open_engine
+from engine.evaluation.metrics.engine import HotcocoEngine, open_engine
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import Metrics
+from engine.evaluation.metrics.matching import Matches, match_at
 from utils.select import SelectConfig
 from utils.truth import Truth
 
@@ -91,7 +92,7 @@ def diagnose(metrics: Metrics, truth: Truth, found: Found, names: Sequence[str],
     rows of all processes together); config: the thresholds that the detections were selected with.
     """
     engine, limit = open_engine(truth, found), metrics.protocol.max_det
-    matches = engine.match(IOU, limit)
+    matches, = match_at(truth, found, [IOU], limit)
     related = relate(truth, found, matches)
     low, high = next(iter(metrics.protocol.areas.values()))
     counted = ~truth.crowd & ~((truth.areas < low) | (truth.areas > high))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from engine.evaluation.diagnosis.causes import IOU, KIND, NEAR
-from engine.evaluation.metrics.engine import Matches
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.matching import Matches
 from utils.truth import Truth
 
 

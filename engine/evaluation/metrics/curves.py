@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.evaluation.metrics.engine import RECALLS, Matches
+from engine.evaluation.metrics.engine import RECALLS
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.matching import Matches
 
 CONFIDENCES = np.linspace(0, 1, 1000)
 

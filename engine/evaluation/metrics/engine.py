@@ -31,15 +31,6 @@ class Arrays:
     id_order: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Matches:
-    """What became of each detection at one IoU threshold, over all areas. state (D,) int8: 1 right, 0 false, -1 not
-    counted (in a crowd, or beyond the limit); objects (D,) int64: the annotation that it is right on, or -1."""
-
-    state: np.ndarray
-    objects: np.ndarray
-
-
 class HotcocoEngine:
     """One truth and the detections on it, prepared for any protocol."""
 
@@ -84,24 +75,6 @@ class HotcocoEngine:
         return Arrays(np.asarray(arrays["precision"])[:, :, self._classes],
                       np.asarray(arrays["recall"])[:, self._classes], np.argsort(self._classes))
 
-    def match(self, iou: float = 0.5, max_det: int = 100) -> Matches:
-        """What became of each detection at one IoU threshold; the best `max_det` of an image and class take part."""
-        state, objects = np.full(len(self.found), -1, np.int8), np.full(len(self.found), -1, np.int64)
-        if len(self.found):
-            told = self.diagnostics(iou, max_det)
-            rows = np.fromiter(told["dt_status"], np.int64, len(told["dt_status"])) - 1
-            state[rows] = np.fromiter((word == "tp" for word in told["dt_status"].values()), bool, len(rows))
-            pairs = np.array([*told["dt_match"].items()], np.int64).reshape(-1, 2) - 1
-            objects[pairs[:, 0]] = pairs[:, 1]
-            objects[state != 1] = -1
-        return Matches(state, objects)
-
-    def diagnostics(self, iou: float = 0.5, max_det: int = 100) -> dict[str, Any]:
-        """hotcoco's `image_diagnostics` at one IoU threshold; detections and annotations are numbered from 1 in the
-        order of `found` and `truth`."""
-        evaluation = self._evaluation([iou], {"all": (0.0, 1e10)}, [max_det])
-        return evaluation.image_diagnostics(iou_thr=iou, score_thr=0.0)
-
     def tide(self, iou: float = 0.5, near: float = 0.1, max_det: int = 100) -> dict[str, Any]:
         """TIDE's errors (Bolya et al. 2020): `counts` by type, and `delta_ap`, what AP at `iou` (`ap_base`) would gain
         if the errors of one type alone were mended. near: least overlap of an error of place."""
@@ -124,8 +97,9 @@ class PycocotoolsEngine:
         self.truth, self.found = truth, found
         self._images, self._classes = ranks(truth.image_ids), ranks(truth.category_ids)
 
-    def _evaluation(self, ious: Sequence[float], areas: dict[str, tuple[float, float]],
-                    max_dets: Sequence[int]) -> Any:
+    def evaluation(self, ious: Sequence[float], areas: dict[str, tuple[float, float]],
+                   max_dets: Sequence[int]) -> Any:
+        """A `COCOeval` of the whole problem, evaluated; images, classes and rows are numbered from 1."""
         from engine.evaluation.metrics.reference import coco_evaluation
 
         truth = replace(self.truth, image_ids=(self._images + 1).tolist(), category_ids=(self._classes + 1).tolist())
@@ -147,24 +121,10 @@ class PycocotoolsEngine:
         if not self.truth.category_ids:
             return _undefined(protocol)
         with silent():
-            evaluation = self._evaluation(protocol.ious, protocol.areas, protocol.max_dets)
+            evaluation = self.evaluation(protocol.ious, protocol.areas, protocol.max_dets)
             evaluation.accumulate()
         return Arrays(evaluation.eval["precision"][:, :, self._classes],
                       evaluation.eval["recall"][:, self._classes], np.argsort(self._classes))
-
-    def match(self, iou: float = 0.5, max_det: int = 100) -> Matches:
-        """See `HotcocoEngine.match`."""
-        from engine.evaluation.metrics.reference import silent
-
-        state, objects = np.full(len(self.found), -1, np.int8), np.full(len(self.found), -1, np.int64)
-        with silent():
-            evaluation = self._evaluation([iou], {"all": (0.0, 1e10)}, [max_det])
-        for image in evaluation.evalImgs:
-            if image is not None:
-                rows, matched = np.array(image["dtIds"], np.int64) - 1, image["dtMatches"][0].astype(np.int64)
-                state[rows] = np.where(image["dtIgnore"][0], -1, matched > 0)
-                objects[rows] = np.where(state[rows] == 1, matched - 1, -1)
-        return Matches(state, objects)
 
 
 Engine = HotcocoEngine | PycocotoolsEngine

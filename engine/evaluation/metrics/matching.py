@@ -11,11 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.evaluation.metrics.engine import Matches
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.overlaps import overlapping
 from engine.evaluation.metrics.protocol import ANY_AREA, NO_LIMIT, Protocol
 from utils.truth import Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """What became of each detection at one IoU threshold, over all areas. state (D,) int8: 1 right, 0 false, -1 not
+    counted (in a crowd, or beyond the limit); objects (D,) int64: the annotation that it is right on, or -1."""
+
+    state: np.ndarray
+    objects: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +43,8 @@ class Outcomes:
 
 
 def match_at(truth: Truth, found: Found, ious: Sequence[float], max_det: int = NO_LIMIT) -> list[Matches]:
-    """What became of each detection at each of some IoU thresholds, over all areas, as `HotcocoEngine.match` says it,
-    many times faster. max_det: the best of an image and class take part."""
+    """What became of each detection at each of some IoU thresholds, over all areas. max_det: the
+    best of an image and class take part."""
     protocol = Protocol("matches", "", tuple(ious), {"all": ANY_AREA}, (max_det,), ())
     outcomes = outcomes_of(truth, found, protocol, objects_too=True)
     told = []

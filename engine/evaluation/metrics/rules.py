@@ -3,8 +3,8 @@
 import numpy as np
 
 from engine.evaluation.metrics.curves import curves_of
-from engine.evaluation.metrics.engine import Matches
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.matching import Matches
 from engine.evaluation.metrics.protocol import Protocol
 from engine.evaluation.metrics.scores import Metrics, metrics_of
 from engine.evaluation.metrics.visdrone import visdrone_arrays

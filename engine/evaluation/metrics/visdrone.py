@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.evaluation.metrics.engine import RECALLS, Matches
+from engine.evaluation.metrics.engine import RECALLS
 from engine.evaluation.metrics.found import Found
-from engine.evaluation.metrics.matching import match_at
+from engine.evaluation.metrics.matching import Matches, match_at
 from engine.evaluation.metrics.protocol import Protocol
 from engine.evaluation.metrics.voc import ap_area, envelope
 from utils.truth import Truth

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.evaluation.comparison.bootstrap import differences_to_first, draw_weights, resampled
-from engine.evaluation.metrics.engine import HotcocoEngine
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import judge
 from engine.evaluation.metrics.matching import outcomes_of
 from engine.evaluation.metrics.protocol import COCO, Protocol, Stat
 from tests.engine.evaluation.comparison.kit import random_found, random_truth
+from tests.engine.evaluation.metrics.problems import pycocotools_matches
 from utils.truth import Truth
 
 FEW = replace(COCO.with_limit(4), stats=tuple(replace(s, max_det=4) if s.max_det == 100 else s for s in COCO.stats
@@ -62,13 +62,13 @@ def test_resamples_are_judged_as_copies_of_their_images(seed, protocol):
 
 
 @pytest.mark.parametrize("iou", [0.5, 0.75, 0.95])
-def test_outcomes_are_those_of_the_engine(iou):
+def test_outcomes_are_those_of_pycocotools(iou):
     for seed in range(20):
         truth = random_truth(seed)
         found = random_found(truth, seed)
         outcomes = outcomes_of(truth, found, COCO)
         at = int(np.argmin(np.abs(np.array(COCO.ious) - iou)))
-        assert (outcomes.state[0, at] == HotcocoEngine(truth, found).match(COCO.ious[at], 100).state).all()
+        assert (outcomes.state[0, at] == pycocotools_matches(truth, found, COCO.ious[at], 100).state).all()
 
 
 def test_intervals_are_percentiles_of_the_differences_of_a_plain_bootstrap():

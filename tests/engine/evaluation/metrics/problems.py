@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from engine.evaluation.metrics.engine import PycocotoolsEngine
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.matching import Matches
+from engine.evaluation.metrics.reference import silent
 from utils.truth import Truth
 
 SIDES = np.array([0, 1, 4, 8, 16, 32, 40, 96, 120.5])  # 32 and 96 lie on the border of two of COCO's area ranges
@@ -44,3 +47,16 @@ def problem(seed: int, most: int = 40) -> tuple[Truth, Found]:
         found = np.where((random.random(count) < 0.5)[:, None], near, found)
     scores = random.integers(0, random.choice([2, 6, 1000]), count) / 1000
     return truth, Found(random.random(n) < 2, images, random.integers(0, k, count), found, scores)
+
+
+def pycocotools_matches(truth: Truth, found: Found, iou: float, max_det: int) -> Matches:
+    """What became of each detection at one IoU threshold over all areas, by COCOeval itself."""
+    state, objects = np.full(len(found), -1, np.int8), np.full(len(found), -1, np.int64)
+    with silent():
+        evaluation = PycocotoolsEngine(truth, found).evaluation([iou], {"all": (0.0, 1e10)}, [max_det])
+    for image in evaluation.evalImgs:
+        if image is not None:
+            rows, matched = np.array(image["dtIds"], np.int64) - 1, image["dtMatches"][0].astype(np.int64)
+            state[rows] = np.where(image["dtIgnore"][0], -1, matched > 0)
+            objects[rows] = np.where(state[rows] == 1, matched - 1, -1)
+    return Matches(state, objects)

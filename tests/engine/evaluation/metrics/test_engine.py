@@ -10,8 +10,9 @@ from engine.evaluation.metrics import judge as judging
 from engine.evaluation.metrics.engine import HotcocoEngine, PycocotoolsEngine, open_engine, ranks
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import judge
+from engine.evaluation.metrics.matching import match_at
 from engine.evaluation.metrics.protocol import COCO, PROTOCOLS, Protocol, Stat
-from tests.engine.evaluation.metrics.problems import problem
+from tests.engine.evaluation.metrics.problems import problem, pycocotools_matches
 from utils.truth import Truth
 
 TINY = Protocol("tiny", "other limits in everything", (0.25, 0.5), {"all": (0.0, 1e10), "tiny": (0.0, 256.0)},
@@ -24,7 +25,8 @@ def differing(seeds: range, protocol: Protocol) -> list[int]:
     for seed in seeds:
         engines = [make(*problem(seed)) for make in (HotcocoEngine, PycocotoolsEngine)]
         ours, reference = (e.accumulate(protocol) for e in engines)
-        matches = [e.match(protocol.ious[0], protocol.max_det) for e in engines]
+        matches = (match_at(*problem(seed), [protocol.ious[0]], protocol.max_det)[0],
+                   pycocotools_matches(*problem(seed), protocol.ious[0], protocol.max_det))
         same = (np.array_equal(ours.precision, reference.precision) and np.array_equal(ours.recall, reference.recall)
                 and np.array_equal(ours.id_order, reference.id_order)
                 and np.array_equal(matches[0].state, matches[1].state)
