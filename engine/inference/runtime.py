@@ -24,7 +24,7 @@ from engine.inference.onnx_layouts import Layout, Slot, as_input, find_layout
 from models import load_model
 from utils.device import select_device
 from utils.errors import UserError, shown
-from utils.select import SelectConfig, Selector, find_selector
+from utils.select import SelectConfig, Selector, find_selector, import_nms
 from utils.structures import Detections, Letterbox
 from utils.trusted_exports import is_own
 
@@ -46,6 +46,7 @@ class Runtime:
         self._model_frame, self._sizes = metadata.frame, {}
         self.finds_sets = metadata.select == "topk"
         self.thresholds, self._selector = metadata.thresholds, find_selector(selection or metadata.select)
+        import_nms()
         trained = metadata.trained if isinstance(metadata.trained, dict) else {}
         self.trained = trained if is_list_of(trained.get("imgsz", [640]), is_count, 2) else {}
 

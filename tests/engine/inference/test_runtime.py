@@ -2,6 +2,7 @@
 
 import ast
 import json
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
 
 NO_PICTURES = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+ROOT = Path(__file__).resolve().parents[3]
 SUFFIXES = [".pt", ".onnx", ".torchscript"]
 
 
@@ -211,3 +213,13 @@ def test_wrong_use_is_told(files, runtimes, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with refused("missing-package", "pip install onnxruntime"):
         load_runtime(files[".onnx"], "cpu")
+
+
+def test_a_model_that_is_opened_has_imported_what_its_first_image_needs():
+    """torchvision takes a second to import, which no stage of the first image should be charged with."""
+    code = ("import sys, torch, engine.inference.runtime as runtime\n"
+            "from engine.inference.metadata import ExportMetadata\n"
+            "assert 'torchvision' not in sys.modules\n"
+            "runtime.Runtime('m', ExportMetadata(('a',), (8,), None, None, False), torch.device('cpu'))\n"
+            "assert 'torchvision.ops' in sys.modules")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
