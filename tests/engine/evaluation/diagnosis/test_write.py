@@ -83,6 +83,7 @@ def numbers_of(group: Group, folder: Path) -> dict | None:
         diagnose(result.metrics, result.truth, result.found, index.names, evidence, EVALUATION))
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_sees(folder):
     first, second = together(numbers_of, folder)
     alone = numbers_of(Group(), folder)

@@ -77,6 +77,7 @@ def test_a_damaged_batch_ends_what_is_believed(tmp_path):
         assert stored(tmp_path)[0] == BATCHES[0][0] and len(stored(tmp_path)) < 3
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_writes_a_journal(tmp_path):
     journal = Journal(tmp_path, 0)
     attempt = (f"from pathlib import Path\nfrom engine.evaluation.submission.journal import Journal\n"

@@ -112,7 +112,8 @@ class Stopped:
 
 
 @pytest.mark.parametrize(("way", "flags", "known", "left"), [
-    ("rect", ["--rect"], 4, 4), ("square", ["--no-rect"], 4, 4), ("augmented", ["--augment"], 4, 4),
+    ("rect", ["--rect"], 4, 4), pytest.param("square", ["--no-rect"], 4, 4, marks=pytest.mark.slow),
+    pytest.param("augmented", ["--augment"], 4, 4, marks=pytest.mark.slow),
     ("sliced", ["--slice", 40, "--max-det", 60], 2, 10)])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(place, monkeypatch, capsys, way, flags, known, left):
     name, unhurt = f"stopped-{way}", f"unhurt-{way}"
@@ -134,7 +135,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(place, monkeypatch, capsys
     assert most <= (60 if way == "sliced" else 100)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_killed_process_goes_on_to_the_same_bytes(place, whole, end):
     name = f"ended{int(end)}"
     journal = place / "runs" / name / "journal/process0.bin"
@@ -154,6 +155,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(place, whole, end):
     assert files(place, name) == (whole, whole)
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_does_and_go_on_as_one(place, whole, monkeypatch):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "val.py"]
     done = run(*launch, *words(place, "two"))
