@@ -71,11 +71,15 @@ class Found:
 
     def is_best(self, limit: int, by_class: bool = True) -> np.ndarray:
         """(D,) bool: those that `best` keeps."""
+        return self.ranks(by_class) < limit
+
+    def ranks(self, by_class: bool = True) -> np.ndarray:
+        """(D,) the place of each detection, from 0, among those of its image and class, or of its image, by falling
+        score; of equal scores the first given comes first."""
         keys = (-self.scores, self.labels, self.images) if by_class else (-self.scores, self.images)
         order = np.lexsort(keys)  # stable
         groups = np.stack([key[order] for key in keys[1:]])
-        starts = np.flatnonzero(np.r_[True, (groups[:, 1:] != groups[:, :-1]).any(0)]) if len(self) else order
-        ranks = np.arange(len(self)) - np.repeat(starts, np.diff(np.r_[starts, len(self)]))
-        kept = np.zeros(len(self), bool)
-        kept[order[ranks < limit]] = True
-        return kept
+        starts = np.flatnonzero((np.diff(groups, axis=1, prepend=-1) != 0).any(0))
+        ranks = np.empty(len(self), np.int64)
+        ranks[order] = np.arange(len(self)) - np.repeat(starts, np.diff(np.r_[starts, len(self)]))
+        return ranks

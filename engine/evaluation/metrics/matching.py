@@ -61,7 +61,7 @@ def outcomes_of(truth: Truth, found: Found, protocol: Protocol, objects_too: boo
     In falling order of score each detection takes the free object of greatest IoU at or above the threshold, of equal
     ones the last; ignored ones only where no other is left. Crowds can be taken again and again.
     """
-    rank = _ranks(found)
+    rank = found.ranks()
     rows = np.flatnonzero(rank < protocol.max_det)
     found, rank = found[rows], rank[rows]
     low, high = np.array(list(protocol.areas.values())).T[:, :, None]  # (A, 1) each
@@ -73,7 +73,8 @@ def outcomes_of(truth: Truth, found: Found, protocol: Protocol, objects_too: boo
     detections, objects, ious = overlapping(truth, found, float(limits.min()))
     matched = np.full(state.shape, -1) if objects_too else None
     taken = np.zeros((*state.shape[:2], len(truth.image)), bool)
-    step = _steps(found, detections, rank)
+    near, pair = np.unique(detections, return_inverse=True)
+    step = found[near].ranks()[pair]  # (P,) how many of the image and class that overlap an object come before
     order = np.lexsort((ious, detections, step))  # stable: of equal IoUs the last object of the file is last
     for part in np.split(order, np.flatnonzero(np.diff(step[order])) + 1):
         if not len(part):
@@ -90,25 +91,3 @@ def outcomes_of(truth: Truth, found: Found, protocol: Protocol, objects_too: boo
         if objects_too:
             matched[a, t, at[starts][d]] = np.where(chosen > n, own[(chosen - 1) % n], -1)
     return Outcomes(found, state, inside, rank, ~ignored, rows, matched)
-
-
-def _ranks(found: Found) -> np.ndarray:
-    """The place of each detection in its image and class by falling score, of equal scores in the order given."""
-    order = np.lexsort((-found.scores, found.labels, found.images))
-    groups = np.stack((found.images[order], found.labels[order]))
-    is_first = (np.diff(groups, axis=1, prepend=-1) != 0).any(0)
-    starts = np.flatnonzero(is_first)
-    rank = np.empty(len(found), np.int64)
-    rank[order] = np.arange(len(found)) - np.repeat(starts, np.diff(np.r_[starts, len(found)]))
-    return rank
-
-
-def _steps(found: Found, detections: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """(P,) how many detections of the image and class that overlap an object come before that of each pair."""
-    near = np.unique(detections)
-    order = near[np.lexsort((rank[near], found.labels[near], found.images[near]))]
-    groups = np.stack((found.images[order], found.labels[order]))
-    starts = np.flatnonzero((np.diff(groups, axis=1, prepend=-1) != 0).any(0))
-    step = np.zeros(len(found), np.int64)
-    step[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-    return step[detections]

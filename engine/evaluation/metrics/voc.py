@@ -13,11 +13,12 @@ Legend: D detections, M annotations, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.evaluation.metrics.found import Found
+from engine.evaluation.metrics.overlaps import overlapping
 from engine.evaluation.metrics.protocol import VOC_RULES
 from utils.truth import Truth
 
@@ -25,7 +26,6 @@ IOU = 0.5  # a detection is right above it
 RECALLS = np.arange(11) * 0.1  # in double precision as the public programs have them, where 3 * 0.1 is not 0.3
 CURVE_RECALLS = np.linspace(0, 1, 101)
 COLUMNS = {"Images": 7, "Labels": 7, "Difficult": 9, "Detections": 10, "Recall": 6, "AP": 6}  # widths
-PAIRS = 1 << 18  # pairs of a detection and an object that are compared at a time, some 50 MB
 
 
 @dataclass
@@ -61,7 +61,7 @@ def voc_metrics(truth: Truth, found: Found, rule: str) -> VocMetrics:
     Crowds and annotations marked `ignore` act like difficult objects, with the plain IoU. rule: a key of `VOC_RULES`.
     """
     difficult = truth.crowd | truth.marked
-    objects, overlaps = best_objects(truth, found.labels, found.images, found.boxes)
+    objects, overlaps = best_objects(truth, found)
     reached = overlaps > IOU
     counted = ~(reached & difficult[objects]) if len(difficult) else np.ones(len(found), bool)
     order = np.lexsort((-found.scores, found.labels))  # stable: equal scores stay in the order of the images
@@ -76,34 +76,16 @@ def voc_metrics(truth: Truth, found: Found, rule: str) -> VocMetrics:
     return VocMetrics(rule, float(np.mean(defined)) if defined else -1.0, len(truth.image_ids), per_class, state)
 
 
-def best_objects(truth: Truth, labels: np.ndarray, images: np.ndarray,
-                 boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The object (D,) of its class and image that each detection overlaps most, of equals the first, and their IoU.
-
-    labels, images (position in the truth) (D,); boxes (D, 4) left, top, width, height. 0 and an IoU of 0 where a
-    detection overlaps none.
-    """
-    n = len(truth.image_ids)
-    key = truth.label * n + truth.image
-    order = np.argsort(key, kind="stable")
-    own = labels * n + images
-    starts = np.searchsorted(key[order], own, "left")
-    sizes = np.searchsorted(key[order], own, "right") - starts
-    objects, overlaps = np.zeros(len(own), np.int64), np.zeros(len(own))
-    rows = np.flatnonzero(sizes)
-    ends = np.cumsum(sizes[rows])
-    chunks = np.searchsorted(ends, np.arange(PAIRS, ends[-1], PAIRS)) if len(rows) else []
-    for part in np.split(rows, chunks):
-        if not len(part):
-            continue
-        first = np.cumsum(sizes[part]) - sizes[part]
-        step = np.arange(sizes[part].sum()) - np.repeat(first, sizes[part])
-        candidates = order[np.repeat(starts[part], sizes[part]) + step]
-        overlap = _iou(np.repeat(boxes[part], sizes[part], 0), truth.boxes[candidates])
-        overlaps[part] = np.maximum.reduceat(overlap, first)
-        is_best = overlap == np.repeat(overlaps[part], sizes[part])
-        objects[part] = candidates[first + np.minimum.reduceat(np.where(is_best, step, len(order)), first)]
-    return objects, overlaps
+def best_objects(truth: Truth, found: Found) -> tuple[np.ndarray, np.ndarray]:
+    """The object (D,) of its class and image that each detection overlaps most, of equals the first, and their IoU;
+    0 and an IoU of 0 where a detection reaches `IOU` with none."""
+    plain = replace(truth, crowd=np.zeros(len(truth.crowd), bool))
+    detections, objects, overlaps = overlapping(plain, found, IOU)
+    order = np.lexsort((-overlaps, detections))  # stable
+    first = order[np.flatnonzero(np.diff(detections[order], prepend=-1))]
+    best, reached = np.zeros(len(found), np.int64), np.zeros(len(found))
+    best[detections[first]], reached[detections[first]] = objects[first], overlaps[first]
+    return best, reached
 
 
 def ap_11_point(recall: np.ndarray, precision: np.ndarray) -> float:
@@ -173,16 +155,6 @@ def envelope(recall: np.ndarray, precision: np.ndarray, at: np.ndarray) -> np.nd
     """The highest precision at each recall of `at` or more, 0 where it is not reached."""
     highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return highest[np.searchsorted(recall, at, "left")]
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU (N,) of boxes (N, 4) left, top, width, height, pair by pair; 0 where they share no area."""
-    low = np.maximum(first[:, :2], second[:, :2])
-    high = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
-    sides = high - low
-    common = np.where((sides > 0).all(1), sides.prod(1), 0.0)
-    union = first[:, 2:].prod(1) + second[:, 2:].prod(1) - common
-    return np.divide(common, union, out=np.zeros(len(common)), where=common > 0)
 
 
 def _row(name: str, width: int, counts: Sequence[int], values: Sequence[float]) -> str:

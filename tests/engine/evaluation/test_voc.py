@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.evaluation.collector import Collector
-from engine.evaluation.metrics import voc
+from engine.evaluation.metrics import overlaps
 from engine.evaluation.metrics.judge import judge
-from engine.evaluation.metrics.voc import VOC_RULES, VocMetrics, format_voc_table, voc_metrics
+from engine.evaluation.metrics.voc import VOC_RULES, VocClass, VocMetrics, format_voc_table, voc_metrics
 from engine.evaluation.plots import plot_voc_curve
 from tests.engine.evaluation.voc_kit import Rows, kit_ap
 from tests.utils.reporting.test_plots import shape
@@ -106,11 +106,11 @@ def test_crowded_images_are_those_of_the_kit_in_small_parts(rule, monkeypatch):
     whole = judged(truth, found, rule)
     assert [row.AP for row in whole.per_class] == pytest.approx(by_kit(truth, collected(truth, found), rule))
     assert 0.2 < whole.AP < 0.95
-    monkeypatch.setattr(voc, "PAIRS", 7)
+    monkeypatch.setattr(overlaps, "PAIRS", 7)
     assert judged(truth, found, rule).AP == whole.AP
 
 
-def one(found: list[tuple[int, Box, float]], objects: list[tuple[Box, bool]], rule: str = "voc") -> voc.VocClass:
+def one(found: list[tuple[int, Box, float]], objects: list[tuple[Box, bool]], rule: str = "voc") -> VocClass:
     """The numbers of a class in one image."""
     truth = truth_of([(0, 0, box, hard) for box, hard in objects], 1, 1)
     return judged(truth, {0: found}, rule).per_class[0]
@@ -145,7 +145,8 @@ def test_an_iou_of_exactly_a_half_is_not_enough():
 
 def test_the_kits_count_of_pixels_is_the_span_of_the_reader():
     """A box 1..10 of a VOC file has 10 pixels a side: the kit's `+ 1` and the span (0, 10) agree."""
-    assert voc._iou(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 10, 10]])) == pytest.approx([50 / 150])
+    iou = overlaps._iou(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 10, 10]]), np.array([False]))
+    assert iou == pytest.approx([50 / 150])
 
 
 def test_both_rules_by_hand():
