@@ -31,14 +31,29 @@ class Arrays:
     id_order: np.ndarray
 
 
-class HotcocoEngine:
-    """One truth and the detections on it, prepared for any protocol."""
-
-    name = "hotcoco"
+class Engine:
+    """One truth and the detections on it, prepared for any protocol; subclasses implement `_accumulate`."""
 
     def __init__(self, truth: Truth, found: Found) -> None:
         self.truth, self.found = truth, found
         self._images, self._classes = ranks(truth.image_ids), ranks(truth.category_ids)
+
+    def accumulate(self, protocol: Protocol) -> Arrays:
+        """Precision and recall by a protocol."""
+        if self.truth.category_ids:
+            precision, recall = self._accumulate(protocol)
+        else:
+            shape = len(protocol.ious), 0, len(protocol.areas), len(protocol.max_dets)
+            precision, recall = np.zeros((shape[0], len(RECALLS), *shape[1:])), np.zeros(shape)
+        return Arrays(precision[:, :, self._classes], recall[:, self._classes], np.argsort(self._classes))
+
+    def _accumulate(self, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+        """COCOeval's `precision` and `recall`, classes in the order in which it sorts them."""
+        raise NotImplementedError
+
+
+class HotcocoEngine(Engine):
+    """By hotcoco."""
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -65,15 +80,11 @@ class HotcocoEngine:
         evaluation.evaluate()
         return evaluation
 
-    def accumulate(self, protocol: Protocol) -> Arrays:
-        """Precision and recall by a protocol."""
-        if not self.truth.category_ids:
-            return _undefined(protocol)
+    def _accumulate(self, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
         evaluation = self._evaluation(protocol.ious, protocol.areas, protocol.max_dets)
         evaluation.accumulate()
-        arrays = evaluation.eval
-        return Arrays(np.asarray(arrays["precision"])[:, :, self._classes],
-                      np.asarray(arrays["recall"])[:, self._classes], np.argsort(self._classes))
+        arrays = evaluation.eval  # a copy at every access
+        return np.asarray(arrays["precision"]), np.asarray(arrays["recall"])
 
     def tide(self, iou: float = 0.5, near: float = 0.1, max_det: int = 100) -> dict[str, Any]:
         """TIDE's errors (Bolya et al. 2020): `counts` by type, and `delta_ap`, what AP at `iou` (`ap_base`) would gain
@@ -88,14 +99,8 @@ class HotcocoEngine:
         return evaluation.calibration(n_bins=bins, iou_threshold=iou)
 
 
-class PycocotoolsEngine:
-    """The same by COCOeval itself: the reference, and many times slower."""
-
-    name = "pycocotools"
-
-    def __init__(self, truth: Truth, found: Found) -> None:
-        self.truth, self.found = truth, found
-        self._images, self._classes = ranks(truth.image_ids), ranks(truth.category_ids)
+class PycocotoolsEngine(Engine):
+    """By COCOeval itself: the reference, and many times slower."""
 
     def evaluation(self, ious: Sequence[float], areas: dict[str, tuple[float, float]],
                    max_dets: Sequence[int]) -> Any:
@@ -114,20 +119,13 @@ class PycocotoolsEngine:
         evaluation.evaluate()
         return evaluation
 
-    def accumulate(self, protocol: Protocol) -> Arrays:
-        """See `HotcocoEngine.accumulate`."""
+    def _accumulate(self, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
         from engine.evaluation.metrics.reference import silent
 
-        if not self.truth.category_ids:
-            return _undefined(protocol)
         with silent():
             evaluation = self.evaluation(protocol.ious, protocol.areas, protocol.max_dets)
             evaluation.accumulate()
-        return Arrays(evaluation.eval["precision"][:, :, self._classes],
-                      evaluation.eval["recall"][:, self._classes], np.argsort(self._classes))
-
-
-Engine = HotcocoEngine | PycocotoolsEngine
+        return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
 def open_engine(truth: Truth, found: Found) -> Engine:
@@ -146,8 +144,3 @@ def ranks(ids: Sequence[Hashable]) -> np.ndarray:
     places = np.empty(len(ids), np.int64)
     places[order] = np.arange(len(ids))
     return places
-
-
-def _undefined(protocol: Protocol) -> Arrays:
-    shape = len(protocol.ious), 0, len(protocol.areas), len(protocol.max_dets)
-    return Arrays(np.zeros((shape[0], len(RECALLS), *shape[1:])), np.zeros(shape), np.zeros(0, np.int64))
