@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.measure import Row, extra_memory, heading, in_own_process, write_page
+from benchmarks.measure import Row, add_page_flags, extra_memory, heading, in_own_process, write_page
 from benchmarks.record import table
 from models import build_model
 from utils.cli import positive
@@ -141,8 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=positive, default=4, help="images in a batch")
     add("--rounds", type=positive, default=9, help="steps of each side")
     add("--threads", type=positive, default=1, help="threads of PyTorch; with one, CPU time includes no waiting")
-    add("--small", action="store_true", help="tiny sizes, to see that the program runs")
-    add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/assign")
+    add_page_flags(add, "assign")
     add("--dense", default="", help=argparse.SUPPRESS)
     return parser
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.measure import Row, extra_memory, heading, in_own_process, time_forms, write_page
+from benchmarks.measure import Row, add_page_flags, extra_memory, heading, in_own_process, time_forms, write_page
 from benchmarks.record import table
 from models.layers.attention import FORMS
 from models.registry import choose
@@ -89,8 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--rounds", type=positive, default=5, help="steps of each form")
     add("--threads", type=positive, default=1, help="threads of PyTorch; with one, CPU time includes no waiting")
     add("--device", default="cpu", help="cpu, or the number of a GPU")
-    add("--small", action="store_true", help="tiny sizes, to see that the program runs")
-    add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/attention")
+    add_page_flags(add, "attention")
     add("--memory", default="", help=argparse.SUPPRESS)
     return parser
 

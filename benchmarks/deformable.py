@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import Row, extra_memory, heading, in_own_process, time_forms, write_page
+from benchmarks.measure import Row, add_page_flags, extra_memory, heading, in_own_process, time_forms, write_page
 from benchmarks.record import table
 from models.registry import choose
 from models.transformer.deformable import Sizes, sample_levels
@@ -115,8 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--rounds", type=positive, default=5, help="steps of each form")
     add("--threads", type=positive, default=1, help="threads of PyTorch; with one, CPU time includes no waiting")
     add("--device", default="cpu", help="cpu, or the number of a GPU")
-    add("--small", action="store_true", help="tiny sizes, to see that the program runs")
-    add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/deformable")
+    add_page_flags(add, "deformable")
     add("--memory", default="", help=argparse.SUPPRESS)
     return parser
 

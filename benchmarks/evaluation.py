@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import heading, write_page
+from benchmarks.measure import add_page_flags, heading, write_page
 from benchmarks.record import PROJECT, table
 from utils.cli import positive
 from utils.errors import run_script
@@ -96,8 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--images", type=positive, default=5000, help="images")
     add("--detections", type=positive, default=100, help="detections of each image")
     add("--rounds", type=positive, default=5, help="runs of each engine; pycocotools runs once")
-    add("--small", action="store_true", help="tiny sizes, to see that the program runs")
-    add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/evaluation")
+    add_page_flags(add, "evaluation")
     return parser
 
 

@@ -58,6 +58,12 @@ def in_own_process(module: str, *words: str) -> Row:
     return json.loads(subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout)
 
 
+def add_page_flags(add: Callable[..., object], name: str) -> None:
+    """`--small` and `--out` of a benchmark whose page `write_page` writes, by a parser's `add_argument`."""
+    add("--small", action="store_true", help="tiny sizes, to see that the program runs")
+    add("--out", default="", help=f"folder of results; default benchmarks/results, with --small runs/{name}")
+
+
 def write_page(name: str, device: torch.device, args: argparse.Namespace, page: str) -> None:
     """Write a page to the folder of results, and say where it is."""
     out = Path(args.out) if args.out else PROJECT / (f"runs/{name}" if args.small else "benchmarks/results")

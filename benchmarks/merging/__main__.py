@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks.measure import heading, write_page
+from benchmarks.measure import add_page_flags, heading, write_page
 from benchmarks.record import PROJECT, table
 from benchmarks.turns import Program, Row
 from engine.inference.merging.fusion import wbf
@@ -143,8 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--extent", type=positive, default=4000, help="pixels of a side of the image")
     add("--classes", type=positive, default=1, help="classes")
     add("--rounds", type=positive, default=5, help="calls of each")
-    add("--small", action="store_true", help="few boxes, to see that the program runs")
-    add("--out", default="", help="folder of results; default benchmarks/results, with --small runs/merging")
+    add_page_flags(add, "merging")
     return parser
 
 
