@@ -8,19 +8,19 @@ rows, crops and JSON go to runs/detect/exp, exp2, ...
 """
 
 import argparse
-import time
 from pathlib import Path
 
 from engine.inference.config import DETECT_UNSUPPORTED, DetectConfig
+from engine.inference.detections import ImageDetections
 from engine.inference.look import Ensemble, Look
-from engine.inference.runtime import load_runtime
+from engine.inference.predictor import Predictor
+from engine.inference.runtimes.open import load_runtime
 from engine.inference.sources import open_source
 from engine.inference.view_flags import MODELS, merges_models, slicing_of
 from engine.inference.writer import ResultWriter
 from models.plugins import load_plugins
 from utils.class_names import count_classes
-from utils.errors import UserError, printable, run_script
-from utils.reporting.stage_clock import format_speed, per_image
+from utils.errors import printable, run_script
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,34 +31,28 @@ def main(args: argparse.Namespace) -> Path | None:
     """Detect in everything that `--source` means; returns the results folder, None if nothing was to be saved."""
     config = DetectConfig.from_args(args).check()
     load_plugins(config.plugin)
-    looks = open_looks(config)
-    names = looks.looks[0].runtime.names
+    predictor = Predictor(open_looks(config))
     frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels)
-    results, images = ResultWriter(config, names), 0
+    results = ResultWriter(config, predictor.names)
     try:
-        for frame in frames:
-            began = time.perf_counter()
-            try:
-                found = looks(frame.image)
-            except UserError as error:
-                raise UserError(f"{frame.path}: {error}" if error.code == "not-finite" else str(error),
-                                code=error.code) from None
-            spent = time.perf_counter() - began
-            counts = count_classes(found.labels.tolist(), names) or "no detections"
-            print(f"{frame}: {looks.seen} {printable(counts)}, {1e3 * spent:.1f} ms")
-            results.add(frame, found)
-            images += 1
+        for result in predictor.stream(frames):
+            print(line_of(result))
+            results.add(result)
         results.close()
     finally:
         results.drop_unfinished()
     for reason in frames.skipped:
         print(f"skipped {printable(reason)}")
     skipped = f", {len(frames.skipped)} skipped" if frames.skipped else ""
-    sizes = " and ".join(dict.fromkeys("{}x{}".format(*look.size) for look in looks.looks))
-    print(f"{images} image{'s' * (images > 1)}{skipped}; speed per image at {sizes}: "
-          f"{format_speed(per_image(looks.seconds, images))}")
+    print(f"{predictor.images} image{'s' * (predictor.images > 1)}{skipped}; {predictor.speed()}")
     print(f"results: {results.summary()}")
     return results.folder
+
+
+def line_of(result: ImageDetections) -> str:
+    """What is printed of one image."""
+    counts = count_classes(result.labels.tolist(), result.names) or "no detections"
+    return f"{result.frame}: {result.seen} {printable(counts)}, {1e3 * result.seconds:.1f} ms"
 
 
 def open_looks(config: DetectConfig) -> Ensemble:

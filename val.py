@@ -17,7 +17,7 @@ from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.job import data_of, look, prepare, report
 from engine.evaluation.results import write_detections, write_results
 from engine.evaluation.speed import Speed, format_table, measure, speed_thresholds
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from engine.inference.view_flags import merges_models
 from models.plugins import load_plugins
 from utils.distributed.group import Group

@@ -10,7 +10,9 @@ from engine.evaluation.comparison.table import Facts
 from engine.evaluation.config import ValConfig
 from engine.evaluation.metrics.protocol import COCO
 from engine.evaluation.setup import uses_rect
-from engine.inference.runtime import OnnxRuntime, Runtime, TorchRuntime
+from engine.inference.runtimes.base import Runtime
+from engine.inference.runtimes.checkpoint import TorchRuntime
+from engine.inference.runtimes.onnx import OnnxRuntime
 from engine.inference.view_flags import views_in_words
 from models.summary import summarise
 from utils.checkpoint import load_checkpoint

@@ -19,7 +19,8 @@ from engine.evaluation.setup import open_loader, open_slices, predict_for, selec
 from engine.evaluation.sliced import evaluate_sliced
 from engine.evaluation.submission.submit import Submission, open_submission
 from engine.evaluation.submission.target import Target, find_target
-from engine.inference.runtime import Runtime, load_runtime
+from engine.inference.runtimes.base import Runtime
+from engine.inference.runtimes.open import load_runtime
 from utils.distributed.group import Group
 from utils.errors import UserError
 from utils.reporting.run_log import increment_dir

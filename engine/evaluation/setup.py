@@ -10,7 +10,7 @@ from data.loading.build import eval_loader
 from data.loading.config import LoaderConfig
 from engine.evaluation.config import ValConfig
 from engine.inference.augment import augmented
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from engine.inference.slicing import SlicedDetector, Views
 from engine.inference.view_flags import slicing_of
 from utils.class_names import match_classes

@@ -8,7 +8,7 @@ from data import Index
 from data.loading.build import eval_loader
 from data.loading.config import LoaderConfig
 from engine.evaluation.config import ValConfig
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from utils.device import describe
 from utils.reporting.stage_clock import StageClock, per_image
 from utils.select import SelectConfig

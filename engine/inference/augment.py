@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from utils.errors import UserError
 
 PASSES = ((1.0, False), (0.83, True), (0.67, False))  # scale, mirrored

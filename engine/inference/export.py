@@ -22,7 +22,9 @@ from torchvision.ops import box_iou
 
 from engine.inference.config import OPSET, ExportConfig
 from engine.inference.metadata import METADATA_KEY, ExportMetadata
-from engine.inference.runtime import Runtime, TorchRuntime, first_line, load_runtime
+from engine.inference.runtimes.base import Runtime, first_line
+from engine.inference.runtimes.checkpoint import TorchRuntime
+from engine.inference.runtimes.open import load_runtime
 from utils.errors import UserError
 from utils.files import replacing
 from utils.select import SELECTORS, SelectConfig

@@ -8,7 +8,7 @@ import torch
 
 from engine.inference.augment import augmented
 from engine.inference.merging.models import merge_models
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from engine.inference.slicing import SlicedDetector, Slicing, Views, check_finite
 from utils.class_names import match_classes
 from utils.reporting.stage_clock import StageClock

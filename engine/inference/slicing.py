@@ -19,7 +19,7 @@ from data.images.letterbox import paint, resize
 from data.images.placement import Placement
 from data.tiles import starts
 from engine.inference.merging.views import WHOLE, Boxes, merge_views
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from utils.errors import UserError
 from utils.reporting.stage_clock import StageClock
 from utils.select import SelectConfig, Selector

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 
 from engine.inference.config import DetectConfig
+from engine.inference.detections import ImageDetections
 from engine.inference.sources import Frame
 from utils.boxes import xyxy_to_cxcywh
 from utils.errors import UserError
 from utils.files import prefix, sweep, write_bytes
-from utils.reporting.draw import WRITABLE_SUFFIXES, draw_detections
+from utils.reporting.draw import WRITABLE_SUFFIXES, Style, draw_detections
 from utils.reporting.run_log import increment_dir
 from utils.structures import Detections
 
@@ -176,6 +177,7 @@ class ResultWriter:
 
     def __init__(self, config: DetectConfig, names: Sequence[str]) -> None:
         self.config, self.names, self.folders = config, names, class_folders(names)
+        self.style = Style(config.line_thickness, not config.hide_labels, not config.hide_conf)
         self.folder: Path | None = None
         self.stem_of = UniqueStems()
         self.rows: list[dict[str, Any]] = []
@@ -183,13 +185,14 @@ class ResultWriter:
         self.video: VideoFile | None = None
         self.last: tuple[str, int] = ("", 0)  # path and index of the previous frame
 
-    def add(self, frame: Frame, found: Detections) -> None:
-        """Write the detections of one image, or of one frame of a video, in pixels of that image."""
+    def add(self, found: ImageDetections) -> None:
+        """Write the detections of one image, or of one frame of a video."""
         config = self.config
         if not config.saves_anything:
             return
         self.folder = self.folder or increment_dir(config.project, config.name, config.exist_ok)
-        path, image, number = frame.path, frame.image, frame.index if frame.kind == "video" else None
+        frame, path, image = found.frame, found.path, found.image
+        number = frame.index if frame.kind == "video" else None
         stem = self.stem_of(path)
         numbered = stem
         if number is not None and (config.save_txt or config.save_crop):
@@ -206,8 +209,7 @@ class ResultWriter:
         if config.save_json:
             self.rows += json_rows(found, self.names, path, number)
         if not config.nosave:
-            drawn = draw_detections(image, found, self.names, line_thickness=config.line_thickness,
-                                    hide_labels=config.hide_labels, hide_conf=config.hide_conf)
+            drawn = draw_detections(image, found, self.names, self.style, found.ids)
             if number is None:
                 self._add_picture(path, stem, drawn)
             else:

@@ -14,7 +14,7 @@ import torch
 
 import detect
 import export
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from tests.refusals import refused
 from tests.tiny import NAMES, picture, tiny_checkpoint, video
 from utils.errors import UserError
@@ -143,10 +143,10 @@ def test_an_error_midway_leaves_no_half_video(run, tmp_path, monkeypatch):
     whole = old.read_bytes()
     add = detect.ResultWriter.add
 
-    def fail_at_two(self, frame, found):
-        if frame.index == 2:
+    def fail_at_two(self, found):
+        if found.frame.index == 2:
             raise UserError("disk full")
-        add(self, frame, found)
+        add(self, found)
 
     monkeypatch.setattr(detect.ResultWriter, "add", fail_at_two)
     with pytest.raises(UserError, match="disk full"):

@@ -9,7 +9,7 @@ import torch
 import engine.inference.export
 import export as script
 from engine.inference.config import FORMATS
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
 from utils.checkpoint import save_checkpoint

@@ -11,7 +11,7 @@ import yaml
 
 import train
 import val
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from tests.running import script, start, wait_for
 from tests.scripts.trainings import words
 from tests.tiny import NAMES, picture, tiny_checkpoint, tiny_data

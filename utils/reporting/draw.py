@@ -1,9 +1,11 @@
 """Drawing boxes on images. Images are (H, W, 3) uint8 BGR, boxes xyxy pixels."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from utils.errors import printable
 from utils.reporting.fonts import put_text, text_size
@@ -21,18 +23,32 @@ def color(index: int) -> tuple[int, int, int]:
     return blue, green, red
 
 
-def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str], line_thickness: int = 3,
-                    hide_labels: bool = False, hide_conf: bool = False) -> np.ndarray:
-    """A copy of `image` with its detections, in pixels of `image`, the highest score on top."""
+@dataclass(frozen=True)
+class Style:
+    """How detections are drawn. line: pixels of the lines of boxes; labels, scores: whether captions name the class,
+    and whether they hold the score."""
+
+    line: int = 3
+    labels: bool = True
+    scores: bool = True
+
+    def caption(self, name: str, score: float, number: int | None = None) -> str:
+        """The caption of a detection; number: of the object that a tracker follows."""
+        parts = [f"#{number}"] * (number is not None) + [name] * self.labels
+        return " ".join(parts + [f"{score:.2f}"] * (self.labels and self.scores))
+
+
+def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str], style: Style = Style(),
+                    ids: Tensor | None = None) -> np.ndarray:
+    """A copy of `image` with its detections, in pixels of `image`, the highest score on top. ids: (N,) of a tracker."""
     labels = detections.labels.tolist()
-    captions = []
-    for label, score in zip(labels, detections.scores.tolist(), strict=True):
-        name = class_name(names, label)
-        captions.append("" if hide_labels else name if hide_conf else f"{name} {score:.2f}")
+    numbers = [None] * len(labels) if ids is None else ids.tolist()
+    captions = [style.caption(class_name(names, label), score, number)
+                for label, score, number in zip(labels, detections.scores.tolist(), numbers, strict=True)]
     picture = np.ascontiguousarray(image).copy()
     rows = list(zip(detections.boxes.tolist(), labels, captions, strict=True))
     for box, label, caption in reversed(rows):
-        draw_box(picture, box, color(label), caption, line_thickness)
+        draw_box(picture, box, color(label), caption, style.line)
     return picture
 
 

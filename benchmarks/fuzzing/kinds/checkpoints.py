@@ -16,7 +16,7 @@ from benchmarks.fuzzing.kinds.commands import run_inside
 from benchmarks.fuzzing.kinds.common import NAMES
 from benchmarks.fuzzing.kinds.tiny import DETECT, tiny, tiny_model, use, write_place, write_run
 from benchmarks.fuzzing.mutate import junk, pick, places, spoil_bytes, spoil_tree
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from models import load_model
 from tests.models.weights import original_files as originals
 

@@ -15,7 +15,7 @@ from benchmarks.fuzzing.kinds.commands import run_inside
 from benchmarks.fuzzing.kinds.tiny import DETECT, use, write_image
 from benchmarks.fuzzing.mutate import as_json, junk, pick, spoil_bytes, spoil_tree
 from engine.inference.metadata import METADATA_KEY
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from utils.errors import printable
 
 CARD = {

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from benchmarks.fuzzing.kinds.common import NAMES, picture, write_yaml, write_yolo
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from models import build_model
 from utils.checkpoint import save_checkpoint
 from utils.select import SelectConfig

@@ -13,7 +13,7 @@ from engine.evaluation.diagnosis.pictures import missed_crops, worst_images
 from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.metrics.protocol import COCO
 from engine.evaluation.setup import scores_for
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from utils.files import write_bytes
 from utils.select import Selector
 

@@ -22,7 +22,7 @@ from engine.evaluation.submission.report import Report
 from engine.evaluation.submission.target import Target
 from engine.evaluation.submission.visdrone import check_visdrone, write_visdrone
 from engine.evaluation.submission.voc import check_voc, write_voc_files
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from utils.distributed.group import Group
 from utils.errors import UserError
 from utils.files import read_blocks, write_bytes

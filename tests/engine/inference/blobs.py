@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from engine.inference.metadata import ExportMetadata
-from engine.inference.runtime import Runtime
+from engine.inference.runtimes.base import Runtime
 from utils.frame import Frame
 from utils.select import SelectConfig
 

@@ -14,7 +14,7 @@ import export as script
 from engine.evaluation.config import ValConfig
 from engine.evaluation.setup import open_loader
 from engine.inference.metadata import METADATA_KEY, ExportMetadata
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from tests.data.pictures import Index, make_records, smooth
 from tests.refusals import refused
 from tests.tiny import CAFFE, FITS, ROWS, tiny_checkpoint

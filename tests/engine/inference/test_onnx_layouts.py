@@ -6,7 +6,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from tests.refusals import refused
 
 SIDE = 160

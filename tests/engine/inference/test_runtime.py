@@ -13,7 +13,7 @@ import torch
 
 from engine.inference.config import ExportConfig
 from engine.inference.export import export
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
 
@@ -217,7 +217,7 @@ def test_wrong_use_is_told(files, runtimes, monkeypatch):
 
 def test_a_model_that_is_opened_has_imported_what_its_first_image_needs():
     """torchvision takes a second to import, which no stage of the first image should be charged with."""
-    code = ("import sys, torch, engine.inference.runtime as runtime\n"
+    code = ("import sys, torch, engine.inference.runtimes.base as runtime\n"
             "from engine.inference.metadata import ExportMetadata\n"
             "assert 'torchvision' not in sys.modules\n"
             "runtime.Runtime('m', ExportMetadata(('a',), (8,), None, None, False), torch.device('cpu'))\n"

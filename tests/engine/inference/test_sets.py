@@ -11,7 +11,7 @@ import export as script
 import val
 from engine.inference.config import ExportConfig
 from engine.inference.export import _compare_sets, check_tolerance, export
-from engine.inference.runtime import load_runtime
+from engine.inference.runtimes.open import load_runtime
 from models import build_model
 from tests.refusals import refused
 from tests.tiny import picture, tiny_data

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import engine.inference.sources
+import engine.inference.sources.files
 from engine.inference.sources import is_image, is_video, open_source
 from tests.data.pictures import smooth
 from tests.refusals import refused
@@ -149,9 +149,9 @@ def test_one_video_that_cannot_be_opened_is_told_and_the_others_go_on(tmp_path):
 
 
 def test_frames_that_cannot_be_decoded_are_counted(tmp_path, monkeypatch):
-    real = engine.inference.sources._retrieved
+    real = engine.inference.sources.files._retrieved
     lost = iter([False, True, True])
-    monkeypatch.setattr(engine.inference.sources, "_retrieved", lambda c: None if next(lost, False) else real(c))
+    monkeypatch.setattr(engine.inference.sources.files, "_retrieved", lambda c: None if next(lost, False) else real(c))
     source = open_source(str(_video(tmp_path / "a.avi", 5)))
     assert [f.index for f in source] == [0, 3, 4]
     assert source.skipped == [f"{tmp_path / 'a.avi'}: 2 of 5 frames cannot be decoded"]

@@ -1,5 +1,6 @@
 """Results are whole files under names that never collide, whatever the names of inputs and classes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -8,16 +9,17 @@ import pytest
 import torch
 
 from engine.inference.config import DetectConfig
+from engine.inference.detections import ImageDetections
 from engine.inference.sources import Frame
 from engine.inference.writer import ResultWriter, VideoFile, class_folders, shorten, write_picture
-from utils.structures import Detections
 
 ODD = ["car/truck", "car:truck", "../up", "nul ", "", "...", "CAR_truck", "a\x1b[31m", "圆形", "x" * 300,
        "x" * 300 + "y"]
 
 
-def found(label: int = 0) -> Detections:
-    return Detections(torch.tensor([[1.0, 1.0, 9.0, 9.0]]), torch.tensor([0.9]), torch.tensor([label]))
+def found(frame: Frame, names: Sequence[str] = ("a",), label: int = 0) -> ImageDetections:
+    return ImageDetections(torch.tensor([[1.0, 1.0, 9.0, 9.0]]), torch.tensor([0.9]), torch.tensor([label]), frame,
+                           names)
 
 
 def test_class_folders_are_names_of_their_own(tmp_path):
@@ -32,7 +34,7 @@ def test_class_folders_are_names_of_their_own(tmp_path):
 def test_crops_of_odd_classes_stay_below_their_folder(tmp_path):
     results = ResultWriter(DetectConfig(nosave=True, save_crop=True, project=str(tmp_path)), ODD)
     for label in range(len(ODD)):
-        results.add(Frame("a.png", 0, np.zeros((20, 20, 3), np.uint8), "image"), found(label))
+        results.add(found(Frame("a.png", 0, np.zeros((20, 20, 3), np.uint8), "image"), ODD, label))
     files = [p.relative_to(tmp_path / "exp" / "crops") for p in (tmp_path / "exp").rglob("*.jpg")]
     assert len(files) == len(ODD) and all(len(p.parts) == 2 for p in files)
 
@@ -40,7 +42,7 @@ def test_crops_of_odd_classes_stay_below_their_folder(tmp_path):
 def test_a_frame_never_takes_the_name_of_a_picture(tmp_path):
     results = ResultWriter(DetectConfig(nosave=True, save_txt=True, save_crop=True, project=str(tmp_path)), ["car"])
     for path, index, kind in (("v.mp4", 1, "video"), ("v_1.png", 0, "image"), ("v.mp4", 2, "video")):
-        results.add(Frame(path, index, np.zeros((20, 20, 3), np.uint8), kind), found())
+        results.add(found(Frame(path, index, np.zeros((20, 20, 3), np.uint8), kind)))
     assert sorted(p.name for p in (tmp_path / "exp" / "labels").iterdir()) == ["v_1.txt", "v_1_2.txt", "v_2.txt"]
     assert len(list((tmp_path / "exp" / "crops").rglob("*.jpg"))) == 3
 

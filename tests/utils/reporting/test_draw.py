@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from utils.reporting import fonts
-from utils.reporting.draw import class_name, color, draw_box, draw_detections
+from utils.reporting.draw import Style, class_name, color, draw_box, draw_detections
 from utils.structures import Detections
 
 GREY = np.full((80, 120, 3), 100, np.uint8)
@@ -24,7 +24,7 @@ def test_twenty_colours_that_differ_then_again():
 
 
 def test_the_input_stays_and_the_box_is_there():
-    drawn = draw_detections(GREY, found([[20, 40, 60, 70]]), ["cat"], line_thickness=1, hide_labels=True)
+    drawn = draw_detections(GREY, found([[20, 40, 60, 70]]), ["cat"], Style(1, labels=False))
     assert (GREY == 100).all()
     assert tuple(drawn[55, 20]) == tuple(drawn[70, 40]) == color(0)
     assert (drawn[45:65, 25:55] == 100).all()  # the inside stays to be seen
@@ -32,14 +32,14 @@ def test_the_input_stays_and_the_box_is_there():
 
 
 def test_the_surest_is_on_top():
-    drawn = draw_detections(GREY, found([[20, 40, 60, 70], [20, 40, 60, 70]], [1, 2]), "abc", hide_labels=True)
+    drawn = draw_detections(GREY, found([[20, 40, 60, 70], [20, 40, 60, 70]], [1, 2]), "abc", Style(labels=False))
     assert tuple(drawn[55, 20]) == color(1)
 
 
 def test_label_flags_change_what_is_written():
     detections = found([[20, 40, 60, 70]])
-    pictures = [draw_detections(GREY, detections, ["cat"], 2, labels, conf).tobytes()
-                for labels, conf in ((False, False), (False, True), (True, False))]
+    pictures = [draw_detections(GREY, detections, ["cat"], Style(2, labels, scores)).tobytes()
+                for labels, scores in ((True, True), (True, False), (False, True))]
     assert len(set(pictures)) == 3
 
 

@@ -1,0 +1,1 @@
+"""One runtime for each kind of model file, behind one interface."""
