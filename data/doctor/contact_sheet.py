@@ -92,7 +92,7 @@ def _crop(record: Record, box: np.ndarray, word: str, names: Sequence[str]) -> n
     size = max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1)
     picture = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     _draw(picture, (record.boxes - np.tile(low, 2)) * scale, record, names, len(record) <= 12)
-    draw_box(picture, ((box - np.tile(low, 2)) * scale).tolist(), (255, 255, 255), thickness=2)
+    draw_box(picture, ((box - np.tile(low, 2)) * scale).tolist(), (255, 255, 255), line=2)
     return _cell(picture, caption)
 
 

@@ -83,7 +83,8 @@ class DetectConfig(Options):
     project: str = option("runs/detect", "results go to <project>/<name>")
     name: str = option("exp", "a number is added where the folder exists")
     exist_ok: bool = option(False, "write into <project>/<name> even where it exists")
-    line_thickness: int = option(3, "of the boxes drawn", type=number(int, 1, 100), metavar="PX")
+    line_thickness: int | None = option(None, "of the boxes drawn (default: by picture and box)",
+                                        type=number(int, 1, 100), metavar="PX")
     hide_labels: bool = option(False, "draw boxes without class and score")
     hide_conf: bool = option(False, "draw the class without the score")
     vid_stride: int = option(1, "take every n-th frame of a video", type=positive)

@@ -1,81 +1,99 @@
 """Drawing boxes on images. Images are (H, W, 3) uint8 BGR, boxes xyxy pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from torch import Tensor
 
-from utils.errors import printable
-from utils.reporting.fonts import put_text, text_size
+from utils.reporting.fonts import put_text
+from utils.reporting.layout import AUTOMATIC, LegendBox, Style, Text, class_name, line_widths, plan
+from utils.reporting.palette import Colour, color, ink_on
 from utils.structures import Detections
 
+__all__ = ["WRITABLE_SUFFIXES", "Style", "class_name", "color", "draw_box", "draw_detections", "draw_frame",
+           "draw_legend", "draw_weights", "write_caption"]
 # Of image files that OpenCV writes; those that it reads are `data.formats.paths.IMAGE_SUFFIXES`.
 WRITABLE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-_PALETTE = ("ff3b30", "007aff", "34c759", "ffb000", "af52de", "00c7be", "ff2d92", "8e6e53", "5856d6", "b5e61d",
-            "ff7f50", "32ade6", "006d3c", "ffd60a", "7a0045", "9aa5b1", "d4a5ff", "00ff85", "a2480f", "003f8a")
+SHADE = 0.35  # of the picture that is seen through a legend
 
 
-def color(index: int) -> tuple[int, int, int]:
-    """The BGR colour of class `index`: 20 colours, then again from the first."""
-    red, green, blue = bytes.fromhex(_PALETTE[int(index) % len(_PALETTE)])
-    return blue, green, red
-
-
-@dataclass(frozen=True)
-class Style:
-    """How detections are drawn. line: pixels of the lines of boxes; labels, scores: whether captions name the class,
-    and whether they hold the score."""
-
-    line: int = 3
-    labels: bool = True
-    scores: bool = True
-
-    def caption(self, name: str, score: float, number: int | None = None) -> str:
-        """The caption of a detection; number: of the object that a tracker follows."""
-        parts = [f"#{number}"] * (number is not None) + [name] * self.labels
-        return " ".join(parts + [f"{score:.2f}"] * (self.labels and self.scores))
-
-
-def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str], style: Style = Style(),
+def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str], style: Style = AUTOMATIC,
                     ids: Tensor | None = None) -> np.ndarray:
-    """A copy of `image` with its detections, in pixels of `image`, the highest score on top. ids: (N,) of a tracker."""
-    labels = detections.labels.tolist()
-    numbers = [None] * len(labels) if ids is None else ids.tolist()
-    captions = [style.caption(class_name(names, label), score, number)
-                for label, score, number in zip(labels, detections.scores.tolist(), numbers, strict=True)]
+    """A copy of `image` with its detections, in pixels of `image`, the highest score on top.
+
+    Lines lie around the objects; captions cover no small object, and where there are many, or no room, a legend names
+    the colours (`utils.reporting.layout`). ids: (N,) of a tracker.
+    """
     picture = np.ascontiguousarray(image).copy()
-    rows = list(zip(detections.boxes.tolist(), labels, captions, strict=True))
-    for box, label, caption in reversed(rows):
-        draw_box(picture, box, color(label), caption, style.line)
+    boxes, labels = detections.boxes.detach().cpu().double().numpy(), detections.labels.tolist()
+    boxes = np.clip(np.nan_to_num(boxes), -1e5, 1e5)
+    numbers = None if ids is None else ids.tolist()
+    layout = plan(boxes, labels, detections.scores.tolist(), names, picture.shape[:2], style, numbers)
+    if layout.legend:  # below the boxes: where there is no free spot, it hides none
+        draw_legend(picture, layout.legend, layout.text)
+    rows = list(zip(boxes.tolist(), labels, layout.lines, strict=True))
+    for box, label, line in reversed(rows):
+        draw_frame(picture, box, layout.colours[label], line)
+    for caption in layout.captions:
+        write_caption(picture, caption.words, caption.at, layout.colours[labels[caption.row]], layout.text)
     return picture
 
 
-def draw_box(picture: np.ndarray, box: Sequence[float], colour: tuple[int, int, int], caption: str = "",
-             thickness: int = 3) -> None:
-    """Draw one box into `picture`, with a caption on a filled background that stays inside the image."""
+def draw_frame(picture: np.ndarray, box: Sequence[float], colour: Colour, line: int = 1) -> None:
+    """Draw the border of a box into `picture`, around it and not on it, so that small objects stay visible; a box that
+    reaches the picture's edge has its line at the edge."""
     height, width = picture.shape[:2]
-    x1, x2 = (round(min(max(v, -10.0), width + 10.0)) for v in box[::2])  # OpenCV's integers overflow far outside
-    y1, y2 = (round(min(max(v, -10.0), height + 10.0)) for v in box[1::2])
-    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
+    x1, y1, x2, y2 = box
+    # The pixels left of column floor(x1) and right of column ceil(x2) - 1 are outside.
+    left, top = min(max(int(x1 // 1), line), width - 1), min(max(int(y1 // 1), line), height - 1)
+    right, bottom = max(min(int(-(-x2 // 1)), width - line), 0), max(min(int(-(-y2 // 1)), height - line), 0)
+    if x2 < 0 or y2 < 0 or x1 > width or y1 > height:
+        return
+    if line == 1:
+        cv2.rectangle(picture, (left - 1, top - 1), (right, bottom), colour, 1)
+        return
+    outer = (left - line, top - line), (right + line - 1, bottom + line - 1)
+    for corner, opposite in ((outer[0], (outer[1][0], top - 1)), ((outer[0][0], bottom), outer[1]),
+                             (outer[0], (left - 1, outer[1][1])), ((right, outer[0][1]), outer[1])):
+        cv2.rectangle(picture, corner, opposite, colour, -1)
+
+
+def write_caption(picture: np.ndarray, words: str, at: Sequence[int], colour: Colour, text: Text) -> None:
+    """Write words on a filled rectangle `at`, xyxy pixels, of `text.size(words)`."""
+    left, top, right, bottom = at
+    cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), colour, -1)
+    put_text(picture, words, (left + text.pad, bottom - text.pad - text.below), text.scale, ink_on(colour), text.weight)
+
+
+def draw_box(picture: np.ndarray, box: Sequence[float], colour: Colour, caption: str = "",
+             line: int | None = None) -> None:
+    """Draw one box into `picture`, alone: with a caption at it that stays inside the picture, whatever is there."""
+    shape, array = picture.shape[:2], np.clip(np.array([box], float), -1e5, 1e5)
+    line = line_widths(array, shape, line)[0]
+    draw_frame(picture, array[0].tolist(), colour, line)
     if not caption:
         return
-    weight, scale = max(thickness - 1, 1), max(thickness / 4, 0.35)
-    (text_width, text_height), below = text_size(caption, scale, weight)
-    text_width, full = text_width + 2, text_height + below + 2
-    left = max(min(x1, width - text_width), 0)
-    top = y1 - full if y1 >= full else min(max(y1, 0), max(height - full, 0))
-    cv2.rectangle(picture, (left, top), (left + text_width, top + full), colour, -1)
-    blue, green, red = colour
-    ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
-    put_text(picture, caption, (left + 1, top + text_height + 1), scale, ink, weight)
+    text = Text.of(shape)
+    width, height = text.size(caption)
+    left = max(min(int(array[0, 0]) - line, shape[1] - width), 0)
+    top = int(array[0, 1]) - line - height
+    top = top if top >= 0 else min(max(int(array[0, 1]), 0), max(shape[0] - height, 0))
+    write_caption(picture, caption, (left, top, left + width, top + height), colour, text)
 
 
-def class_name(names: Sequence[str], label: int) -> str:
-    """The name of a class for a caption: on one line, control characters written out."""
-    name = " ".join(str(names[label]).split()) if label < len(names) else ""
-    return printable(name) or f"class {label}"
+def draw_legend(picture: np.ndarray, legend: LegendBox, text: Text) -> None:
+    """Draw colours with their meanings on a dark ground through which the picture is seen."""
+    (left, top), (width, height) = legend.at, legend.size
+    part = picture[top:top + height, left:left + width]
+    part[:] = cv2.convertScaleAbs(part, alpha=SHADE)
+    inset = max(text.height // 4, 1)
+    for k, (colour, words) in enumerate(legend.rows):
+        x, y = left + text.pad, top + text.pad + k * text.height
+        cv2.rectangle(picture, (x + inset, y + inset), (x + text.height - inset - 1, y + text.height - inset - 1),
+                      colour, -1)
+        origin = x + text.height, y + text.height - text.pad - text.below
+        put_text(picture, words, origin, text.scale, (255, 255, 255), text.weight)
 
 
 def draw_weights(image: np.ndarray, weights: np.ndarray, point: tuple[float, float], share: float = 0.6) -> np.ndarray:

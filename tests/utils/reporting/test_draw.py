@@ -26,14 +26,14 @@ def test_twenty_colours_that_differ_then_again():
 def test_the_input_stays_and_the_box_is_there():
     drawn = draw_detections(GREY, found([[20, 40, 60, 70]]), ["cat"], Style(1, labels=False))
     assert (GREY == 100).all()
-    assert tuple(drawn[55, 20]) == tuple(drawn[70, 40]) == color(0)
-    assert (drawn[45:65, 25:55] == 100).all()  # the inside stays to be seen
+    assert tuple(drawn[55, 19]) == tuple(drawn[70, 40]) == tuple(drawn[39, 60]) == color(0)
+    assert (drawn[40:70, 20:60] == 100).all()  # the line lies around the box: its inside stays to be seen
     assert (draw_detections(GREY, found([]), ["cat"]) == GREY).all()
 
 
 def test_the_surest_is_on_top():
     drawn = draw_detections(GREY, found([[20, 40, 60, 70], [20, 40, 60, 70]], [1, 2]), "abc", Style(labels=False))
-    assert tuple(drawn[55, 20]) == color(1)
+    assert tuple(drawn[55, 19]) == color(1)
 
 
 def test_label_flags_change_what_is_written():

@@ -1,0 +1,88 @@
+"""Where captions go: at a free spot beside their boxes, over no small object and over no other caption.
+
+Legend: N boxes, n captions, K spots that each caption may take. Rectangles are xyxy pixels.
+"""
+
+import numpy as np
+
+SHARE = 0.12  # of a box that is not small, the most that a caption may cover
+CROWDED = 2.5  # what it costs to lie on other boxes, times the part of the caption that does
+# Spots in the order of preference: left edge at the box's left (0), its right edge at the box's right (1), beyond the
+# box on the left (-1) or the right (2); likewise top edge: above (-1), at the top inside (0), at the bottom inside (1),
+# below (2); and what the spot costs.
+SPOTS = np.array([(0, -1, 0.0), (1, -1, 0.3), (0, 2, 0.5), (0, 0, 0.6), (1, 2, 0.7), (2, 0, 0.8), (-1, 0, 0.9),
+                  (2, 1, 0.9), (-1, 1, 1.0), (0, 1, 1.0), (1, 1, 1.1), (1, 0, 1.1)])
+
+
+def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(..., 4) and (N, 4) -> (..., N) the areas that they have in common."""
+    x1, y1, x2, y2 = (one[..., k, None] for k in range(4))
+    across = np.minimum(x2, other[:, 2]) - np.maximum(x1, other[:, 0])
+    down = np.minimum(y2, other[:, 3]) - np.maximum(y1, other[:, 1])
+    return np.maximum(across, 0) * np.maximum(down, 0)
+
+
+def place_captions(boxes: np.ndarray, small: np.ndarray, rows: np.ndarray, sizes: np.ndarray, shape: tuple[int, int],
+                   taken: np.ndarray) -> np.ndarray:
+    """The captions of some boxes: (n, 4) whole pixels, -1 where no spot is free; those that come first choose first.
+
+    boxes (N, 4) with their lines; small (N,) bool: those that no caption may touch; rows (n,): the boxes that get a
+    caption; sizes (n, 2) width and height of the captions; shape: of the picture, (height, width); taken (m, 4): where
+    captions are already.
+    """
+    spots, costs = _spots(boxes[rows], sizes, shape)
+    costs += _covering(spots, boxes, small, rows)
+    placed = np.full((len(rows), 4), -1)
+    occupied = np.concatenate((taken, placed))
+    count = len(taken)
+    order = np.argsort(costs, axis=1, kind="stable")
+    best = np.take_along_axis(costs, order, 1)
+    for k in np.flatnonzero(np.isfinite(best[:, 0])).tolist():
+        tried = spots[k, order[k, :np.isfinite(best[k]).sum()]]
+        free = np.flatnonzero(~overlaps(tried, occupied[:count]).any(1)) if count else [0]
+        if len(free):
+            placed[k] = occupied[count] = tried[free[0]]
+            count += 1
+    return placed
+
+
+def _spots(boxes: np.ndarray, sizes: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(n, K, 4) int spots of captions of boxes (n, 4), and (n, K) what each costs: infinite outside the picture."""
+    (height, width), (w, h) = shape, sizes.T[:, :, None]
+    x1, x2 = np.floor(boxes[:, :1]), np.ceil(boxes[:, 2:3])
+    y1, y2 = np.floor(boxes[:, 1:2]), np.ceil(boxes[:, 3:])
+    across, down = SPOTS[:, 0], SPOTS[:, 1]
+    left = np.select([across == -1, across == 0, across == 1], [x1 - w, x1, x2 - w], x2)
+    top = np.select([down == -1, down == 0, down == 1], [y1 - h, y1, y2 - h], y2)
+    upright = (across == 0) | (across == 1)
+    left = np.where(upright, np.clip(left, 0, np.maximum(width - w, 0)), left)  # slid back into the picture
+    top = np.where(upright, top, np.clip(top, 0, np.maximum(height - h, 0)))
+    spots = np.stack((left, top, left + w, top + h), 2)
+    outside = (left < 0) | (top < 0) | (left + w > width) | (top + h > height)
+    return spots.astype(int), np.where(outside, np.inf, SPOTS[:, 2])
+
+
+def _covering(spots: np.ndarray, boxes: np.ndarray, small: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(n, K) what it costs that spots (n, K, 4) lie on boxes: infinite on small ones and on too much of any."""
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    common = overlaps(spots.astype(np.float32), boxes.astype(np.float32))  # (n, K, N)
+    hides = ((common > SHARE * areas) | ((common > 0) & small)).any(2)
+    common[np.arange(len(rows)), :, rows] = 0
+    sizes = (spots[..., 2] - spots[..., 0]) * (spots[..., 3] - spots[..., 1])
+    return np.where(hides, np.inf, CROWDED * common.sum(2) / np.maximum(sizes, 1))
+
+
+def place_legend(size: tuple[int, int], boxes: np.ndarray, small: np.ndarray, captions: np.ndarray,
+                 shape: tuple[int, int]) -> tuple[int, int]:
+    """(left, top) of a legend of (width, height): where it covers no caption, the fewest small boxes, and the least of
+    others, of equal spots the one nearest to a corner."""
+    (width, height), steps = size, np.linspace(0, 1, 17)
+    x, y = np.meshgrid(steps * max(shape[1] - width, 0), steps * max(shape[0] - height, 0))
+    left, top = np.floor(x.ravel()), np.floor(y.ravel())
+    spots = np.stack((left, top, left + width, top + height), 1)
+    common = overlaps(spots, boxes)
+    away = np.hypot(np.minimum(x, x.max() - x), np.minimum(y, y.max() - y)).ravel() / max(shape)
+    cost = (1e4 * overlaps(spots, captions).any(1) + 100 * (common[:, small] > 0).sum(1)
+            + 10 * common.sum(1) / (width * height) + away)
+    k = int(cost.argmin())
+    return int(left[k]), int(top[k])

@@ -1,0 +1,197 @@
+"""What a picture of detections consists of, before anything is drawn: lines, captions and a legend.
+
+Captions and lines are sized by the picture and by the boxes in it. A caption covers no small object, no other caption
+and little of other boxes; where there are many small objects, or no room, a legend says what the colours mean.
+
+Legend: N boxes, xyxy pixels.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from utils.errors import printable
+from utils.reporting.captions import place_captions, place_legend
+from utils.reporting.fonts import text_size
+from utils.reporting.palette import Colour, class_colours
+
+LEAST_SCALE = 0.35  # of text, in OpenCV's scale: letters of 9 pixels
+SMALL_TEXTS = 3.0  # heights of a caption: a shorter object is small
+MOST_SMALL = 12  # captions of small objects in a picture; more would hide what is around them
+MOST_CAPTIONS = 120
+CLUTTER = 0.15  # of the picture, the most that captions may cover
+LEGEND_ROWS = 12
+
+
+@dataclass(frozen=True)
+class Style:
+    """How detections are drawn. line: pixels of the boxes' lines, None: by picture and box; labels, scores: whether
+    captions name the class, and whether they hold the score."""
+
+    line: int | None = None
+    labels: bool = True
+    scores: bool = True
+
+
+AUTOMATIC = Style()
+
+
+@dataclass(frozen=True)
+class Text:
+    """How large text is: OpenCV's scale, weight of the letters, pixels around them, and pixels above and below the
+    base line, the same for all words, so that captions are of one height."""
+
+    scale: float
+    weight: int
+    pad: int
+    above: int
+    below: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], boxes: np.ndarray | None = None, line: int | None = None) -> "Text":
+        """For a picture of (height, width): smaller where its boxes (N, 4) are, larger beside thick lines that were
+        asked for."""
+        side = max(shape)
+        scale = max(0.42 * (side / 640) ** 0.7, LEAST_SCALE)
+        if boxes is not None and len(boxes):
+            least = LEAST_SCALE * max(side / 1000, 1) ** 0.5
+            scale = min(scale, max(float(np.median(_sides(boxes))) / 60, least))
+        return cls.at(scale if line is None else max(scale, line / 6))
+
+    @classmethod
+    def at(cls, scale: float) -> "Text":
+        """Of one of OpenCV's scales."""
+        weight = 2 if scale > 0.7 else 1
+        (_, above), below = text_size("Ag", scale, weight)
+        return cls(scale, weight, max(round(scale * 5), 1), above, below)
+
+    def size(self, words: str) -> tuple[int, int]:
+        """(width, height) of a caption in pixels, its padding included."""
+        return text_size(words, self.scale, self.weight)[0][0] + 2 * self.pad, self.height
+
+    @property
+    def height(self) -> int:
+        """Of a caption, in pixels."""
+        return self.above + self.below + 2 * self.pad
+
+
+@dataclass(frozen=True)
+class Caption:
+    """words at the rectangle `at`, xyxy pixels, in the colour of its class; row: of its box."""
+
+    row: int
+    words: str
+    at: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class LegendBox:
+    """rows: colour and words; at: left, top; size: width, height in pixels."""
+
+    rows: list[tuple[Colour, str]]
+    at: tuple[int, int]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Of a picture: text; lines (N,) pixels; colours by label; small (N,) bool: objects that nothing may cover;
+    captions; legend, where some boxes have no caption."""
+
+    text: Text
+    lines: list[int]
+    colours: dict[int, Colour]
+    small: np.ndarray
+    captions: list[Caption] = field(default_factory=list)
+    legend: LegendBox | None = None
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """The name of a class for a caption: on one line, control characters written out."""
+    name = " ".join(str(names[label]).split()) if label < len(names) else ""
+    return printable(name) or f"class {label}"
+
+
+def line_widths(boxes: np.ndarray, shape: tuple[int, int], line: int | None = None) -> list[int]:
+    """Pixels of the line of each box (N, 4): by the picture, at most a fourteenth of the box's shorter side; or
+    `line`."""
+    if line is not None:
+        return [line] * len(boxes)
+    base = max(round(1.7 * (max(shape) / 640) ** 0.8), 1)
+    shorter = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
+    return np.clip(shorter // 14, 1, base).astype(int).tolist()
+
+
+def plan(boxes: np.ndarray, labels: list[int], scores: list[float], names: Sequence[str], shape: tuple[int, int],
+         style: Style, ids: Sequence[int] | None = None) -> Layout:
+    """The layout of the detections of a picture of (height, width), the highest score first."""
+    lines, text = line_widths(boxes, shape, style.line), Text.of(shape, boxes, style.line)
+    around = boxes + np.array(lines)[:, None] * (-1, -1, 1, 1) if len(boxes) else boxes
+    small = _sides(boxes) < SMALL_TEXTS * text.height
+    made = Layout(text, lines, class_colours(labels), small)
+    if not labels or not (style.labels or ids is not None):
+        return made
+    forms, page = _forms(labels, scores, names, style, ids), (text, shape)
+    rows = np.arange(len(boxes)) if small.sum() <= MOST_SMALL else np.flatnonzero(~small)
+    if style.labels and len(rows) <= MOST_CAPTIONS:
+        made.captions.extend(_captions(around, small, rows, forms, page))
+    unnamed = np.setdiff1d(np.arange(len(boxes)), [caption.row for caption in made.captions])
+    if ids is not None and len(unnamed) <= MOST_CAPTIONS:
+        made.captions.extend(_captions(around, small, unnamed, [[f"#{k}" for k in ids]], page, made.captions))
+    legend = _legend(labels, names, made, around, shape) if style.labels and len(unnamed) else None
+    return replace(made, legend=legend)
+
+
+def _sides(boxes: np.ndarray) -> np.ndarray:
+    """(N,) square roots of the areas."""
+    return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(1))
+
+
+def _forms(labels: list[int], scores: list[float], names: Sequence[str], style: Style,
+           ids: Sequence[int] | None) -> list[list[str]]:
+    """Captions (N,) from the longest form to the shortest: `#3 car 0.87`, `#3 car`."""
+    known = {label: class_name(names, label) for label in set(labels)}
+    short = [("" if ids is None else f"#{ids[k]} ") + known[label] for k, label in enumerate(labels)]
+    if not style.scores:
+        return [short]
+    return [[f"{word} {score:.2f}" for word, score in zip(short, scores, strict=True)], short]
+
+
+def _captions(boxes: np.ndarray, small: np.ndarray, rows: np.ndarray, forms: list[list[str]],
+              page: tuple[Text, tuple[int, int]], taken: Sequence[Caption] = ()) -> list[Caption]:
+    """Captions of some boxes, each in the longest form that finds a spot, until they would clutter the picture."""
+    (text, shape), made = page, []
+    room = CLUTTER * shape[0] * shape[1]
+    for words in forms:
+        if not len(rows):
+            break
+        sizes = np.array([text.size(words[row]) for row in rows.tolist()])
+        rows, sizes = (part[np.cumsum(sizes.prod(1)) <= room] for part in (rows, sizes))
+        used = np.array([c.at for c in (*taken, *made)]).reshape(-1, 4)
+        spots = place_captions(boxes, small, rows, sizes, shape, used)
+        done = spots[:, 0] >= 0
+        made += [Caption(row, words[row], tuple(spot)) for row, spot in zip(rows[done].tolist(), spots[done].tolist(),
+                                                                            strict=True)]
+        room -= sizes[done].prod(1).sum()
+        rows = rows[~done]
+    return made
+
+
+def _legend(labels: list[int], names: Sequence[str], made: Layout, boxes: np.ndarray,
+            shape: tuple[int, int]) -> LegendBox | None:
+    """Colour, name and number of each class, the most frequent first; None where the picture is too small for it."""
+    counts, text = Counter(labels).most_common(), made.text
+    fits = min(LEGEND_ROWS, max((shape[0] - 2 * text.pad) // text.height, 0))
+    rows = [(made.colours[label], f"{class_name(names, label)} {count}") for label, count in counts[:fits]]
+    if not rows:
+        return None
+    if len(counts) > fits:
+        rows[-1] = (128, 128, 128), f"{len(counts) - fits + 1} more classes"
+    width = text.height + max(text.size(words)[0] for _, words in rows)
+    size = width + text.pad, len(rows) * text.height + 2 * text.pad
+    if size[0] > shape[1]:
+        return None
+    used = np.array([c.at for c in made.captions]).reshape(-1, 4)
+    return LegendBox(rows, place_legend(size, boxes, made.small, used, shape), size)
