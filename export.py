@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from data.shapes.generate import Scene, render
-from engine.inference.config import EXPORT_UNSUPPORTED, FORMATS, ExportConfig
-from engine.inference.export import export, export_size
+from engine.export.config import EXPORT_UNSUPPORTED, FORMATS, ExportConfig
+from engine.export.export import export, export_size
 from models import load_model
 from models.plugins import load_plugins
 from utils.device import select_device

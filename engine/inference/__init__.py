@@ -1,1 +1,1 @@
-"""Inference: one runtime for all model files, export, image and video sources, result files."""
+"""Inference: one runtime for all model files, image and video sources, result files."""

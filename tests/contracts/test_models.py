@@ -7,8 +7,8 @@ from math import ceil
 import pytest
 import torch
 
-from engine.inference.config import ExportConfig
-from engine.inference.export import export
+from engine.export.config import ExportConfig
+from engine.export.export import export
 from models import build_model, known_models, load_model
 from models.catalogue import resolve
 from models.layers.attention import SelfAttention

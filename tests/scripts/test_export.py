@@ -6,9 +6,9 @@ import onnx
 import pytest
 import torch
 
-import engine.inference.export
+import engine.export.export
 import export as script
-from engine.inference.config import FORMATS
+from engine.export.config import FORMATS
 from engine.inference.runtimes.open import load_runtime
 from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
@@ -87,12 +87,12 @@ def test_a_failed_check_leaves_the_old_file(weights, monkeypatch, name):
     old = weights.with_suffix(FORMATS[name])
     old.write_bytes(b"the one that works")
 
-    class Off(engine.inference.export._Exported):
+    class Off(engine.export.export._Exported):
         def forward(self, images):
             boxes, scores = super().forward(images)
             return boxes + 1, scores
 
-    monkeypatch.setattr(engine.inference.export, "_Exported", Off)
+    monkeypatch.setattr(engine.export.export, "_Exported", Off)
     with refused("export-differs", old.name):
         run("--weights", weights, "--img", 64, "--include", name)
     assert old.read_bytes() == b"the one that works"

@@ -1,7 +1,8 @@
 """Settings of detect.py and export.py: what flags become, and that all mistakes are named at once."""
 
 import detect
-from engine.inference.config import DetectConfig, ExportConfig
+from engine.export.config import ExportConfig
+from engine.inference.config import DetectConfig
 from tests.refusals import refused
 from utils.select import SelectConfig
 

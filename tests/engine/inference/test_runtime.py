@@ -11,8 +11,8 @@ import onnx
 import pytest
 import torch
 
-from engine.inference.config import ExportConfig
-from engine.inference.export import export
+from engine.export.config import ExportConfig
+from engine.export.export import export
 from engine.inference.runtimes.open import load_runtime
 from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from yaml import safe_load as load_yaml
 
-from engine.inference.config import ExportConfig
-from engine.inference.export import export
+from engine.export.config import ExportConfig
+from engine.export.export import export
 from models import build_model, load_model
 from models.weights import import_original, import_state_dict, read_original, transfer
 from tests.golden_rule import filled_state_dict, rule_input

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from engine.inference.config import OPSET, ExportConfig
+from engine.export.config import OPSET, ExportConfig
 from engine.inference.metadata import METADATA_KEY, ExportMetadata
 from engine.inference.runtimes.base import Runtime, first_line
 from engine.inference.runtimes.checkpoint import TorchRuntime

@@ -9,8 +9,8 @@ import torch
 import detect
 import export as script
 import val
-from engine.inference.config import ExportConfig
-from engine.inference.export import _compare_sets, check_tolerance, export
+from engine.export.config import ExportConfig
+from engine.export.export import _compare_sets, check_tolerance, export
 from engine.inference.runtimes.open import load_runtime
 from models import build_model
 from tests.refusals import refused
@@ -166,7 +166,7 @@ def test_a_really_different_file_is_refused(change) -> None:
 
 
 def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch) -> None:
-    import engine.inference.export as module
+    import engine.export.export as module
 
     monkeypatch.setattr(module._Exported, "forward",
                         lambda self, images: tuple(x * 0.97 for x in self.model.decode(self.model(images))))

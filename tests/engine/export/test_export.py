@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine.inference.config import ExportConfig
-from engine.inference.export import export
+from engine.export.config import ExportConfig
+from engine.export.export import export
 from models import build_model
 from utils.config import find_config, read_yaml
 
