@@ -19,6 +19,7 @@ from engine.export.config import EXPORT_UNSUPPORTED, FORMATS, ExportConfig
 from engine.export.export import export, export_size
 from models import load_model
 from models.plugins import load_plugins
+from utils.commands import command
 from utils.device import select_device
 from utils.errors import run_script
 
@@ -48,7 +49,7 @@ def main(args: argparse.Namespace) -> list[Path]:
     shape = f"{config.batch_size} x 3 x {config.size[0]} x {config.size[1]}"
     if config.dynamic:
         shape = f"any batch, height and width in multiples of {model.frame.multiple}"
-    print(f"input: {shape}; try: python detect.py --weights {shlex.quote(str(done[-1]))} --source "
+    print(f"input: {shape}; try: {command('detect')} --weights {shlex.quote(str(done[-1]))} --source "
           "<picture, folder or video>")
     return done
 

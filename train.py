@@ -39,6 +39,7 @@ from engine.training.state import Job, Training, UnreadLosses, patience_exhauste
 from engine.training.step import forward_backward, step
 from engine.training.validation import best_column, validation_lines, validation_row
 from models.plugins import load_plugins
+from utils.commands import command
 from utils.device import describe, memory_gb, seed_everything
 from utils.distributed.group import Group
 from utils.distributed.launch import join, launched
@@ -123,7 +124,7 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
 
 def fit_or_save_on_stop(job: Job, run: Training) -> None:
     """`fit`; when it is stopped, save where that is possible, and print how to resume."""
-    resume = f"to go on: python train.py --resume {shlex.quote(str(job.folder))}"
+    resume = f"to go on: {command('train')} --resume {shlex.quote(str(job.folder))}"
     try:
         fit(job, run)
     except Stopped as stopped:

@@ -9,12 +9,11 @@ if TYPE_CHECKING:
     from data.labels.scan_report import ScanReport
 
 __all__ = ["Index", "Record", "ScanReport", "load_index"]
-PLACES = {"Index": "data.index", "load_index": "data.index", "Record": "data.labels.records",
-          "ScanReport": "data.labels.scan_report"}
+PLACES = {"Index": ".index", "load_index": ".index", "Record": ".labels.records", "ScanReport": ".labels.scan_report"}
 
 
 def __getattr__(name: str) -> Any:
     """Imported when it is asked for: a COCO file is judged without what opens images."""
     if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(PLACES[name]), name)
+    return getattr(import_module(PLACES[name], __name__), name)

@@ -157,7 +157,7 @@ def write(args: argparse.Namespace, indexes: dict[str, Index], findings: list[Fi
     print(f"\n{folder / 'report.json'}" + ("" if args.noplots else f", {folder / 'sheet.jpg'}"))
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = Parser(prog="python -m data", description=__doc__)
     flags.add_argument("data", help="a name in cfg/data, or the path of a data YAML")
@@ -189,4 +189,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run_script(main, parser())
+    run_script(main, build_parser())

@@ -13,7 +13,7 @@ from utils.errors import UserError, run_script
 from utils.options import add_flag, plugin_option
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(prog="python -m models", description="Print what a model is made of.")
     flags.add_argument("model", nargs="?", help="a name such as yolov8n-assn, or a model file; without it, all names")
@@ -44,4 +44,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, parser())
+    run_script(main, build_parser())

@@ -20,6 +20,7 @@ from typing import Any
 from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_TEXT, checked_config
 from models.registry import LayerType, known_necks
 from models.rows import aliases_of, find_layer, parse_row
+from utils.commands import command
 from utils.config import CFG_ROOT, MAX_CLASSES, is_number, is_whole, read_yaml
 from utils.errors import UserError, nearest, short, shown
 
@@ -89,7 +90,7 @@ def _load(name: str, folder: Path = CFG_ROOT / "models", chain: tuple[str, ...] 
             return {**_load(name.removesuffix(f"-{neck}"), folder, chain), "name": name, "neck": neck}
     known = known_models()
     hint = nearest(name, [*known, *(f"{k}-{n}" for k in known for n in known_necks())])
-    hint = hint or "python -m models lists those that there are"
+    hint = hint or f"{command('models')} lists those that there are"
     raise UserError(f"{short(name)}: no such model; {hint}", code="unknown-name")
 
 

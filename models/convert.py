@@ -7,11 +7,12 @@ from models.detector import build_model
 from models.plugins import load_plugins
 from models.weights import import_original, load_backbone, pixels_note
 from utils.checkpoint import is_ours, save_checkpoint
+from utils.commands import command
 from utils.errors import UserError, run_script
 from utils.options import add_flag, plugin_option
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(prog="python -m models.convert", description="Write a checkpoint of YOLOv3, v4, "
                                     "v5, YOLOR, v7, v8, their forks, SSD, ASSD, Salience DETR or torchvision in this "
@@ -65,9 +66,9 @@ def main(args: argparse.Namespace) -> None:
     count = sum(p.numel() for p in model.parameters())
     print(f"{args.old}: {count:,} parameters, {model.num_classes} classes, strides "
           f"{', '.join(map(str, model.strides))}; {report}")
-    following = "train.py" if args.backbone else "val.py"
-    print(f"written to {new}; next: python {following} --weights {new} --data <your data>")
+    following = command("train" if args.backbone else "val")
+    print(f"written to {new}; next: {following} --weights {new} --data <your data>")
 
 
 if __name__ == "__main__":
-    run_script(main, parser())
+    run_script(main, build_parser())

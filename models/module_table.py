@@ -18,7 +18,7 @@ def layer_table() -> str:
     by_class: dict[type, list[LayerType]] = {}
     for name in known_layers():
         for kind in lookup(name):
-            if kind.cls.__module__.startswith("models."):  # not those of plugins
+            if kind.cls.__module__.startswith(f"{__package__}."):  # not those of plugins
                 by_class.setdefault(kind.cls, []).append(kind)
     kinds = sorted(by_class.values(), key=lambda k: (k[0].name.removeprefix("nn.").lower(), k[0].cls.__qualname__))
     lines = ["| module | arguments | what it is |", "|---|---|---|"]
@@ -60,7 +60,7 @@ def _purpose(kind: LayerType) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(prog="python -m models.module_table", description="The modules that rows may name.")
     flags.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document")
@@ -78,4 +78,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, parser())
+    run_script(main, build_parser())

@@ -38,7 +38,7 @@ def load_plugin(path: str | Path) -> list[str]:
         raise UserError(f"--plugin {path}: no such file", code="missing-file")
     if path.suffix != ".py":
         raise UserError(f"--plugin {path}: not a Python file (.py)", code="not-a-plugin")
-    name = f"plugin_{zlib.crc32(str(path.resolve()).encode()):08x}_{path.stem}"
+    name = f"{__package__.replace('.', '_')}_plugin_{zlib.crc32(str(path.resolve()).encode()):08x}_{path.stem}"
     if name not in sys.modules:
         taken = set(known_layers())
         try:
@@ -93,8 +93,11 @@ def _forget(module: str) -> None:
 
 def _run(path: Path, name: str) -> None:
     """Execute the file as a module of that name. Raises `UserError` with the line of an error."""
+    from assn._isolation import builtins_beside
+
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
+    module.__dict__["__builtins__"] = builtins_beside(__name__)  # `models` and `assn.models` are the ones in use
     sys.modules[name] = module  # dataclasses and typing look their module up there while it runs
     try:
         spec.loader.exec_module(module)

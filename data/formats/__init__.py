@@ -24,7 +24,7 @@ class Reader(Protocol):
 
 def reader(name: str) -> Reader:
     """The module of a format. They are imported when asked for, since `data.data_yaml` needs their names only."""
-    return import_module(f"data.formats.{name}")  # type: ignore[return-value]
+    return import_module(f"{__name__}.{name}")  # type: ignore[return-value]
 
 
 def guess(entry: Path, images: list[str]) -> str:

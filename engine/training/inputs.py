@@ -18,6 +18,7 @@ from engine.training.config import TrainConfig
 from models.detector import Detector
 from models.summary import smallest_normed
 from utils.cli import worker_count
+from utils.commands import command
 from utils.distributed.group import Group
 from utils.errors import UserError
 
@@ -63,7 +64,7 @@ def _check_objects(index: Index) -> None:
               for kind, (what, done) in KINDS.items() if report.count(kind)]
     raise UserError(f"{index.source.yaml}: no object to learn in `train:`, {len(index)} images without a box{crowds}"
                     f"{''.join(f'; {cause}' for cause in causes)}; correct "
-                    "the labels, python -m data shows more", "no-objects")
+                    f"the labels, {command('data')} shows more", "no-objects")
 
 
 def open_loaders(config: TrainConfig, augment: Policy, splits: tuple[Index, Index],

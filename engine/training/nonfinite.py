@@ -13,6 +13,7 @@ from torch import nn
 
 from engine.training.state import Job, Training
 from utils.checkpoint import save_checkpoint
+from utils.commands import command
 from utils.errors import UserError
 from utils.structures import Batch
 
@@ -92,7 +93,7 @@ def handle_nonfinite_batch(job: Job, run: Training, batch: Batch | None, bad: Ba
         path = job.folder / f"bad_batch{run.skipped_batches}{rank}.pt"
         save_bad_batch(path, run.model, batch, run.amp, bad.size, bad.terms)
         terms = ", ".join(f"{name} {value:g}" for name, value in bad.terms.items())
-        what = (f"({terms}) on images {batch.image_ids}; to inspect it: python train.py --replay "
+        what = (f"({terms}) on images {batch.image_ids}; to inspect it: {command('train')} --replay "
                 f"{shlex.quote(str(path))}")
     if snapshot is None or run.skipped_batches >= allowed:
         raise UserError(f"the loss is not finite {what}; {resume_hint(job.folder)}lower the learning rate, train with "

@@ -13,6 +13,7 @@ from engine.training.config import DEFAULT_MODEL
 from engine.training.state import Job, Training
 from models import build_model
 from utils.checkpoint import load_checkpoint
+from utils.commands import command
 from utils.device import describe, memory_gb
 from utils.reporting import plots
 
@@ -80,5 +81,5 @@ def finish(job: Job, run: Training) -> None:
     if run.skipped_steps:
         print(skipped_steps_line(run))
     print(f"\n{weights / 'best.pt'} on {job.val_index.source}:\n{table}")
-    print(f"results in {job.folder}; next: python detect.py --weights "
+    print(f"results in {job.folder}; next: {command('detect')} --weights "
           f"{shlex.quote(str(weights / 'best.pt'))} --source <images>")

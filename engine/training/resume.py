@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.training.config import TrainConfig
 from utils.cli import flag_of
+from utils.commands import command
 from utils.errors import UserError, shown
 
 RUNTIME_FLAGS = ("plugin", "device", "workers", "resume", "allow_data_change", "debug")  # never taken from a checkpoint
@@ -89,5 +90,5 @@ def _nothing_to_resume(config: TrainConfig, stored: dict[str, Any], path: Path) 
         if value and value != "shapes":
             flags += [flag, *map(str, value if isinstance(value, list) else [value])]
     return (f"{path}: this run has ended after {stored.get('epoch', 'all')} epochs, there is nothing to resume; to "
-            f"train on from its weights, as a new run: python train.py {shlex.join(flags)} --epochs "
+            f"train on from its weights, as a new run: {command('train')} {shlex.join(flags)} --epochs "
             f"{config.given.get('epochs', 'N')}")

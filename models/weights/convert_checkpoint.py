@@ -24,6 +24,7 @@ from models.weights.originals import Original, read_original
 from models.weights.rename import adapted, fits, renamed, with_their_names
 from models.weights.transfer import COUNTER, GEOMETRY, TransferReport, import_state_dict
 from models.weights.unfold import unfold
+from utils.commands import command
 from utils.errors import UserError, printable
 
 Config = dict[str, Any]
@@ -111,7 +112,7 @@ def _configs(original: Original, cfg: str | Path | Config | None) -> Iterator[Co
 def _unknown(original: Original) -> UserError:
     return UserError(f"{original.path}: a bare state dict without a model file, and none of our models has these "
                      f"{len(original.state)} tensors; name the model it holds: load_model(path, cfg=...), "
-                     "python -m models.convert --cfg ...", code="unknown-model")
+                     f"{command('models.convert')} --cfg ...", code="unknown-model")
 
 
 def _described(original: Original) -> Config:

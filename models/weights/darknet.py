@@ -23,6 +23,7 @@ from models.layers.pooling import SPPCSPC
 from models.weights.originals import Original
 from models.weights.transfer import COUNTER
 from utils.class_lists import COCO
+from utils.commands import command
 from utils.errors import UserError
 
 Config = dict[str, Any]
@@ -65,7 +66,7 @@ def translate(original: Original, cfg: str | Path | Config | None = None) -> tup
             return _renamed(original, dict(zip(order, theirs.values(), strict=True)), graph), config
     tried = f"not {str(cfg)[:80]}" if cfg is not None else f"none of {', '.join(NETWORKS)}"
     raise UserError(f"its {len(theirs)} tensors of Darknet layers (module_list.N.*) are those of another network, "
-                    f"{tried}; name the one it holds: load_model(path, cfg=...), python -m models.convert --cfg ...",
+                    f"{tried}; name the one it holds: load_model(path, cfg=...), {command('models.convert')} --cfg ...",
                     code="unknown-model")
 
 

@@ -146,7 +146,7 @@ def own_registry(monkeypatch):
     similarity.KINDS.clear()
     similarity.KINDS.update(kinds)
     for name in set(sys.modules) - before:
-        if name.startswith("plugin_"):
+        if "_plugin_" in name:
             del sys.modules[name]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import build_model
-from models.__main__ import main, parser
+from models.__main__ import build_parser, main
 from models.summary import format_summary, smallest_normed, summarise
 from tests.refusals import refused
 
@@ -50,7 +50,7 @@ def test_the_fewest_values_that_a_batch_norm_sees_of_one_image() -> None:
 
 def test_the_command_shows_a_model_at_the_size_of_its_frame(capsys) -> None:
     def told(*words: str) -> str:
-        main(parser().parse_args(list(words)))
+        main(build_parser().parse_args(list(words)))
         return capsys.readouterr().out
 
     assert told("ssd300-r18") == told("ssd300-r18", "--imgsz", "300") and "38 x 38" in told("ssd300-r18")

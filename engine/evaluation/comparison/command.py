@@ -12,6 +12,7 @@ from engine.evaluation.metrics.table import format_size_table, format_table
 from engine.evaluation.metrics.voc import format_voc_table
 from engine.evaluation.protocol_flags import PROTOCOL_RULES, chosen_protocols, eval_iou_option, size_bins_option
 from utils.cli import Rule, check_flags, not_empty, number
+from utils.commands import command
 from utils.errors import UserError
 from utils.files import write_bytes
 from utils.options import Options, option
@@ -53,8 +54,8 @@ class JudgeConfig(Options):
         """Validate; returns itself."""
         check_flags(self, RULES)
         if len(self.files) < 2:
-            raise UserError("give results files and last the annotation file or data set: python -m engine.evaluation "
-                            "results.json annotations.json", "missing-argument")
+            raise UserError("give results files and last the annotation file or data set: "
+                            f"{command('engine.evaluation')} results.json annotations.json", "missing-argument")
         return self
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.__main__ import main, parser
+from data.__main__ import build_parser, main
 from data.doctor.checks import VERDICTS, examine
 from data.doctor.duplicates import BITS, _near_pairs, find_duplicates, same_labels
 from data.doctor.suspicious_labels import suspects
@@ -165,8 +165,8 @@ HELD = {f"{k}.jpg": (k, "0 .5 .5 .2 .3\n1 .2 .2 .2 .2\n") for k in range(100, 13
 
 
 def diagnose(yaml, tmp_path, capsys, *words) -> tuple[str, dict]:
-    main(parser().parse_args([str(yaml), "--project", str(tmp_path / "out"), "--name", "x", "--exist-ok", "--no-cache",
-                              *words]))
+    main(build_parser().parse_args([str(yaml), "--project", str(tmp_path / "out"), "--name", "x", "--exist-ok",
+                                    "--no-cache", *words]))
     return capsys.readouterr().out, json.loads((tmp_path / "out" / "x" / "report.json").read_text())
 
 
@@ -280,7 +280,7 @@ def test_sheet_of_damaged_and_suspicious_images(tmp_path, capsys):
 def test_folders_count_up_and_one_split_may_be_asked_for(tmp_path, capsys):
     yaml = dataset(tmp_path, SOUND, HELD)
     for _ in range(2):
-        main(parser().parse_args([str(yaml), "--project", str(tmp_path / "out"), "--split", "val", "--noplots"]))
+        main(build_parser().parse_args([str(yaml), "--project", str(tmp_path / "out"), "--split", "val", "--noplots"]))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["set", "set2"]
     assert "set train" not in capsys.readouterr().out
 

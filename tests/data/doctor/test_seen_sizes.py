@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data.__main__ import main, parser
+from data.__main__ import build_parser, main
 from data.augment.geometry import BoxFilter
 from data.augment.policies.from_recipe import read_policy
 from data.augment.policies.yolo import YoloPolicy
@@ -85,7 +85,8 @@ def test_shares_by_bin_and_the_sentence():
 
 
 def run(tmp_path, yaml, *words):
-    main(parser().parse_args([str(word) for word in (yaml, "--project", tmp_path / "runs", "--no-cache", *words)]))
+    words = (yaml, "--project", tmp_path / "runs", "--no-cache", *words)
+    main(build_parser().parse_args([str(word) for word in words]))
 
 
 def test_the_command_writes_table_and_picture(tmp_path, capsys):

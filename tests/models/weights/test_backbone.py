@@ -8,8 +8,8 @@ import yaml
 from engine.training.config import TrainConfig
 from engine.training.setup import start_model
 from models import build_model
+from models.convert import build_parser
 from models.convert import main as convert
-from models.convert import parser
 from models.loading import load_model
 from models.weights import load_backbone, pixels_note
 from models.weights.backbone import _classifier
@@ -144,8 +144,8 @@ def test_models_convert_writes_a_detector_to_train(file, tmp_path, classifier, c
     (tmp_path / "r18.yaml").write_text(yaml.safe_dump(resnet()))
     words = [str(file), str(tmp_path / "new.pt"), "--backbone"]
     with user_error("missing-flag", "--backbone", "--cfg"):
-        convert(parser().parse_args(words))
-    convert(parser().parse_args([*words, "--cfg", str(tmp_path / "r18.yaml")]))
+        convert(build_parser().parse_args(words))
+    convert(build_parser().parse_args([*words, "--cfg", str(tmp_path / "r18.yaml")]))
     assert "train.py --weights" in capsys.readouterr().out
     model = load_model(tmp_path / "new.pt")
     assert torch.equal(model.model[4][1].conv2.weight, classifier.layer4[1].conv2.weight)

@@ -14,7 +14,7 @@ from utils.errors import UserError
 
 
 def run(*words):
-    convert.main(convert.parser().parse_args([str(word) for word in words]))
+    convert.main(convert.build_parser().parse_args([str(word) for word in words]))
 
 
 @pytest.fixture(scope="module")

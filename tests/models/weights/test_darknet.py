@@ -73,7 +73,7 @@ def test_a_network_of_the_users_own_is_named(tmp_path, capsys):
     torch.save({"model": dict(reversed(darknet_form(ours).items()))}, path)
     with pytest.raises(UserError, match=r"own\.pt: its 441 tensors of Darknet layers .* none of yolor-csp, yolov4-csp"):
         load_model(path)
-    convert.main(convert.parser().parse_args([str(path), str(tmp_path / "new.pt"), "--cfg", str(cfg)]))
+    convert.main(convert.build_parser().parse_args([str(path), str(tmp_path / "new.pt"), "--cfg", str(cfg)]))
     loaded = load_model(tmp_path / "new.pt")
     assert loaded.names == ["cat", "dog"]
     pool = ours.model[12].cv5.conv.weight  # the file holds it as it is, so its windows count from the other end
@@ -82,11 +82,11 @@ def test_a_network_of_the_users_own_is_named(tmp_path, capsys):
         torch.testing.assert_close(a, b)
     (tmp_path / "own.names").write_text("chat\n\nchien\n")
     words = [str(path), str(tmp_path / "named.pt"), "--cfg", str(cfg), "--names", str(tmp_path / "own.names")]
-    convert.main(convert.parser().parse_args(words))
+    convert.main(convert.build_parser().parse_args(words))
     assert load_model(tmp_path / "named.pt").names == ["chat", "chien"]
     (tmp_path / "own.names").write_text("chat\n")
     with pytest.raises(UserError, match=r"own\.names: 1 names for 2 classes"):
-        convert.main(convert.parser().parse_args(words))
+        convert.main(convert.build_parser().parse_args(words))
     with pytest.raises(UserError, match=r"ends in an anchor head"):
         load_model(path, cfg="yolov8n")
 
