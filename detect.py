@@ -10,7 +10,7 @@ rows, crops and JSON go to runs/detect/exp, exp2, ...
 import argparse
 from pathlib import Path
 
-from engine.inference.config import DETECT_UNSUPPORTED, DetectConfig
+from engine.inference.config import DetectConfig
 from engine.inference.detections import ImageDetections
 from engine.inference.look import Ensemble, Look
 from engine.inference.predictor import Predictor
@@ -24,7 +24,7 @@ from utils.errors import printable, run_script
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return DetectConfig.parser(__doc__.splitlines()[0], DETECT_UNSUPPORTED)
+    return DetectConfig.parser(__doc__.splitlines()[0], "detect")
 
 
 def main(args: argparse.Namespace) -> Path | None:

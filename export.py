@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from data.shapes.generate import Scene, render
-from engine.export.config import EXPORT_UNSUPPORTED, FORMATS, ExportConfig
+from engine.export.config import FORMATS, ExportConfig
 from engine.export.export import export, export_size
 from models import load_model
 from models.plugins import load_plugins
@@ -25,7 +25,7 @@ from utils.errors import run_script
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return ExportConfig.parser(__doc__.splitlines()[0], EXPORT_UNSUPPORTED)
+    return ExportConfig.parser(__doc__.splitlines()[0], "export")
 
 
 def main(args: argparse.Namespace) -> list[Path]:

@@ -23,7 +23,7 @@ from engine.optim.groups import freeze
 from engine.training.assignment_audit import audit
 from engine.training.autobatch import is_out_of_memory
 from engine.training.checkpoints import find_run, has_ended, restore_run, save_checkpoints
-from engine.training.config import TRAIN_UNSUPPORTED, TrainConfig
+from engine.training.config import TrainConfig
 from engine.training.evolve import search
 from engine.training.fingerprint import data_changed, fingerprint
 from engine.training.inputs import fixed_weights, open_loaders, open_splits, open_train, weights_by_result
@@ -258,7 +258,7 @@ def validate(job: Job, run: Training) -> dict[str, float]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of YOLO's train.py, and ours (`TrainConfig`)."""
-    return TrainConfig.parser(__doc__.splitlines()[0], TRAIN_UNSUPPORTED)
+    return TrainConfig.parser(__doc__.splitlines()[0], "train")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from data import load_index
 from engine.evaluation.comparison.compare import Comparison
 from engine.evaluation.comparison.weights_table import WeightsTable
-from engine.evaluation.config import SPEED, VAL_UNSUPPORTED, ValConfig, is_results
+from engine.evaluation.config import SPEED, ValConfig, is_results
 from engine.evaluation.ensemble import evaluate_ensemble
 from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.job import data_of, look, prepare, report
@@ -27,7 +27,7 @@ from utils.reporting.run_log import increment_dir
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return ValConfig.parser(__doc__.splitlines()[0], VAL_UNSUPPORTED)
+    return ValConfig.parser(__doc__.splitlines()[0], "val")
 
 
 def main(args: argparse.Namespace) -> Evaluation | Comparison | list[Speed] | None:

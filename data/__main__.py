@@ -11,11 +11,12 @@ from data.augment.policies.from_recipe import read_policy
 from data.doctor.checks import Finding, Pair, compare_classes, compare_images, examine, verdict
 from data.index import Index, load_index
 from data.tiles import tile_index
-from utils.cli import LONGEST_SIDE, OneOrTwo, Parser, Rule, check_flags, number, positive
+from utils.cli import LONGEST_SIDE, OneOrTwo, Rule, check_flags, number, positive
 from utils.config import find_config
 from utils.errors import UserError, run_script
 from utils.files import write_bytes
 from utils.options import add_flag, max_pixels_option
+from utils.parser import Parser
 from utils.truth import AREA_RANGES
 
 SPLITS = ("train", "val", "test")
@@ -161,30 +162,29 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = Parser(prog="python -m data", description=__doc__)
     flags.add_argument("data", help="a name in cfg/data, or the path of a data YAML")
-    flags.add_argument("--split", choices=SPLITS, help="one split only")
-    flags.add_argument("--imgsz", "--img", "--img-size", type=positive, default=[640], metavar="PX", nargs="+",
-                       action=OneOrTwo, help="the size of the training that is planned: objects are measured at it; "
-                       "with --sizes a second number is that of validation")
-    flags.add_argument("--sizes", action="store_true", help="only this: sizes of objects as the loss sees them, after "
-                       "mosaic, scale, crop and tiles, beside those of validation")
-    flags.add_argument("--hyp", default="yolov8", metavar="RECIPE", help="--sizes: name in cfg/train or a YAML whose "
-                       "augmentation is looked at; default yolov8")
-    flags.add_argument("--tile", type=number(int, 32, LONGEST_SIDE), metavar="PX", help="--sizes: as in train.py")
-    flags.add_argument("--tile-overlap", type=number(float, 0, 0.9), default=0.2, help="--sizes: as in train.py")
-    flags.add_argument("--samples", type=positive, default=2000, metavar="N",
-                       help="--sizes: training samples that are planned; default 2000")
-    flags.add_argument("--duplicates", choices=["auto", "off", "exact", "near"], default="auto",
-                       help="what to look for; auto: near copies too where there are no more than "
-                            f"{NEAR_LIMIT:,} images")
-    add_flag(flags, "max_pixels", max_pixels_option())
-    flags.add_argument("--strict", action="store_true",
-                       help="fail where anything would be repaired or left out, or where the verdict is not healthy")
-    flags.add_argument("--no-cache", action="store_true", help="read all labels again")
-    flags.add_argument("--noplots", action="store_true", help="no picture sheet")
-    flags.add_argument("--seed", type=int, default=0, help="of the choice of pictures, or of the samples")
-    flags.add_argument("--project", default="runs/data", help="folder of results")
-    flags.add_argument("--name", help="folder within it; the name of the YAML where not given")
-    flags.add_argument("--exist-ok", action="store_true", help="write into the folder of that name again")
+    what = flags.group("what is looked at")
+    what.add_argument("--split", choices=SPLITS, help="one split only")
+    what.add_argument("--imgsz", "--img", "--img-size", type=positive, default=[640], metavar="PX", nargs="+",
+                      action=OneOrTwo, help="size of the training that is planned; --sizes: second, of validation")
+    what.add_argument("--duplicates", choices=["auto", "off", "exact", "near"], default="auto",
+                      help=f"auto: near copies too of up to {NEAR_LIMIT:,} images")
+    add_flag(what, "max_pixels", max_pixels_option())
+    what.add_argument("--strict", action="store_true", help="fail where anything would be repaired, or is not healthy")
+    what.add_argument("--no-cache", action="store_true", help="read all labels again")
+    sizes = flags.group("sizes of objects in training, beside validation")
+    sizes.add_argument("--sizes", action="store_true", help="only this: sizes after mosaic, scale, crop and tiles")
+    sizes.add_argument("--hyp", default="yolov8", metavar="RECIPE",
+                       help="name in cfg/train or a YAML whose augmentation is looked at; default yolov8")
+    sizes.add_argument("--tile", type=number(int, 32, LONGEST_SIDE), metavar="PX", help="as in train.py")
+    sizes.add_argument("--tile-overlap", type=number(float, 0, 0.9), default=0.2, metavar="F", help="as in train.py")
+    sizes.add_argument("--samples", type=positive, default=2000, metavar="N",
+                       help="training samples that are planned; default 2000")
+    written = flags.group("what is written")
+    written.add_argument("--noplots", action="store_true", help="no picture sheet")
+    written.add_argument("--seed", type=int, default=0, metavar="N", help="of the pictures, or of the samples")
+    written.add_argument("--project", default="runs/data", metavar="DIR", help="folder of results")
+    written.add_argument("--name", metavar="NAME", help="folder within it; default: the name of the YAML")
+    written.add_argument("--exist-ok", action="store_true", help="write into the folder of that name again")
     return flags
 
 

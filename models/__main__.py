@@ -11,17 +11,19 @@ from models.registry import known_necks
 from models.summary import format_summary, summarise
 from utils.errors import UserError, run_script
 from utils.options import add_flag, plugin_option
+from utils.parser import Parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(prog="python -m models", description="Print what a model is made of.")
+    flags = Parser(prog="python -m models", description="Print what a model is made of.")
     flags.add_argument("model", nargs="?", help="a name such as yolov8n-assn, or a model file; without it, all names")
-    flags.add_argument("--imgsz", "--img", "--img-size", type=int, nargs="+",
-                       help="side, or height and width, in pixels; default: the model's frame, 640 where it is free")
-    flags.add_argument("--nc", type=int, help="number of classes; the model file's by default")
-    flags.add_argument("--neck", help=f"put this neck on: {', '.join([NO_NECK, *known_necks()])}")
-    add_flag(flags, "plugin", plugin_option())
+    group = flags.group("model")
+    group.add_argument("--imgsz", "--img", "--img-size", type=int, nargs="+", metavar="PX",
+                       help="side, or height and width; default: the model's, 640 where it is free")
+    group.add_argument("--nc", type=int, metavar="N", help="number of classes; the model file's by default")
+    group.add_argument("--neck", metavar="NAME", help=f"put this neck on: {', '.join([NO_NECK, *known_necks()])}")
+    add_flag(group, "plugin", plugin_option())
     return flags
 
 

@@ -10,20 +10,22 @@ from utils.checkpoint import is_ours, save_checkpoint
 from utils.commands import command
 from utils.errors import UserError, run_script
 from utils.options import add_flag, plugin_option
+from utils.parser import Parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(prog="python -m models.convert", description="Write a checkpoint of YOLOv3, v4, "
+    flags = Parser(prog="python -m models.convert", description="Write a checkpoint of YOLOv3, v4, "
                                     "v5, YOLOR, v7, v8, their forks, SSD, ASSD, Salience DETR or torchvision in this "
                                     "project's form.")
     flags.add_argument("old", help="the original's .pt or .pth")
     flags.add_argument("new", help="the .pt to write")
-    flags.add_argument("--cfg", help="the model that a bare state dict holds, by name or model file")
-    flags.add_argument("--backbone", action="store_true", help="the file is a classifier, ResNet or VGG-16 in "
-                       "torchvision's form: put its weights into the backbone of --cfg, whose head is new")
-    flags.add_argument("--names", help="class names that the file lacks: a .names or .txt file, one per line")
-    add_flag(flags, "plugin", plugin_option())
+    group = flags.group("what the file does not say")
+    group.add_argument("--cfg", metavar="NAME", help="the model that a bare state dict holds, by name or model file")
+    group.add_argument("--backbone", action="store_true", help="it is a classifier, for the backbone of --cfg, whose "
+                       "head is new")
+    group.add_argument("--names", metavar="FILE", help="class names: a .names or .txt file, one per line")
+    add_flag(group, "plugin", plugin_option())
     return flags
 
 

@@ -1,11 +1,11 @@
-"""Command-line flags that the scripts share: checked numbers, rules between flags, and unsupported flags of YOLO."""
+"""Command-line flags that the scripts share: checked numbers, rules between flags, class indices."""
 
 import argparse
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from utils.errors import UserError, nearest, shown
 
@@ -13,19 +13,6 @@ MOST = 1_000_000  # of a number whose flag names no bound of its own
 LONGEST_SIDE = 16384  # pixels of a side that a model reads
 MAX_PIXELS = 400_000_000  # 20,000 x 20,000, the largest aerial images; decoded they take 1.2 GB
 HARD_LIMIT = 1 << 30  # pixels: OpenCV decodes nothing larger
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that records explicit flags: `args.given` maps destination to value for every flag on the
-    command line, under any alias or abbreviation, even if the value is the default."""
-
-    def parse_known_args(self, args=None, namespace=None):
-        found, rest = super().parse_known_args(args, namespace)
-        unset: list[Any] = []  # a list, since flags that add up copy what is there and append
-        blank = argparse.Namespace(**{action.dest: unset for action in self._actions})
-        seen, _ = super().parse_known_args(args, blank)
-        found.given = {word: value for word, value in vars(seen).items() if value is not unset and hasattr(found, word)}
-        return found, rest
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
@@ -137,22 +124,3 @@ def _class_index(word: str, names: Sequence[str]) -> int:
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     hint = nearest(word, list(names)) or f"known: {shown}"
     raise UserError(f"--classes {word}: no such class; {hint}", "unknown-class")
-
-
-def refused(parser: argparse.ArgumentParser, replacements: Mapping[str, str]) -> None:
-    """Register unsupported flags of YOLO's scripts: `{"--int8": "use --half instead"}`.
-
-    Given on the command line, such a flag ends the program (exit code 2) with its advice, so unsupported flags never
-    pass silently.
-    """
-    for flag, advice in replacements.items():
-        parser.add_argument(flag, action=_Refuse, advice=advice)
-
-
-class _Refuse(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, advice: str) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs="*", help=argparse.SUPPRESS)
-        self.advice = advice
-
-    def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
-        parser.error(f"{self.option_strings[0]} is not supported: {self.advice}")

@@ -2,20 +2,22 @@
 
     @dataclass(frozen=True)
     class DetectConfig(Options):
+        GROUPS = {"weights": "model", "nosave": "what is written"}
         weights: str = option("", "checkpoint (.pt)", required=True)
         max_det: int = option(1000, "most detections per image", type=positive)
         nosave: bool = option(False, "write no pictures")
 
-    args = DetectConfig.parser("Find objects.").parse_args()
+    args = DetectConfig.parser("Find objects.", "detect").parse_args()
     config = DetectConfig.from_args(args)
 """
 
 import argparse
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from utils.cli import HARD_LIMIT, MAX_PIXELS, OneOrTwo, Parser, number, pixels, refused
+from utils.cli import HARD_LIMIT, MAX_PIXELS, OneOrTwo, number, pixels
+from utils.parser import Parser
 
 Config = TypeVar("Config", bound="Options")
 
@@ -30,7 +32,7 @@ def option(default: Any, help: str, *aliases: str, **words: Any) -> Any:
     return field(default=default, metadata={"aliases": aliases, "words": {"help": help, **words}})
 
 
-def add_flag(parser: argparse.ArgumentParser, name: str, flag: Field) -> None:
+def add_flag(parser: argparse._ActionsContainer, name: str, flag: Field) -> None:
     """Add the flag of a field that `option` made."""
     default = list(flag.default) if isinstance(flag.default, tuple) else flag.default
     parser.add_argument("--" + name.replace("_", "-"), *flag.metadata["aliases"], dest=name, default=default,
@@ -40,18 +42,20 @@ def add_flag(parser: argparse.ArgumentParser, name: str, flag: Field) -> None:
 @dataclass(frozen=True)
 class Options:
     """Base of the configuration of a script. given: what stood on the command line, by field, also where that was the
-    default."""
+    default. GROUPS: the titles of `--help`, each by the first field of its group."""
 
+    GROUPS: ClassVar[Mapping[str, str]] = {}
     given: Mapping[str, Any] = field(default_factory=dict, kw_only=True, compare=False)
 
     @classmethod
-    def parser(cls, description: str, unsupported: Mapping[str, str] | None = None) -> Parser:
-        """The parser of these flags. unsupported: flags of YOLO's scripts that end the program, with an advice."""
-        parser = Parser(description=description)
+    def parser(cls, description: str, script: str = "") -> Parser:
+        """The parser of these flags. script: its name (`train`), by which the words of other programs are
+        known (`utils.other_programs`)."""
+        parser, title = Parser(description=description, script=script), "flags"
         for flag in fields(cls):
+            title = cls.GROUPS.get(flag.name, title)
             if "words" in flag.metadata:
-                add_flag(parser, flag.name, flag)
-        refused(parser, unsupported or {})
+                add_flag(parser.group(title), flag.name, flag)
         return parser
 
     @classmethod
@@ -74,32 +78,30 @@ def _frozen(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def size_option(two: str = "height and width", fitted: str = "the shorter side, or shorter and longer") -> Any:
-    """`--imgsz`: one or two whole numbers. two: what two stand for (`train, validation` in train.py); fitted: what
-    they are of models whose frames fit their images (`Frame.fits_images`)."""
-    return option(None, f"input size in pixels: one number, or two for {two}; of models whose frames fit their images: "
-                  f"{fitted}; models of one size take no other", "--img", "--img-size", nargs="+", type=pixels,
-                  metavar="PX", action=OneOrTwo)
+def size_option(two: str = "height and width") -> Any:
+    """`--imgsz`: one or two whole numbers. two: what two stand for (`train, validation` in train.py); models whose
+    frames fit their images take the shorter side, or shorter and longer (`Frame.fits_images`)."""
+    return option(None, f"input size: one number, or two for {two}; default: the model's own", "--img", "--img-size",
+                  nargs="+", type=pixels, metavar="PX", action=OneOrTwo)
 
 
 def device_option(default: str = "") -> Any:
     """`--device`, read by `utils.device.select_device`."""
-    return option(default, "'' takes the first GPU or else the CPU; cpu; 0, 1, ...")
+    return option(default, "'' takes the first GPU or else the CPU; cpu; 0, 1, ...", metavar="D")
 
 
 def workers_option() -> Any:
     """`--workers`, read by `utils.cli.worker_count`."""
-    return option(None, "processes that load images, at most one per core; 0 loads in this process; default 8, or half "
-                  "the cores where the model computes on the CPU", type=number(int, 0, 1024), metavar="N")
+    return option(None, "processes that load images, at most one per core; 0: none but this one",
+                  type=number(int, 0, 1024), metavar="N")
 
 
 def max_pixels_option() -> Any:
     """`--max-pixels`: what an image may claim before memory is taken for it."""
-    return option(MAX_PIXELS, f"larger images are skipped and counted, not decoded; default {MAX_PIXELS:,}",
+    return option(MAX_PIXELS, f"larger images are skipped and counted; default {MAX_PIXELS:,}",
                   type=number(int, 1, HARD_LIMIT), metavar="N")
 
 
 def plugin_option() -> Any:
     """`--plugin`, read by `models.plugins.load_plugins`."""
-    return option((), "Python file with layers of your own (@models.registry.register); may be repeated",
-                  action="append", metavar="FILE.py")
+    return option((), "Python file with layers of your own; may be repeated", action="append", metavar="FILE.py")

@@ -6,20 +6,20 @@ python -m engine.evaluation --check FILE [IMAGE_INFO]
 
 import argparse
 
-from utils.cli import Parser, given
+from utils.cli import given
 from utils.errors import UserError, run_script
+from utils.parser import Parser
 
 
 def build_parser() -> Parser:
     from engine.evaluation.comparison.command import JudgeConfig
 
     parser = JudgeConfig.parser(__doc__)
-    parser.prog, parser.formatter_class = "python -m engine.evaluation", argparse.RawDescriptionHelpFormatter
+    parser.prog = "python -m engine.evaluation"
     parser.add_argument("files", nargs="*", help="COCO results files, and last the annotation file, or a data set "
                         "(name in cfg/data or a YAML)")
-    parser.add_argument("--check", nargs="+", metavar=("FILE", "IMAGE_INFO"),
-                        help="check a results file for a test server; the image-info file, or the folder of images, "
-                        "tells which images there are")
+    parser.group("instead").add_argument("--check", nargs="+", metavar="FILE", help="check a results file for a test "
+                                         "server; second: its image-info file or the images' folder")
     return parser
 
 

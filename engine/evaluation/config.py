@@ -41,8 +41,6 @@ from utils.options import (
 from utils.reporting.run_log import NAME_RULE
 from utils.select import SelectConfig
 
-VAL_UNSUPPORTED = {"--save-hybrid": "use --save-txt", "--verbose": "the per-class table is always printed",
-                   "--dnn": "give an .onnx file as --weights"}
 SUBMIT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 SUBMIT_RULES = [
     Rule("submit", lambda config, _: config.submit == "" or bool(SUBMIT_NAME.fullmatch(config.submit)),
@@ -98,55 +96,53 @@ def task(text: str) -> str:
 class ValConfig(Options):
     """The settings of `val.py`."""
 
-    weights: tuple[str, ...] = option((), ".pt, .onnx or .torchscript, or results .json of any program, one or several",
-                                      nargs="+", required=True)
-    data: str = option("", "name in cfg/data or a YAML; default: what the model was trained on")
-    task: str = option("val", "the split to evaluate, or speed: milliseconds by stage on val, without metrics",
-                       type=task, choices=(*SPLITS, SPEED))
+    GROUPS = {"weights": "model and data", "conf_thres": "detections", "slice": "views of an image",
+              "protocol": "numbers", "save_txt": "what is written", "device": "machine"}
+
+    weights: tuple[str, ...] = option((), "models: .pt, .onnx, .torchscript; or results .json of any program",
+                                      nargs="+", required=True, metavar="FILE")
+    data: str = option("", "name in cfg/data or a YAML; default: what the model was trained on", metavar="NAME")
+    task: str = option("val", "split: train, val or test; speed: milliseconds by stage, no metrics", type=task,
+                       choices=(*SPLITS, SPEED), metavar="SPLIT")
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
-    batch_size: int = option(32, "images per batch", type=positive)
-    conf_thres: float | None = option(None, "lowest score that counts; default: the model's, as a rule 0.001",
-                                      type=fraction)
-    iou_thres: float | None = option(None, "NMS: overlap that suppresses; default: the model's, as a rule 0.65; a list "
-                                     "or range such as 0.25:0.5 is --eval-iou", "--iou", type=nms_or_eval_iou,
-                                     action=NmsOrEvalIou, metavar="IOU")
-    max_det: int | None = option(None, "most detections per image; give more where images hold more objects; default: "
-                                 "the protocol's or the model's, as a rule 300", type=positive)
-    protocol: tuple[str, ...] = protocols_option()
-    size_bins: tuple[float, ...] | None = size_bins_option()
-    eval_iou: tuple[float, ...] | None = eval_iou_option()
-    rect: bool | None = option(None, "batches of like aspect with little padding, or else the square of --imgsz; "
-                               "default: as the model declares, rect for YOLO", action=BooleanOptionalAction)
-    device: str = device_option()
-    workers: int | None = workers_option()
+    batch_size: int = option(32, "images per batch", type=positive, metavar="N")
+    rect: bool | None = option(None, "batches of like aspect with little padding, or squares; default: the model's",
+                               action=BooleanOptionalAction)
+    single_cls: bool = option(False, "treat all classes as one")
     max_pixels: int = max_pixels_option()
+    trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
+    plugin: tuple[str, ...] = plugin_option()
+    conf_thres: float | None = option(None, "lowest score that counts; default: the model's, as a rule 0.001",
+                                      type=fraction, metavar="F")
+    iou_thres: float | None = option(None, "NMS: overlap that suppresses, as a rule 0.65; 0.25:0.5 is --eval-iou",
+                                     "--iou", type=nms_or_eval_iou, action=NmsOrEvalIou, metavar="IOU")
+    max_det: int | None = option(None, "most detections per image; default: the protocol's or the model's", metavar="N",
+                                 type=positive)
     slice: int | None = slice_option()
     overlap: float | None = overlap_option()
     with_full: bool = with_full_option()
     merge: str | None = merge_option()
     augment: bool = augment_option()
-    half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
-    trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
-    single_cls: bool = option(False, "treat all classes as one")
+    protocol: tuple[str, ...] = protocols_option()
+    size_bins: tuple[float, ...] | None = size_bins_option()
+    eval_iou: tuple[float, ...] | None = eval_iou_option()
+    bootstrap: int = option(RESAMPLES, f"several --weights: resamples for the intervals of differences; "
+                            f"default {RESAMPLES}", type=number(int, 0, 100_000), metavar="N")
+    diagnose: bool = option(False, "why objects are missed: diagnosis.html, diagnosis.json and misses.csv")
     save_txt: bool = option(False, "write detections as YOLO txt")
     save_conf: bool = option(False, "with --save-txt: the score as a sixth number")
     save_json: bool = option(False, "write predictions.json in COCO's result form")
-    save_voc: bool = option(False, "write results/VOC2012/Main/comp4_det_test_<class>.txt and results.tar.gz, as the "
-                            "VOC server takes them")
-    diagnose: bool = option(False, "why objects are missed: diagnosis.html, diagnosis.json and misses.csv")
-    save_visdrone: bool = option(False, "write visdrone/<image>.txt and visdrone.zip, as the VisDrone server takes "
-                                 "them")
-    submit: str = option("", "write and check the results file of the data's test server (COCO, VisDrone, VOC) under "
-                         "this name, in the folder <project>/<NAME>; the same command goes on where it was interrupted",
+    save_voc: bool = option(False, "write results/VOC2012/... and results.tar.gz for the VOC server")
+    save_visdrone: bool = option(False, "write visdrone/<image>.txt and visdrone.zip for the VisDrone server")
+    submit: str = option("", "write and check the test server's file under this name; goes on if interrupted",
                          metavar="NAME")
-    bootstrap: int = option(RESAMPLES, f"of several --weights: resamples of the images for the intervals of "
-                            f"differences to the first, 0 for none; default {RESAMPLES}", type=number(int, 0, 100_000),
-                            metavar="N")
     noplots: bool = option(False, "no curves and pictures")
-    project: str = option("runs/val", "folder of results")
-    name: str = option("exp", "sub-folder of results")
+    project: str = option("runs/val", "folder of results", metavar="DIR")
+    name: str = option("exp", "sub-folder of results; a number is added where it exists", metavar="NAME")
     exist_ok: bool = option(False, "write into an existing folder")
-    plugin: tuple[str, ...] = plugin_option()
+    device: str = device_option()
+    half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
+    workers: int | None = workers_option()
 
     def check(self) -> "ValConfig":
         """Validate; returns itself. Raises one `UserError` that names every invalid flag or combination."""

@@ -15,6 +15,7 @@ from utils.options import option
 if TYPE_CHECKING:  # it loads torch, which files are judged without
     from utils.select import SelectConfig
 
+PROTOCOL_HELP = f"beside COCO's numbers: {', '.join(name for name in PROTOCOLS if name != 'coco')}"
 STEP = 0.05  # of a range of overlaps
 OWN_RULES = "VOC and VisDrone judge by overlaps of their own and not by size; drop it, or choose another --protocol"
 ONE = "is one more set of rules; give one --protocol that it changes"
@@ -84,26 +85,24 @@ class NmsOrEvalIou(argparse.Action):
 
 def protocol_option() -> Any:
     """`--protocol` of train.py."""
-    return option("coco", "the rules and numbers of a data set's own evaluation, beside COCO's; default coco",
-                  choices=tuple(PROTOCOLS))
+    return option("coco", PROTOCOL_HELP, choices=tuple(PROTOCOLS), metavar="NAME")
 
 
 def protocols_option() -> Any:
     """`--protocol` of val.py, one or several; also under its older name `--metric`."""
-    return option(("coco",), "the rules and numbers of a data set's own evaluation, beside COCO's; those of several "
-                  "stand in one table; default coco", "--metric", choices=tuple(PROTOCOLS), nargs="+")
+    return option(("coco",), PROTOCOL_HELP, "--metric", choices=tuple(PROTOCOLS), nargs="+", metavar="NAME")
 
 
 def size_bins_option() -> Any:
     """`--size-bins`."""
-    return option(None, "limits between object sizes, sides in pixels, such as 8,16,32,96, instead of the protocol's",
+    return option(None, "limits between object sizes, sides in pixels: 8,16,32,96",
                   type=sizes, metavar="PX,PX")
 
 
 def eval_iou_option() -> Any:
     """`--eval-iou`."""
-    return option(None, "IoU from which a detection is right, instead of the protocol's: a list 0.25,0.5, or a range "
-                  "0.25:0.5 or 0.25:0.75:0.25 (default of the step: 0.05)", type=overlaps, metavar="IOU")
+    return option(None, "IoU from which a detection is right: a list 0.25,0.5 or a range 0.25:0.5[:step]",
+                  type=overlaps, metavar="IOU")
 
 
 def selection(own: "SelectConfig", *protocols: Protocol) -> "SelectConfig":

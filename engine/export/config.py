@@ -7,20 +7,10 @@ from utils.cli import number, positive
 from utils.errors import UserError
 from utils.frame import SIDE
 from utils.options import Options, device_option, option, plugin_option, size_option
+from utils.other_programs import OTHER_RUNTIMES
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript"}
 OPSET = 17  # has every operator that is needed, and onnxruntime reads it since 1.12
-OTHER_RUNTIMES = "use --include onnx, which that runtime's own converter reads"
-NO_SELECTION = "files give boxes and scores; detect.py and val.py choose, with --conf-thres --iou-thres --max-det"
-DROP = "drop the flag"
-EXPORT_UNSUPPORTED = {
-    "--int8": "use --half", "--fp16": "use --half", "--format": "use --include",
-    "--dynamic-batch": "use --dynamic, which leaves batch and size free",
-    "--grid": f"boxes are always decoded, {DROP}", "--data": f"class names come from the weights, {DROP}",
-    "--inplace": DROP, "--train": DROP, "--optimize": DROP, "--keras": OTHER_RUNTIMES, "--workspace": OTHER_RUNTIMES,
-    **dict.fromkeys(("--nms", "--agnostic-nms", "--end2end", "--include-nms", "--max-wh", "--topk-per-class",
-                     "--topk-all", "--iou-thres", "--conf-thres"), NO_SELECTION),
-}
 
 
 def known_format(name: str) -> str:
@@ -35,18 +25,19 @@ def known_format(name: str) -> str:
 class ExportConfig(Options):
     """The settings of `export.py`."""
 
-    weights: str = option("", "checkpoint (.pt)", required=True)
+    GROUPS = {"weights": "model", "include": "file", "opset": "ONNX", "device": "machine"}
+
+    weights: str = option("", "checkpoint (.pt)", required=True, metavar="FILE")
+    plugin: tuple[str, ...] = plugin_option()
     include: tuple[str, ...] = option(("torchscript", "onnx"), f"formats: {', '.join(FORMATS)}", nargs="+",
                                       type=known_format, metavar="FORMAT")
-    # None: the size it was trained at
-    imgsz: tuple[int, ...] | None = size_option(fitted="the shorter side, or height and width of the file's frame")
-    batch_size: int = option(1, "images per call (--dynamic: the one checked)", type=positive)
+    imgsz: tuple[int, ...] | None = size_option()  # None: the size it was trained at
+    batch_size: int = option(1, "images per call (--dynamic: the one checked)", type=positive, metavar="N")
     dynamic: bool = option(False, "leave batch, height and width free")
     half: bool = option(False, "fp16 inside; inputs and outputs stay float32")
-    opset: int | None = option(None, f"ONNX operator set (default {OPSET})", type=number(int, 11, 25))
-    simplify: bool = option(False, "ONNX: fold and tidy the graph with onnxslim")
+    opset: int | None = option(None, f"operator set (default {OPSET})", type=number(int, 11, 25), metavar="N")
+    simplify: bool = option(False, "fold and tidy the graph with onnxslim")
     device: str = device_option("cpu")
-    plugin: tuple[str, ...] = plugin_option()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -16,15 +16,7 @@ from utils.options import Options, device_option, max_pixels_option, option, plu
 from utils.reporting.run_log import NAME_RULE
 from utils.select import SelectConfig
 
-DROP = "drop the flag"
 IOU = 0.45
-DETECT_UNSUPPORTED = {
-    "--view-img": "results are files, open those in the results folder", "--save-csv": "use --save-json or --save-txt",
-    "--update": f"checkpoints stay as they are, {DROP}",
-    "--visualize": f"feature maps are not drawn, {DROP}", "--dnn": f"ONNX files run with onnxruntime, {DROP}",
-    "--no-trace": f"nothing is traced here, {DROP}", "--data": f"class names come from the weights, {DROP}",
-}
-
 NO_PICTURES = "no pictures are drawn with --nosave; drop one of the two"
 DETECT_RULES = [
     *not_empty(("source", "project", "name")), NAME_RULE,
@@ -42,13 +34,21 @@ DETECT_RULES = [
 class DetectConfig(Options):
     """The settings of `detect.py`."""
 
-    weights: tuple[str, ...] = option((), "checkpoint (.pt) or exported file (.onnx, .torchscript); several are merged",
-                                      nargs="+", required=True)
-    source: str = option("", "picture, video, folder, glob, or .txt list of paths", required=True)
+    GROUPS = {"weights": "model and source", "conf_thres": "detections", "slice": "views of an image",
+              "nosave": "what is written", "line_thickness": "how it is drawn", "device": "machine"}
+
+    weights: tuple[str, ...] = option((), "checkpoint (.pt), .onnx or .torchscript; several are merged", nargs="+",
+                                      required=True, metavar="FILE")
+    source: str = option("", "picture, video, folder, glob, or .txt list of paths", required=True, metavar="SOURCE")
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
-    conf_thres: float = option(0.25, "least score of a detection", type=fraction)
-    iou_thres: float | None = option(None, f"NMS: greatest overlap of two boxes (default {IOU})", type=fraction)
-    max_det: int = option(1000, "most detections per image", type=positive)
+    vid_stride: int = option(1, "take every n-th frame of a video", type=positive, metavar="N")
+    max_pixels: int = max_pixels_option()
+    trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
+    plugin: tuple[str, ...] = plugin_option()
+    conf_thres: float = option(0.25, "least score of a detection", type=fraction, metavar="F")
+    iou_thres: float | None = option(None, f"NMS: greatest overlap of two boxes (default {IOU})", type=fraction,
+                                     metavar="F")
+    max_det: int = option(1000, "most detections per image", type=positive, metavar="N")
     classes: tuple[str, ...] | None = option(None, "keep these only, by index or name", nargs="+", metavar="CLASS")
     agnostic_nms: bool = option(False, "NMS across classes")
     slice: int | None = slice_option()
@@ -56,24 +56,20 @@ class DetectConfig(Options):
     with_full: bool = with_full_option()
     merge: str | None = merge_option()
     augment: bool = augment_option()
-    device: str = device_option()
-    max_pixels: int = max_pixels_option()
-    half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
-    trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
     nosave: bool = option(False, "write no pictures and videos")
     save_txt: bool = option(False, "labels/<name>.txt in YOLO form, one for each image")
     save_conf: bool = option(False, "add the score to the rows of --save-txt")
     save_crop: bool = option(False, "crops/<class>/<name>_<n>.jpg")
     save_json: bool = option(False, "predictions.json, rows like COCO results")
-    project: str = option("runs/detect", "results go to <project>/<name>")
-    name: str = option("exp", "a number is added where the folder exists")
+    project: str = option("runs/detect", "results go to <project>/<name>", metavar="DIR")
+    name: str = option("exp", "a number is added where the folder exists", metavar="NAME")
     exist_ok: bool = option(False, "write into <project>/<name> even where it exists")
     line_thickness: int | None = option(None, "of the boxes drawn (default: by picture and box)",
                                         type=number(int, 1, 100), metavar="PX")
     hide_labels: bool = option(False, "draw boxes without class and score")
     hide_conf: bool = option(False, "draw the class without the score")
-    vid_stride: int = option(1, "take every n-th frame of a video", type=positive)
-    plugin: tuple[str, ...] = plugin_option()
+    device: str = device_option()
+    half: bool = option(False, "compute in 16 bits (fp16 on a GPU, bf16 on a CPU)")
 
     def check(self) -> "DetectConfig":
         """Validate; returns itself. Raises one `UserError` that names every invalid flag or combination."""

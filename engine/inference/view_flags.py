@@ -14,14 +14,14 @@ OVERLAP, VIEWS, MODELS = 0.2, "nmm", "wbf"  # where no flag says otherwise
 
 def slice_option() -> Any:
     """`--slice`."""
-    return option(None, "look at windows of so many pixels of the image, at full resolution, and merge what they show",
+    return option(None, "look at windows of this side at full resolution, and merge what they show",
                   type=number(int, LEAST, LONGEST_SIDE), metavar="PX")
 
 
 def overlap_option() -> Any:
     """`--overlap`."""
     return option(None, f"of neighbouring windows, as a fraction of --slice (default {OVERLAP})",
-                  type=number(float, 0.0, 0.9))
+                  type=number(float, 0.0, 0.9), metavar="F")
 
 
 def with_full_option() -> Any:
@@ -31,14 +31,13 @@ def with_full_option() -> Any:
 
 def merge_option() -> Any:
     """`--merge`."""
-    return option(None, "how boxes of several views or models become one set: nms, nmm (with --slice: parts at borders "
-                  f"are put together), wbf (weighted fusion); default: {VIEWS} of windows, {MODELS} of models",
+    return option(None, f"boxes of windows or models: keep one, join parts, average; default {VIEWS} or {MODELS}",
                   choices=tuple(VIEW_METHODS))
 
 
 def augment_option() -> Any:
     """`--augment`."""
-    return option(False, "test-time augmentation: also at 0.83 of the size, mirrored, and at 0.67")
+    return option(False, "look also at 0.83 of the size, mirrored, and at 0.67 (test-time augmentation)")
 
 
 def slicing_of(config: Any) -> Slicing | None:

@@ -25,12 +25,6 @@ from utils.reporting.run_log import NAME_RULE
 
 DEFAULT_MODEL = "yolov8n-assn"
 LOGGERS = ("wandb", "mlflow", "clearml")
-TRAIN_UNSUPPORTED = {
-    "--adam": "use --optimizer Adam", "--cache-images": "use --cache ram", "--quad": "raise --batch-size instead",
-    "--entity": "set WANDB_ENTITY and use --logger wandb",
-    **dict.fromkeys(("--local-rank", "--local_rank"), "torchrun tells each process its rank"),
-    **dict.fromkeys(("--bucket", "--upload_dataset"), "nothing is uploaded"),
-}
 
 
 def batch_size(text: str) -> int:
@@ -42,89 +36,91 @@ def batch_size(text: str) -> int:
 class TrainConfig(Options):
     """The settings of `train.py`. None: not given; `resolve_settings` takes it from the recipe, else the default."""
 
-    # model
-    weights: str = option("", "checkpoint to start from; '' trains from scratch")
-    backbone: str = option("", "state dict of a classifier, ResNet or VGG-16 in torchvision's form, for the backbone",
+    GROUPS = {"weights": "model", "data": "data", "epochs": "training", "seed": "start, end and checkpoints",
+              "noval": "validation", "noplots": "what is written", "device": "machine",
+              "evolve": "search, and looking instead of training"}
+
+    weights: str = option("", "checkpoint to start from; '' trains from scratch", metavar="FILE")
+    backbone: str = option("", "a classifier's state dict for the backbone: ResNet or VGG-16, as torchvision's",
                            metavar="FILE")
-    cfg: str = option("", f"model by name (yolov8n-assn, yolov7, ...) or a YAML; default {DEFAULT_MODEL}")
-    neck: str | None = option(None, f"put this neck on the model of --cfg: {', '.join([NO_NECK, *known_necks()])}, or "
-                              "a plugin's")
-    data: str = option("", "name in cfg/data or a YAML; default: the built-in shapes with the demo recipe")
-    hyp: str = option("", "name in cfg/train or a YAML that changes the recipe of the model's family")
-    epochs: int | None = option(None, "default 100", type=positive)
+    cfg: str = option("", f"name (yolov8n-assn, yolov7, ...) or YAML of the model; default {DEFAULT_MODEL}",
+                      metavar="NAME")
+    neck: str | None = option(None, f"another neck: {', '.join([NO_NECK, *known_necks()])}, or a plugin's",
+                              metavar="NAME")
+    box_loss: str | None = option(None, f"{', '.join(KINDS)}, or a plugin's; default ciou", metavar="NAME")
+    assign: str | None = option(None, f"of anchor heads: {', '.join(ASSIGNERS)}; default as published", metavar="NAME")
+    noautoanchor: bool = option(False, "keep the anchors of --cfg, however well they fit the data")
+    freeze: tuple[int, ...] = option((0,), "rows not to train: 10 = rows 0 to 9, or a list", nargs="+",
+                                     type=number(int, 0), metavar="N")
+    plugin: tuple[str, ...] = plugin_option()
+
+    data: str = option("", "name in cfg/data or a YAML; default: the built-in shapes, demo recipe", metavar="NAME")
+    imgsz: tuple[int, ...] | None = size_option("train, validation")
     batch_size: int | None = option(None, "images per step, over all processes; -1: what fits; default 16",
-                                    type=batch_size)
-    imgsz: tuple[int, ...] | None = size_option("train, validation", "the shorter side")
-    box_loss: str | None = option(None, f"box similarity of the loss: {', '.join(KINDS)}, or a plugin's; default ciou")
-    assign: str | None = option(None, f"assigner of anchor heads: {', '.join(ASSIGNERS)}; default as published")
-    # optimisation
-    optimizer: str | None = option(None, "default: the recipe's", choices=OPTIMIZERS)
-    cos_lr: bool = option(False, "cosine learning-rate schedule")
-    linear_lr: bool = option(False, "linear learning-rate schedule")
-    label_smoothing: float | None = option(None, "epsilon of anchor heads' class targets", type=fraction)
-    close_mosaic: int | None = option(None, "last epochs without mosaic and mixup", type=number(int, 0))
-    freeze: tuple[int, ...] = option((0,), "rows to freeze: 10 = rows 0 to 9, or a list", nargs="+",
-                                     type=number(int, 0))
-    clip_grad: float | None = option(None, "largest norm of all gradients; 0 = off; default: the recipe's",
-                                     type=number(float, 0, 1e9))
-    amp: str = option("auto", "precision of the forward pass", choices=("auto", "bf16", "fp16", "fp32"))
-    compile: bool = option(False, "torch.compile the model: minutes at first, faster steps after")
-    sync_bn: bool = option(False, "batch norm over all processes of a torchrun")
-    # data
-    cache: str | None = option(None, "keep decoded images: in memory, in a file, or on the device, where they are then "
-                               "augmented too", nargs="?", const="ram", choices=("ram", "disk", "gpu"))
-    max_pixels: int = max_pixels_option()
-    single_cls: bool = option(False, "treat all classes as one")
-    strict: bool = option(False, "stop at labels that would otherwise be repaired or left out")
+                                    type=batch_size, metavar="N")
+    cache: str | None = option(None, "keep decoded images: in memory, a file, or on the device, augmented there",
+                               nargs="?", const="ram", choices=("ram", "disk", "gpu"))
     tile: int | None = option(None, "train on overlapping windows of this side, cut on the fly",
                               type=number(int, 32, LONGEST_SIDE), metavar="PX")
-    tile_overlap: float = option(0.2, "share of a window that its neighbour repeats", type=number(float, 0, 0.9))
-    oversample_small: float | None = option(None, "show images with small objects up to F times as often; default of "
-                                            "F: 3", nargs="?", const=3.0, type=number(float, 1, 1000), metavar="F")
-    rare_classes: float | None = option(None, "repeat images of classes that less than the share T of images hold; "
-                                        "default of T: 0.01", nargs="?", const=0.01, type=fraction, metavar="T")
+    tile_overlap: float = option(0.2, "share of a window that its neighbour repeats", type=number(float, 0, 0.9),
+                                 metavar="F")
+    oversample_small: float | None = option(None, "show images with small objects up to F times as often; F: 3",
+                                            nargs="?", const=3.0, type=number(float, 1, 1000), metavar="F")
+    rare_classes: float | None = option(None, "repeat images of classes in less than the share T of images; T: 0.01",
+                                        nargs="?", const=0.01, type=fraction, metavar="T")
     image_weights: bool = option(False, "show images of classes with a low AP more often")
     multi_scale: bool = option(False, "every batch at a size of its own, 0.5 to 1.5 times --imgsz")
     rect: bool = option(False, "batches of like aspect with little padding, without mosaic")
-    noautoanchor: bool = option(False, "keep the anchors of --cfg, however well they fit the data")
-    # start, end and checkpoints
-    seed: int = option(0, "same seed, same machine: same result", type=number(int, 0, 2**32 - 1))
-    resume: str | bool = option(False, "continue the newest run, or the checkpoint named here", nargs="?", const=True)
+    single_cls: bool = option(False, "treat all classes as one")
+    strict: bool = option(False, "stop at labels that would otherwise be repaired or left out")
+    max_pixels: int = max_pixels_option()
+
+    epochs: int | None = option(None, "default 100", type=positive, metavar="N")
+    hyp: str = option("", "recipe: name in cfg/train or a YAML that changes the model family's", metavar="NAME")
+    optimizer: str | None = option(None, "default: the recipe's", choices=OPTIMIZERS)
+    cos_lr: bool = option(False, "cosine learning-rate schedule")
+    linear_lr: bool = option(False, "linear learning-rate schedule")
+    label_smoothing: float | None = option(None, "epsilon of anchor heads' class targets", type=fraction, metavar="F")
+    close_mosaic: int | None = option(None, "last epochs without mosaic and mixup", type=number(int, 0), metavar="N")
+    clip_grad: float | None = option(None, "largest norm of all gradients; 0 = off; default: the recipe's",
+                                     type=number(float, 0, 1e9), metavar="F")
+    amp: str = option("auto", "precision of the forward pass", choices=("auto", "bf16", "fp16", "fp32"))
+    skip_bad_batches: int = option(0, "go on after up to N batches whose loss is not finite", type=number(int, 0),
+                                   metavar="N")
+    seed: int = option(0, "same seed, same machine: same result", type=number(int, 0, 2**32 - 1), metavar="N")
+    resume: str | bool = option(False, "continue the newest run, or the checkpoint or folder named here", nargs="?",
+                                const=True, metavar="FILE")
     allow_data_change: bool = option(False, "--resume: continue although images or labels have changed")
-    patience: int = option(100, "epochs without a better result to stop after; 0 = never", type=number(int, 0))
-    save_best_by: str = option("fitness", "number that chooses best.pt: fitness (0.9 AP + 0.1 AP50, COCO's), F1, P, R, "
-                               "any of the protocol's or COCO's such as AP_S or AR100, or that of a class such as "
-                               "AP:person; default fitness", metavar="NAME")
+    patience: int = option(100, "epochs without a better result to stop after; 0 = never", type=number(int, 0),
+                           metavar="N")
+    save_best_by: str = option("fitness", "number that chooses best.pt: AP_S, AR100, F1, AP:person, ...; default "
+                               "fitness", metavar="NAME")
     save_every_minutes: float = option(0, "write last.pt within epochs too; 0 = after epochs only",
                                        type=number(float, 0), metavar="M")
-    skip_bad_batches: int = option(0, "continue after up to N batches whose loss is not finite; on a GPU each step is "
-                                   "then waited for", type=number(int, 0), metavar="N")
-    replay: str | None = option(None, "run a batch again whose loss was not finite, report where, and end",
-                                metavar="FILE")
-    save_period: int = option(-1, "also keep a checkpoint every so many epochs", type=number(int, -1))
-    audit_assignment: int | None = option(None, "train nothing: count the positives of the objects of so many batches, "
-                                          "and of validation, by size; default of BATCHES: 32", nargs="?", const=32,
-                                          type=positive, metavar="BATCHES")
-    val_interval: int | None = option(None, "epochs between two validations; default 1", type=positive)
-    noval: bool = option(False, "validate after the last epoch only", "--notest")
+    save_period: int = option(-1, "also keep a checkpoint every so many epochs", type=number(int, -1), metavar="N")
     nosave: bool = option(False, "save after the last epoch only")
-    # validation
+    noval: bool = option(False, "validate after the last epoch only", "--notest")
+    val_interval: int | None = option(None, "epochs between two validations; default 1", type=positive, metavar="N")
     protocol: str = protocol_option()
     size_bins: tuple[float, ...] | None = size_bins_option()
     eval_iou: tuple[float, ...] | None = eval_iou_option()
-    # results
     noplots: bool = option(False, "no pictures and curves")
+    project: str = option("runs/train", "folder of results", metavar="DIR")
+    name: str = option("exp", "sub-folder of results; a number is added where it exists", metavar="NAME")
+    exist_ok: bool = option(False, "write into an existing folder")
+    logger: tuple[str, ...] = option((), f"also log to these, where installed: {', '.join(LOGGERS)}", nargs="+",
+                                     choices=LOGGERS, metavar="NAME")
     device: str = device_option()
     workers: int | None = workers_option()
-    project: str = option("runs/train", "folder of results")
-    name: str = option("exp", "sub-folder of results")
-    exist_ok: bool = option(False, "write into an existing folder")
-    logger: tuple[str, ...] = option((), "also log to these, where they are installed", nargs="+", choices=LOGGERS)
+    compile: bool = option(False, "torch.compile the model: minutes at first, faster steps after")
+    sync_bn: bool = option(False, "batch norm over all processes of a torchrun")
     evolve: int | None = option(None, "search hyper-parameters in N trainings", nargs="?", const=300, type=positive,
                                 metavar="N")
     storage: str = option("", "--evolve: Optuna's database, for machines that share a search", metavar="URL")
     study: str = option("", "--evolve: name of the search in the database", metavar="NAME")
-    plugin: tuple[str, ...] = plugin_option()
+    audit_assignment: int | None = option(None, "count the positives of objects in N batches, by size; N: 32",
+                                          nargs="?", const=32, type=positive, metavar="N")
+    replay: str | None = option(None, "run a batch again whose loss was not finite, and report where", metavar="FILE")
 
     def check(self, processes: int) -> "TrainConfig":
         """Itself. Raises one `UserError` for all given flags that have no effect, alone or together, in so many

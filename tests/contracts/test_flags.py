@@ -19,20 +19,17 @@ SCRIPTS = {"train.py": train.build_parser, "val.py": val.build_parser,
 
 
 def describe(parser: argparse.ArgumentParser) -> list[str]:
-    """A line per flag, sorted: its aliases, default and choices; at the end the YOLO flags that are refused."""
-    lines, refused = [], []
+    """A line per flag, sorted: its aliases, default and choices."""
+    lines = []
     for action in parser._actions:
         if not action.option_strings or isinstance(action, argparse._HelpAction):
             continue
         flag, *aliases = sorted(action.option_strings, key=lambda name: name.replace("-", "_") != f"__{action.dest}")
-        if action.dest == argparse.SUPPRESS:
-            refused += action.option_strings
-            continue
         default = list(action.default) if isinstance(action.default, tuple) else action.default
         value = "switch" if action.nargs == 0 else "required" if action.required else f"default {default!r}"
         choices = f"; one of {', '.join(map(str, action.choices))}" if action.choices else ""
         lines.append(f"  {flag}{f' ({chr(32).join(aliases)})' if aliases else ''}: {value}{choices}")
-    return [*sorted(lines, key=lambda line: line.split(':')[0]), f"  refused: {' '.join(sorted(refused))}"]
+    return sorted(lines, key=lambda line: line.split(':')[0])
 
 
 def describe_scripts() -> str:

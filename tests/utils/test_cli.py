@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from utils import cli
-from utils.cli import class_indices, fraction, number, refused
+from utils.cli import class_indices, fraction, number
 from utils.errors import UserError
 from utils.options import add_flag, size_option
 
@@ -17,7 +17,6 @@ def parser():
     parser = argparse.ArgumentParser()
     add_flag(parser, "imgsz", size_option())
     parser.add_argument("--include", nargs="+")
-    refused(parser, {"--include-nms": "use X", "--max-wh": "use Y"})
     return parser
 
 
@@ -30,18 +29,12 @@ def test_size(parser, words, size):
 @pytest.mark.parametrize("words, told", [
     (["--img", "0"], "'0' is not a whole number between 1 and 16384"),
     (["--img", "6.5"], "'6.5' is not a whole number"),
-    (["--img", "1", "2", "3"], "takes one or two numbers"), (["--max-wh", "640"], "--max-wh is not supported: use Y"),
-    (["--include-nms"], "--include-nms is not supported: use X"), (["--max"], "--max-wh is not supported: use Y"),
+    (["--img", "1", "2", "3"], "takes one or two numbers"),
 ])
 def test_refusals(parser, words, told, capsys):
     with pytest.raises(SystemExit) as stop:
         parser.parse_args(words)
     assert stop.value.code == 2 and told in capsys.readouterr().err
-
-
-def test_refused_words_leave_the_namespace_and_the_help_clean(parser):
-    assert set(vars(parser.parse_args(["--include", "onnx"]))) == {"imgsz", "include"}
-    assert "--max-wh" not in parser.format_help()
 
 
 @pytest.mark.parametrize("words, indices", [(None, None), (["2", "0", "2"], [0, 2]), (["car", "0"], [0, 2]),

@@ -31,19 +31,21 @@ RULES = [*not_empty(("csv", "latex")),
 class JudgeConfig(Options):
     """The settings of `python -m engine.evaluation`. files: results, and last the annotations or the data."""
 
+    GROUPS = {"task": "numbers", "bootstrap": "comparison of several files", "csv": "what is written"}
+
     files: tuple[str, ...] = ()
-    task: str = option("val", "the split, where the last argument is a data set", choices=("train", "val", "test"))
-    protocol: tuple[str, ...] = option(("coco",), "one or several; the numbers of each", nargs="+",
-                                       choices=tuple(PROTOCOLS))
+    task: str = option("val", "the split, where the last argument is a data set", metavar="SPLIT",
+                       choices=("train", "val", "test"))
+    protocol: tuple[str, ...] = option(("coco",), f"one or several of {', '.join(PROTOCOLS)}", nargs="+",
+                                       choices=tuple(PROTOCOLS), metavar="NAME")
     size_bins: tuple[float, ...] | None = size_bins_option()
     eval_iou: tuple[float, ...] | None = eval_iou_option()
-    bootstrap: int = option(RESAMPLES, f"of several results files: resamples of the images for the intervals of "
-                            f"differences, 0 for none; default {RESAMPLES}", type=number(int, 0, 100_000), metavar="N")
+    bootstrap: int = option(RESAMPLES, f"resamples for the intervals of differences, 0: none; default {RESAMPLES}",
+                            type=number(int, 0, 100_000), metavar="N")
     seed: int = option(0, "of the resamples", type=number(int, 0), metavar="N")
     csv: str = option("", "write the table as CSV", metavar="FILE")
     latex: str = option("", "write the table for LaTeX (booktabs)", metavar="FILE")
-    confirm: bool = option(False, f"let pycocotools compute the numbers too, however many detections there are; "
-                           f"without, up to {CONFIRMED:,}")
+    confirm: bool = option(False, f"pycocotools confirms also more than {CONFIRMED:,} detections")
 
     @property
     def truth_is_file(self) -> bool:

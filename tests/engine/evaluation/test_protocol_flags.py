@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import val
-from engine.evaluation.config import VAL_UNSUPPORTED, ValConfig
+from engine.evaluation.config import ValConfig
 from engine.evaluation.metrics.protocol import COCO_IOUS, PROTOCOLS
 from engine.evaluation.protocol_flags import nms_or_eval_iou, overlaps, sizes
 from tests.refusals import refused
@@ -19,7 +19,7 @@ from utils.select import EVALUATION
 
 
 def config(*flags: str) -> ValConfig:
-    parser = ValConfig.parser("val", VAL_UNSUPPORTED)
+    parser = ValConfig.parser("val", "val")
     return ValConfig.from_args(parser.parse_args(["--weights", "a.pt", *flags])).check()
 
 

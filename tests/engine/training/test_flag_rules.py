@@ -29,7 +29,7 @@ IDLE = {
     "--linear-lr: --cos-lr": ["--linear-lr", "--cos-lr"], "--study: these belong": ["--study", "x"],
     "--allow-data-change: a new run": ["--allow-data-change"],
     "--rect: windows of --tile": ["--rect", "--tile", "64"],
-    "reads no other flag; drop --epochs --imgsz": ["--replay", "x.pt", "--epochs", "100", "--img", "640"],
+    "reads no other flag; drop --imgsz --epochs": ["--replay", "x.pt", "--epochs", "100", "--img", "640"],
     "--resume: its value is empty": ["--resume", ""], "--replay: its value is empty": ["--replay", ""],
     "--audit-assignment: it looks at a training": ["--audit-assignment", "--resume"],
     "--data: its value is empty": ["--data", " "], "--project: its value is empty": ["--project", ""],
