@@ -7,11 +7,13 @@ import numpy as np
 
 SHARE = 0.12  # of a box that is not small, the most that a caption may cover
 CROWDED = 2.5  # what it costs to lie on other boxes, times the part of the caption that does
-# Spots in the order of preference: left edge at the box's left (0), its right edge at the box's right (1), beyond the
-# box on the left (-1) or the right (2); likewise top edge: above (-1), at the top inside (0), at the bottom inside (1),
-# below (2); and what the spot costs.
-SPOTS = np.array([(0, -1, 0.0), (1, -1, 0.3), (0, 2, 0.5), (0, 0, 0.6), (1, 2, 0.7), (2, 0, 0.8), (-1, 0, 0.9),
-                  (2, 1, 0.9), (-1, 1, 1.0), (0, 1, 1.0), (1, 1, 1.1), (1, 0, 1.1)])
+# Spots: which side of the box the caption keeps to across (0 left, 1 right) and how much of its own width it is moved
+# back, likewise down (0 top, 1 bottom) and its height, and what the spot costs. The first is above, its left at the
+# box's left.
+SPOTS = np.array([(0, 0, 0, 1, 0.0), (1, 1, 0, 1, 0.3), (0, 0, 1, 0, 0.5), (0, 0, 0, 0, 0.6), (1, 1, 1, 0, 0.7),
+                  (1, 0, 0, 0, 0.8), (0, 1, 0, 0, 0.9), (1, 0, 1, 1, 0.9), (0, 1, 1, 1, 1.0), (0, 0, 1, 1, 1.0),
+                  (1, 1, 1, 1, 1.1), (1, 1, 0, 0, 1.1)])
+OVER = SPOTS[:, 0] == SPOTS[:, 1]  # above, below or inside: such a caption may be slid across, the others down
 
 
 def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -38,8 +40,9 @@ def place_captions(boxes: np.ndarray, small: np.ndarray, rows: np.ndarray, sizes
     order = np.argsort(costs, axis=1, kind="stable")
     best = np.take_along_axis(costs, order, 1)
     for k in np.flatnonzero(np.isfinite(best[:, 0])).tolist():
-        tried = spots[k, order[k, :np.isfinite(best[k]).sum()]]
-        free = np.flatnonzero(~overlaps(tried, occupied[:count]).any(1)) if count else [0]
+        tried, there = spots[k, order[k, :np.isfinite(best[k]).sum()]], occupied[:count]
+        apart = (tried[:, None, :2] >= there[:, 2:]) | (tried[:, None, 2:] <= there[:, :2])
+        free = apart.any(2).all(1).nonzero()[0]
         if len(free):
             placed[k] = occupied[count] = tried[free[0]]
             count += 1
@@ -49,17 +52,14 @@ def place_captions(boxes: np.ndarray, small: np.ndarray, rows: np.ndarray, sizes
 def _spots(boxes: np.ndarray, sizes: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(n, K, 4) int spots of captions of boxes (n, 4), and (n, K) what each costs: infinite outside the picture."""
     (height, width), (w, h) = shape, sizes.T[:, :, None]
-    x1, x2 = np.floor(boxes[:, :1]), np.ceil(boxes[:, 2:3])
-    y1, y2 = np.floor(boxes[:, 1:2]), np.ceil(boxes[:, 3:])
-    across, down = SPOTS[:, 0], SPOTS[:, 1]
-    left = np.select([across == -1, across == 0, across == 1], [x1 - w, x1, x2 - w], x2)
-    top = np.select([down == -1, down == 0, down == 1], [y1 - h, y1, y2 - h], y2)
-    upright = (across == 0) | (across == 1)
-    left = np.where(upright, np.clip(left, 0, np.maximum(width - w, 0)), left)  # slid back into the picture
-    top = np.where(upright, top, np.clip(top, 0, np.maximum(height - h, 0)))
+    x1, y1, x2, y2 = np.concatenate((np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])), 1).T[:, :, None]
+    left = x1 + SPOTS[:, 0] * (x2 - x1) - SPOTS[:, 1] * w
+    top = y1 + SPOTS[:, 2] * (y2 - y1) - SPOTS[:, 3] * h
+    left = np.where(OVER, np.clip(left, 0, np.maximum(width - w, 0)), left)  # slid back into the picture
+    top = np.where(OVER, top, np.clip(top, 0, np.maximum(height - h, 0)))
     spots = np.stack((left, top, left + w, top + h), 2)
     outside = (left < 0) | (top < 0) | (left + w > width) | (top + h > height)
-    return spots.astype(int), np.where(outside, np.inf, SPOTS[:, 2])
+    return spots.astype(int), np.where(outside, np.inf, SPOTS[:, 4])
 
 
 def _covering(spots: np.ndarray, boxes: np.ndarray, small: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Colours: of classes, of what becomes of objects and detections, and of text on them. All BGR, 0 to 255."""
 
 from collections.abc import Iterable
+from functools import cache
 
 Colour = tuple[int, int, int]
 
@@ -54,6 +55,7 @@ def contrast(one: Colour, other: Colour) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+@cache
 def ink_on(colour: Colour) -> Colour:
     """Black or white, whichever is easier to read on a colour: a contrast of 4.5 at least."""
     return (0, 0, 0) if luminance(colour) > 0.179 else (255, 255, 255)
