@@ -1,20 +1,22 @@
 """Drawing boxes on images. Images are (H, W, 3) uint8 BGR, boxes xyxy pixels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from torch import Tensor
 
 from utils.reporting.fonts import put_text
-from utils.reporting.layout import AUTOMATIC, LegendBox, Style, Text, class_name, line_widths, plan
-from utils.reporting.palette import Colour, color, ink_on
+from utils.reporting.layout import AUTOMATIC, Layout, LegendBox, Marks, Style, Text, class_name, line_widths, plan
+from utils.reporting.palette import Colour, class_colours, color, ink_on
 from utils.structures import Detections
 
-__all__ = ["WRITABLE_SUFFIXES", "Style", "class_name", "color", "draw_box", "draw_detections", "draw_frame",
-           "draw_legend", "draw_weights", "write_caption"]
+__all__ = ["AUTOMATIC", "WRITABLE_SUFFIXES", "Marks", "Style", "class_name", "color", "draw_box", "draw_detections",
+           "draw_frame", "draw_legend", "draw_marks", "draw_weights", "marks_of", "write_caption"]
 # Of image files that OpenCV writes; those that it reads are `data.formats.paths.IMAGE_SUFFIXES`.
 WRITABLE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+FAR = 1e5  # pixels: OpenCV's integers overflow far outside
 SHADE = 0.35  # of the picture that is seen through a legend
 
 
@@ -26,18 +28,38 @@ def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[s
     the colours (`utils.reporting.layout`). ids: (N,) of a tracker.
     """
     picture = np.ascontiguousarray(image).copy()
-    boxes, labels = detections.boxes.detach().cpu().double().numpy(), detections.labels.tolist()
-    boxes = np.clip(np.nan_to_num(boxes), -1e5, 1e5)
-    numbers = None if ids is None else ids.tolist()
-    layout = plan(boxes, labels, detections.scores.tolist(), names, picture.shape[:2], style, numbers)
+    draw_marks(picture, marks_of(detections, names, style, ids), style.line)
+    return picture
+
+
+def marks_of(detections: Detections, names: Sequence[str], style: Style = AUTOMATIC,
+             ids: Tensor | None = None) -> Marks:
+    """Boxes in the colours of their classes with captions such as `#3 car 0.87`, or `#3 car` where that is too long."""
+    labels = detections.labels.tolist()
+    meaning = {label: (colour, class_name(names, label)) for label, colour in class_colours(labels).items()}
+    words, numbers = [meaning[label][1] for label in labels], None
+    if ids is not None:
+        numbers = [f"#{number}" for number in ids.tolist()]
+        words = [f"{number} {word}" for number, word in zip(numbers, words, strict=True)]
+    forms = [words] * style.labels
+    if style.labels and style.scores:
+        scores = detections.scores.tolist()
+        forms.insert(0, [f"{word} {score:.2f}" for word, score in zip(words, scores, strict=True)])
+    return Marks(detections.boxes.detach().cpu().double().numpy(), labels, meaning, forms, numbers)
+
+
+def draw_marks(picture: np.ndarray, marks: Marks, line: int | None = None) -> Layout:
+    """Draw boxes with captions into `picture`; returns how they are laid out. line: as in `Style`."""
+    marks = replace(marks, boxes=np.clip(np.nan_to_num(marks.boxes), -FAR, FAR))
+    layout = plan(marks, picture.shape[:2], line)
     if layout.legend:  # below the boxes: where there is no free spot, it hides none
         draw_legend(picture, layout.legend, layout.text)
-    rows = list(zip(boxes.tolist(), labels, layout.lines, strict=True))
-    for box, label, line in reversed(rows):
-        draw_frame(picture, box, layout.colours[label], line)
+    colours = [marks.meaning[kind][0] for kind in marks.kinds]
+    for box, colour, width in list(zip(marks.boxes.tolist(), colours, layout.lines, strict=True))[::-1]:
+        draw_frame(picture, box, colour, width)
     for caption in layout.captions:
-        write_caption(picture, caption.words, caption.at, layout.colours[labels[caption.row]], layout.text)
-    return picture
+        write_caption(picture, caption.words, caption.at, colours[caption.row], layout.text)
+    return layout
 
 
 def draw_frame(picture: np.ndarray, box: Sequence[float], colour: Colour, line: int = 1) -> None:
@@ -69,7 +91,7 @@ def write_caption(picture: np.ndarray, words: str, at: Sequence[int], colour: Co
 def draw_box(picture: np.ndarray, box: Sequence[float], colour: Colour, caption: str = "",
              line: int | None = None) -> None:
     """Draw one box into `picture`, alone: with a caption at it that stays inside the picture, whatever is there."""
-    shape, array = picture.shape[:2], np.clip(np.array([box], float), -1e5, 1e5)
+    shape, array = picture.shape[:2], np.clip(np.array([box], float), -FAR, FAR)
     line = line_widths(array, shape, line)[0]
     draw_frame(picture, array[0].tolist(), colour, line)
     if not caption:

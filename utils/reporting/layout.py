@@ -1,4 +1,4 @@
-"""What a picture of detections consists of, before anything is drawn: lines, captions and a legend.
+"""What a picture with boxes consists of, before anything is drawn: lines, captions and a legend.
 
 Captions and lines are sized by the picture and by the boxes in it. A caption covers no small object, no other caption
 and little of other boxes; where there are many small objects, or no room, a legend says what the colours mean.
@@ -7,7 +7,7 @@ Legend: N boxes, xyxy pixels.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from utils.errors import printable
 from utils.reporting.captions import place_captions, place_legend
 from utils.reporting.fonts import text_size
-from utils.reporting.palette import Colour, class_colours
+from utils.reporting.palette import Colour
 
 LEAST_SCALE = 0.35  # of text, in OpenCV's scale: letters of 9 pixels
 SMALL_TEXTS = 3.0  # heights of a caption: a shorter object is small
@@ -36,6 +36,19 @@ class Style:
 
 
 AUTOMATIC = Style()
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is drawn on a picture, what matters most first: boxes (N, 4) float64; kinds (N,): what each one is, such as
+    its label; meaning: colour and name of each kind; forms: captions (N,) from the longest form to the shortest, none
+    for boxes alone; numbers: captions (N,) of those that have no room for more."""
+
+    boxes: np.ndarray
+    kinds: list[int]
+    meaning: Mapping[int, tuple[Colour, str]]
+    forms: list[list[str]] = field(default_factory=list)
+    numbers: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Caption:
-    """words at the rectangle `at`, xyxy pixels, in the colour of its class; row: of its box."""
+    """words at the rectangle `at`, xyxy pixels; row: of its box."""
 
     row: int
     words: str
@@ -97,12 +110,11 @@ class LegendBox:
 
 @dataclass(frozen=True)
 class Layout:
-    """Of a picture: text; lines (N,) pixels; colours by label; small (N,) bool: objects that nothing may cover;
-    captions; legend, where some boxes have no caption."""
+    """Of a picture: text; lines (N,) pixels; small (N,) bool: objects that nothing may cover; captions; legend, where
+    some boxes have no caption."""
 
     text: Text
     lines: list[int]
-    colours: dict[int, Colour]
     small: np.ndarray
     captions: list[Caption] = field(default_factory=list)
     legend: LegendBox | None = None
@@ -124,39 +136,28 @@ def line_widths(boxes: np.ndarray, shape: tuple[int, int], line: int | None = No
     return np.clip(shorter // 14, 1, base).astype(int).tolist()
 
 
-def plan(boxes: np.ndarray, labels: list[int], scores: list[float], names: Sequence[str], shape: tuple[int, int],
-         style: Style, ids: Sequence[int] | None = None) -> Layout:
-    """The layout of the detections of a picture of (height, width), the highest score first."""
-    lines, text = line_widths(boxes, shape, style.line), Text.of(shape, boxes, style.line)
-    around = boxes + np.array(lines)[:, None] * (-1, -1, 1, 1) if len(boxes) else boxes
+def plan(marks: Marks, shape: tuple[int, int], line: int | None = None) -> Layout:
+    """The layout of a picture of (height, width). line: as in `Style`."""
+    boxes, forms = marks.boxes, marks.forms
+    lines, text = line_widths(boxes, shape, line), Text.of(shape, boxes, line)
     small = _sides(boxes) < SMALL_TEXTS * text.height
-    made = Layout(text, lines, class_colours(labels), small)
-    if not labels or not (style.labels or ids is not None):
+    made = Layout(text, lines, small)
+    if not len(boxes) or not (forms or marks.numbers):
         return made
-    forms, page = _forms(labels, scores, names, style, ids), (text, shape)
+    around, page = boxes + np.array(lines)[:, None] * (-1, -1, 1, 1), (text, shape)
     rows = np.arange(len(boxes)) if small.sum() <= MOST_SMALL else np.flatnonzero(~small)
-    if style.labels and len(rows) <= MOST_CAPTIONS:
+    if len(rows) <= MOST_CAPTIONS:
         made.captions.extend(_captions(around, small, rows, forms, page))
     unnamed = np.setdiff1d(np.arange(len(boxes)), [caption.row for caption in made.captions])
-    if ids is not None and len(unnamed) <= MOST_CAPTIONS:
-        made.captions.extend(_captions(around, small, unnamed, [[f"#{k}" for k in ids]], page, made.captions))
-    legend = _legend(labels, names, made, around, shape) if style.labels and len(unnamed) else None
+    if marks.numbers and len(unnamed) <= MOST_CAPTIONS:
+        made.captions.extend(_captions(around, small, unnamed, [marks.numbers], page, made.captions))
+    legend = _legend(marks, made, around, shape) if forms and len(unnamed) else None
     return replace(made, legend=legend)
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
     """(N,) square roots of the areas."""
     return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(1))
-
-
-def _forms(labels: list[int], scores: list[float], names: Sequence[str], style: Style,
-           ids: Sequence[int] | None) -> list[list[str]]:
-    """Captions (N,) from the longest form to the shortest: `#3 car 0.87`, `#3 car`."""
-    known = {label: class_name(names, label) for label in set(labels)}
-    short = [("" if ids is None else f"#{ids[k]} ") + known[label] for k, label in enumerate(labels)]
-    if not style.scores:
-        return [short]
-    return [[f"{word} {score:.2f}" for word, score in zip(short, scores, strict=True)], short]
 
 
 def _captions(boxes: np.ndarray, small: np.ndarray, rows: np.ndarray, forms: list[list[str]],
@@ -179,12 +180,11 @@ def _captions(boxes: np.ndarray, small: np.ndarray, rows: np.ndarray, forms: lis
     return made
 
 
-def _legend(labels: list[int], names: Sequence[str], made: Layout, boxes: np.ndarray,
-            shape: tuple[int, int]) -> LegendBox | None:
-    """Colour, name and number of each class, the most frequent first; None where the picture is too small for it."""
-    counts, text = Counter(labels).most_common(), made.text
+def _legend(marks: Marks, made: Layout, boxes: np.ndarray, shape: tuple[int, int]) -> LegendBox | None:
+    """Colour, name and number of each kind, the most frequent first; None where the picture is too small for it."""
+    counts, text = Counter(marks.kinds).most_common(), made.text
     fits = min(LEGEND_ROWS, max((shape[0] - 2 * text.pad) // text.height, 0))
-    rows = [(made.colours[label], f"{class_name(names, label)} {count}") for label, count in counts[:fits]]
+    rows = [(marks.meaning[kind][0], f"{marks.meaning[kind][1]} {count}") for kind, count in counts[:fits]]
     if not rows:
         return None
     if len(counts) > fits:

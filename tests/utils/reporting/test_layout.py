@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from utils.reporting.captions import overlaps
-from utils.reporting.draw import draw_detections, draw_frame
+from utils.reporting.draw import color, draw_detections, draw_frame, marks_of
 from utils.reporting.layout import AUTOMATIC, MOST_SMALL, Layout, Style, line_widths, plan
 from utils.reporting.palette import class_colours
 from utils.structures import Detections
@@ -21,9 +21,14 @@ def scene(count: int, sides: tuple[float, float], shape: tuple[int, int], seed: 
     return np.concatenate((low, low + size), 1)
 
 
-def planned(boxes: np.ndarray, shape: tuple[int, int], style: Style = AUTOMATIC, ids=None, labels=None) -> Layout:
+def detections(boxes: np.ndarray, labels=None) -> Detections:
     n = len(boxes)
-    return plan(boxes, labels or [k % 5 for k in range(n)], np.linspace(0.9, 0.3, n).tolist(), NAMES, shape, style, ids)
+    return Detections(torch.tensor(boxes), torch.linspace(0.9, 0.3, n), torch.tensor(labels or [k % 5 for k in range(n)]))
+
+
+def planned(boxes: np.ndarray, shape: tuple[int, int], style: Style = AUTOMATIC, ids=None, labels=None) -> Layout:
+    ids = None if ids is None else torch.tensor(ids)
+    return plan(marks_of(detections(boxes, labels), NAMES, style, ids), shape, style.line)
 
 
 def rectangles(layout: Layout) -> np.ndarray:
@@ -56,7 +61,7 @@ def test_many_small_objects_get_a_legend_and_no_text():
     layout = planned(boxes, (600, 800), labels=[0] * 20 + [3] * (MOST_SMALL))
     assert not layout.captions
     assert [words for _, words in layout.legend.rows] == ["class number 0 20", f"class number 3 {MOST_SMALL}"]
-    assert [colour for colour, _ in layout.legend.rows] == [layout.colours[0], layout.colours[3]]
+    assert [colour for colour, _ in layout.legend.rows] == [color(0), color(3)]
     (left, top), (width, height) = layout.legend.at, layout.legend.size
     free = overlaps(np.array([left, top, left + width, top + height]), boxes)
     assert (free > 0).sum() <= 1  # the least covered spot
@@ -99,9 +104,9 @@ def test_numbers_of_tracks_are_written():
     crowd = scene(30, (8, 20), (600, 800))
     layout = planned(crowd, (600, 800), ids=list(range(30)))
     assert layout.legend and len(layout.captions) > 20 and all(c.words == f"#{c.row}" for c in layout.captions)
-    drawn = draw_detections(np.zeros((480, 640, 3), np.uint8), Detections(
-        torch.tensor(one).float(), torch.tensor([0.9]), torch.tensor([0])), NAMES, ids=torch.tensor([7]))
-    assert drawn.any()
+    black = np.zeros((480, 640, 3), np.uint8)
+    plain, tracked = (draw_detections(black, detections(one), NAMES, ids=ids) for ids in (None, torch.tensor([7])))
+    assert (plain != tracked).any()
 
 
 def test_colours_of_a_picture_differ():
