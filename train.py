@@ -44,7 +44,7 @@ from utils.device import describe, memory_gb, seed_everything
 from utils.distributed.group import Group
 from utils.distributed.launch import join, launched
 from utils.errors import LostWorker, UserError, lost_worker, run_script
-from utils.reporting import plots
+from utils.reporting.mosaic import plot_batch
 from utils.reporting.run_log import Board, CsvLog, LossMeter, increment_dir, progress_line
 from utils.reporting.trackers import make_loggers
 
@@ -197,7 +197,8 @@ def train_epoch(job: Job, run: Training) -> dict[str, float]:
     for batch in bar:
         accumulate = run.schedule.apply(run.optimizer, run.epoch * batches + run.batch, run.epoch)
         if run.epoch == 0 and run.batch < PLOT_BATCHES and run.group.is_main and not config.noplots:
-            plots.plot_batch(batch.images, batch.targets, job.folder / f"train_batch{run.batch}.jpg", run.model.names)
+            titles = [Path(record.path).name for record in job.train_index.of_ids(batch.image_ids)]
+            plot_batch(batch.images, batch.targets, job.folder / f"train_batch{run.batch}.jpg", run.model.names, titles)
         images, targets, size = to_device(config, run, batch)
         # an epoch ends with a step, so that its checkpoint needs no gradients
         is_step = since_step + 1 >= accumulate or run.batch + 1 == batches

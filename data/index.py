@@ -49,6 +49,15 @@ class Index:
         positions = range(min(images, len(self))) if isinstance(images, int) else images
         return replace(self, records=RecordTable.from_records(self.records).select(positions), part=True)
 
+    def of_ids(self, image_ids: Sequence[int]) -> list[Record]:
+        """The records of some images, by their ids. Raises ValueError for one that is unknown."""
+        table = RecordTable.from_records(self.records)
+        places = [np.flatnonzero(table.image_ids == image_id)[:1].tolist() for image_id in image_ids]
+        unknown = [image_id for image_id, place in zip(image_ids, places, strict=True) if not place]
+        if unknown:
+            raise ValueError(f"image id {unknown[0]} is not in the index")
+        return [table[place] for place, in places]
+
     def for_training(self) -> "Index":
         """Without the objects that `difficult: drop` of the YAML leaves to the background in training."""
         table = RecordTable.from_records(self.records)

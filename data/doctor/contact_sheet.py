@@ -9,7 +9,7 @@ import numpy as np
 
 from data.doctor.checks import Pair
 from data.doctor.suspicious_labels import Suspects
-from data.images.store import read_canonical, read_whole
+from data.images.store import read_canonical, read_frame
 from data.index import Index
 from data.labels.records import Record, RecordTable
 from utils.errors import printable
@@ -74,13 +74,10 @@ def _suspicious(index: Index, found: Suspects) -> list[np.ndarray]:
 
 def _crop(record: Record, box: np.ndarray, word: str, names: Sequence[str]) -> np.ndarray:
     """A cell with the surroundings of one label, three times its size and 48 px at least."""
-    whole = read_whole(record)
+    whole = read_frame(record)
     caption = f"{word}: {Path(record.path).name}"
     if whole is None:
         return _cell(np.full((HEIGHT, WIDTH, 3), GREY, np.uint8), f"cannot be decoded: {caption}")
-    if record.window is not None:
-        x1, y1, x2, y2 = record.window
-        whole = whole[y1:y2, x1:x2]
     middle, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
     reach = max(sides[1] * 1.5, sides[0] * 1.5 * HEIGHT / WIDTH, 24)
     low = np.clip(np.floor(middle - (reach * WIDTH / HEIGHT, reach)), 0, None).astype(int)

@@ -66,6 +66,15 @@ def read_whole(record: Record, reduce: int = 1) -> np.ndarray | None:
     return image if header is not None or image.shape[:2] == size else None
 
 
+def read_frame(record: Record) -> np.ndarray | None:
+    """The image of a record, (height, width, 3) BGR, for a window that part of the file; None as `read_whole`."""
+    whole = read_whole(record)
+    if whole is None or record.window is None:
+        return whole
+    x1, y1, x2, y2 = record.window
+    return whole[y1:y2, x1:x2]
+
+
 def read_canonical(record: Record, size: tuple[int, int], exact: bool = False, whole: np.ndarray | None = None, *,
                    linear: bool = False) -> np.ndarray | None:
     """Decode a record's image at `size` (height, width); None where it is damaged.

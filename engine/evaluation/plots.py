@@ -1,17 +1,14 @@
-"""Figures of an evaluation: curves, confusion matrix, ground truth beside prediction."""
+"""Figures of an evaluation: curves, confusion matrix, AP over size."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from engine.evaluation.metrics.judge import Metrics
 from engine.evaluation.metrics.voc import CURVE_RECALLS, VocMetrics
 from engine.evaluation.size_curve import SizeCurve
-from utils.reporting.plots import class_rgb, class_text, labelled_image, new_figure, save_mosaic, write_figure
-from utils.structures import Detections, PackedTargets, Targets
+from utils.reporting.plots import class_hex, class_text, new_figure, write_figure
 
 NAMED = 20  # curves of more classes are drawn in grey, without a legend
 
@@ -58,7 +55,7 @@ def _plot_lines(classes: Sequence[int], x: np.ndarray, lines: np.ndarray, labels
     axes = figure.add_subplot()
     for k, line, label in zip(classes, lines, labels, strict=True):
         if len(lines) <= NAMED:
-            axes.plot(x, line, linewidth=1, color=class_rgb(k), label=label)
+            axes.plot(x, line, linewidth=1, color=class_hex(k), label=label)
         else:
             axes.plot(x, line, linewidth=0.6, color="#b0b0b0")
     if len(lines):
@@ -111,14 +108,3 @@ def plot_confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: Path |
         axes.set_yticks(range(len(matrix)), titles, fontsize=size)
     axes.set(xlabel="True", ylabel="Predicted", title="Confusion matrix, columns sum to 1")
     write_figure(figure, path)
-
-
-def plot_comparison(images: Tensor, targets: Sequence[Targets] | PackedTargets, found: Sequence[Detections],
-                    path: Path | str, names: Sequence[str], conf: float = 0.25, limit: int = 8) -> None:
-    """Ground truth beside prediction for the first `limit` images; predictions with a score above `conf`."""
-    rows = targets.unpack() if isinstance(targets, PackedTargets) else targets
-    cells = []
-    for image, target, detections in zip(images[:limit], rows, found, strict=False):
-        cells += [labelled_image(image, target, names, "truth"),
-                  labelled_image(image, detections, names, "prediction", conf)]
-    save_mosaic(cells, 2 * math.ceil(math.sqrt(len(cells) / 4)), path)

@@ -15,7 +15,8 @@ from engine.evaluation.metrics.judge import Metrics
 from engine.evaluation.metrics.results_file import write_results_file
 from engine.evaluation.metrics.table import format_size_table, format_table
 from engine.evaluation.metrics.voc import format_voc_table
-from engine.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_size_curve, plot_voc_curve
+from engine.evaluation.pictures import draw_batches
+from engine.evaluation.plots import plot_confusion_matrix, plot_curves, plot_size_curve, plot_voc_curve
 from engine.evaluation.size_curve import size_curve, write_size_csv
 from engine.evaluation.submission.image_names import image_stems
 from engine.evaluation.submission.target import info_of
@@ -109,7 +110,7 @@ def write_labels(found: Found, index: Index, folder: Path, with_conf: bool) -> N
 
 
 def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
-    """All curves, the confusion matrix, and the first batches with ground truth beside prediction."""
+    """All curves, the confusion matrix, and images with what became of their objects."""
     plot_curves(result.metrics, index.names, folder)
     if result.own and result.own.voc:
         plot_voc_curve(result.own.voc, index.names, folder / f"{result.own.protocol.name}_PR_curve.png")
@@ -119,10 +120,3 @@ def draw_results(result: Evaluation, index: Index, folder: Path) -> None:
         write_size_csv(folder / "AP_size.csv", curve)
     plot_confusion_matrix(result.confusion.matrix, index.names, folder / "confusion_matrix.png")
     draw_batches(result, index, folder)
-
-
-def draw_batches(result: Evaluation, index: Index, folder: Path) -> None:
-    """The first batches with ground truth beside prediction."""
-    for number, (batch, found) in enumerate(result.plot_batches):
-        path = folder / f"val_batch{number}.jpg"
-        plot_comparison(batch.images, batch.targets.unpack(), found, path, index.names)

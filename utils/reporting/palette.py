@@ -12,6 +12,11 @@ def of_hex(code: str) -> Colour:
     return blue, green, red
 
 
+def to_hex(colour: Colour) -> str:
+    """A BGR colour as `#rrggbb`, which HTML and matplotlib read."""
+    return "#" + bytes(colour[::-1]).hex()
+
+
 # Each as far as possible from those before it in OKLab (Ottosson 2020), with lightness counted 0.7-fold, among colours
 # that are neither dark nor grey: the nearest two are 0.120 apart (0.076 in a hand-made list of as many).
 PALETTE = tuple(map(of_hex, (

@@ -1,7 +1,7 @@
-"""Figures of a run: the columns of results.csv, the statistics of a dataset's labels, mosaics of images.
+"""Figures of a run: the columns of results.csv, the statistics of a dataset's labels.
 
-Statistics are drawn by matplotlib, used through its objects and the Agg canvas alone (no windows, no global state, safe
-in any thread); images by OpenCV.
+They are drawn by matplotlib, used through its objects and the Agg canvas alone: no windows, no global state, safe in
+any thread.
 """
 
 import math
@@ -10,23 +10,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import write_bytes
-from utils.reporting.draw import class_name, color, draw_box
+from utils.reporting.layout import class_name
+from utils.reporting.palette import color, to_hex
 from utils.reporting.plot_text import readable, save_figure
 from utils.reporting.run_log import read_csv
-from utils.structures import Detections, PackedTargets, Targets
 from utils.truth import LARGE_SIDE, SMALL_SIDE
-
-CROWD = (160, 160, 160)
 
 
 class Labelled(Protocol):
@@ -89,7 +84,7 @@ def plot_labels(records: Iterable[Labelled], names: Sequence[str], path: Path | 
     classes, centres, shapes, sizes = (figure.add_subplot(2, 2, i) for i in range(1, 5))
 
     counts = np.bincount(labels, minlength=len(names))
-    classes.bar(range(len(counts)), counts, color=[class_rgb(k) for k in range(len(counts))])
+    classes.bar(range(len(counts)), counts, color=[class_hex(k) for k in range(len(counts))])
     classes.set(title=f"{len(labels)} objects in {len(rows)} images", ylabel="objects")
     if len(counts) <= 100:
         classes.set_xticks(range(len(counts)), [class_text(names, k, 18) for k in range(len(counts))], rotation=90,
@@ -124,52 +119,6 @@ def _plot_sizes(axes: Axes, sides: np.ndarray) -> None:
     axes.set(xlabel="square root of the area, pixels of the original image", ylabel="objects", xlim=(1, 2048))
 
 
-def plot_batch(images: Tensor, targets: Sequence[Targets] | PackedTargets, path: Path | str, names: Sequence[str],
-               limit: int = 16) -> None:
-    """A mosaic of the first `limit` images (B, 3, H, W) RGB, uint8 or float in [0, 1], with their targets."""
-    rows = targets.unpack() if isinstance(targets, PackedTargets) else targets
-    cells = [labelled_image(image, target, names) for image, target in zip(images[:limit], rows, strict=False)]
-    save_mosaic(cells, math.ceil(math.sqrt(len(cells))), path)
-
-
-def labelled_image(image: Tensor, rows: Targets | Detections, names: Sequence[str], title: str = "",
-                   conf: float = 0.0) -> np.ndarray:
-    """One image (3, H, W) as BGR (h, w, 3) of at most 640 px with its boxes; of detections those above `conf`."""
-    pixels = image.detach().cpu()
-    if pixels.is_floating_point():
-        pixels = (pixels.float() * 255).round().clamp(0, 255).byte()
-    picture = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()[..., ::-1])
-    scale = min(1.0, 640 / max(picture.shape[:2]))
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    boxes, labels = (rows.boxes.detach().cpu() * scale).tolist(), rows.labels.tolist()
-    if isinstance(rows, Targets):
-        for box, label, crowd in zip(boxes, labels, rows.ignore.tolist(), strict=True):
-            name = class_name(names, label)
-            draw_box(picture, box, CROWD if crowd else color(label), f"{name} (crowd)" if crowd else name, 1)
-    else:
-        sure = [row for row in zip(boxes, labels, rows.scores.tolist(), strict=True) if row[2] > conf]
-        for box, label, score in reversed(sure):
-            draw_box(picture, box, color(label), f"{class_name(names, label)} {score:.2f}", 1)
-    if title:
-        draw_box(picture, (0, 0, 0, 0), (255, 255, 255), title, 2)
-    return picture
-
-
-def save_mosaic(cells: Sequence[np.ndarray], across: int, path: Path | str) -> None:
-    """Cells of one size side by side, row by row, with thin lines between."""
-    if not cells:
-        return
-    height, width = cells[0].shape[:2]
-    down = math.ceil(len(cells) / across)
-    canvas = np.full((down * (height + 2) - 2, across * (width + 2) - 2, 3), 255, np.uint8)
-    for place, cell in enumerate(cells):
-        top, left = place // across * (height + 2), place % across * (width + 2)
-        canvas[top:top + height, left:left + width] = cell
-    _, encoded = cv2.imencode(Path(path).suffix, canvas)
-    write_bytes(path, encoded.tobytes())
-
-
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of width x height inches."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
@@ -187,10 +136,9 @@ def write_figure(figure: Figure, path: Path | str) -> None:
         save_figure(figure, path)
 
 
-def class_rgb(index: int) -> tuple[float, float, float]:
+def class_hex(index: int) -> str:
     """The colour of class `index` as matplotlib takes it."""
-    blue, green, red = color(index)
-    return red / 255, green / 255, blue / 255
+    return to_hex(color(index))
 
 
 def class_text(names: Sequence[str], k: int, limit: int = 32) -> str:

@@ -1,7 +1,6 @@
 """Pictures of a diagnosis: whole images with hits, misses and false alarms, and missed objects enlarged.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart. Lines are thin and lie around the objects,
-not on them; nothing is written over a picture.
+Lines are thin and lie around the objects, not on them; nothing is written over a picture.
 """
 
 import base64
@@ -11,15 +10,18 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data.images.store import read_whole
+from data.images.store import read_frame
 from data.labels.records import Record
 from engine.evaluation.diagnosis.causes import CAUSES
 from engine.evaluation.diagnosis.diagnose import Diagnosis, View
+from utils.reporting.draw import draw_frame
+from utils.reporting.mosaic import square, surroundings
+from utils.reporting.palette import ALARM, CROWD, FOUND, HIT, MISSED, to_hex
 from utils.truth import SMALL_SIDE
 
-HIT, FOUND, MISSED, ALARM, CROWD = "#009e73", "#56b4e9", "#d55e00", "#f0e442", "#999999"
-LEGEND = ((MISSED, "missed object"), (FOUND, "object that was found"), (HIT, "detection that found it"),
-          (ALARM, "false alarm"), (CROWD, "region that is not judged"))
+LEGEND = tuple((to_hex(colour), words) for colour, words in (
+    (MISSED, "missed object"), (FOUND, "object that was found"), (HIT, "detection that found it"),
+    (ALARM, "false alarm"), (CROWD, "region that is not judged")))
 WORST, NARROW, WIDEST = 6, 480, 1280  # whole pictures; pixels of the longest side: smaller ones are doubled
 CROPS, CROP, SPAN = 12, 150, 48  # crops of a cause, the side of one, and least surroundings that one shows, in pixels
 
@@ -65,11 +67,7 @@ def missed_crops(told: Diagnosis, view: View, records: Mapping[object, Record]) 
 
 def _read(told: Diagnosis, records: Mapping[object, Record], place: int) -> np.ndarray | None:
     record = records.get(told.truth.record_ids[place])
-    whole = None if record is None else read_whole(record)
-    if whole is None or record.window is None:
-        return whole
-    x1, y1, x2, y2 = record.window
-    return whole[y1:y2, x1:x2]
+    return None if record is None else read_frame(record)
 
 
 def _whole(told: Diagnosis, view: View, records: Mapping[object, Record], place: int) -> Picture:
@@ -90,17 +88,9 @@ def _crop(told: Diagnosis, view: View, image: np.ndarray | None, row: int) -> Pi
     """A square around one missed object, four times its longer side."""
     if image is None:
         return Picture(row, "")
-    box = told.truth.boxes[row]
-    side = max(4 * box[2:].max(), SPAN)
-    low = np.floor(box[:2] + box[2:] / 2 - side / 2).astype(int)
-    side = int(np.ceil(side))
-    ends = np.clip([*low, *(low + side)], 0, np.tile(image.shape[1::-1], 2))
-    canvas = np.full((side, side, 3), 235, np.uint8)  # beyond the image
-    x1, y1, x2, y2 = ends
-    canvas[y1 - low[1]:y2 - low[1], x1 - low[0]:x2 - low[0]] = image[y1:y2, x1:x2]
-    scale = CROP * 2 / side  # drawn at twice its size on the page, for sharp print
-    picture = cv2.resize(canvas, (CROP * 2, CROP * 2), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    _draw(picture, told, view, int(told.truth.image[row]), (low, scale), only=row)
+    low, side = surroundings(told.truth.boxes[row], least=SPAN)
+    picture, scale = square(image, low, side, CROP * 2), CROP * 2 / side  # twice its size on the page: sharp print
+    _draw(picture, told, view, int(told.truth.image[row]), (np.array(low), scale), only=row)
     return Picture(row, _uri(picture, 80), (CROP, CROP))
 
 
@@ -119,27 +109,11 @@ def _draw(picture: np.ndarray, told: Diagnosis, view: View, place: int, to: tupl
               (truth.boxes[own[told.counted[own] & ~view.missed[own]]], FOUND, thin),
               (found.boxes[rows[state == 1]], HIT, thin), (truth.boxes[missed[missed != only]], MISSED, 2),
               (truth.boxes[[] if only is None else [only]], MISSED, 3))
-    for boxes, colour, weight in layers:
-        for box in boxes:
-            _frame(picture, box, colour, weight, to)
-
-
-def _frame(picture: np.ndarray, box: np.ndarray, colour: str, weight: int, to: tuple[np.ndarray, float]) -> None:
-    """The border of a box, drawn outside it: the object stays visible however small it is."""
     low, scale = to
-    x1, y1 = np.floor((box[:2] - low) * scale).astype(int) - 1
-    x2, y2 = np.ceil((box[:2] + box[2:] - low) * scale).astype(int)
-    height, width = picture.shape[:2]
-    red, green, blue = bytes.fromhex(colour[1:])
-    for step in range(weight):
-        left, top, right, bottom = x1 - step, y1 - step, x2 + step, y2 + step
-        if left >= width or top >= height or right < 0 or bottom < 0:
-            return
-        across, down = slice(max(left, 0), right + 1), slice(max(top, 0), bottom + 1)
-        for y in (y for y in (top, bottom) if 0 <= y < height):
-            picture[y, across] = blue, green, red
-        for x in (x for x in (left, right) if 0 <= x < width):
-            picture[down, x] = blue, green, red
+    for boxes, colour, weight in layers:
+        for x, y, width, height in boxes.tolist():
+            corners = (np.array((x, y, x + width, y + height)) - np.tile(low, 2)) * scale
+            draw_frame(picture, corners.tolist(), colour, weight)
 
 
 def _uri(picture: np.ndarray, quality: int) -> str:

@@ -3,13 +3,11 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from engine.evaluation import plots
 from engine.evaluation.metrics.judge import Metrics
 from tests.engine.evaluation.test_evaluator import collect, compute, found, truth
 from tests.utils.reporting.test_plots import ODD, shape
-from utils.structures import Targets
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -41,17 +39,6 @@ def test_confusion_matrix(tmp_path, nc):
     matrix[:, -1] = 0
     plots.plot_confusion_matrix(matrix, (ODD * 40)[:nc], tmp_path / "confusion_matrix.png")
     assert shape(tmp_path / "confusion_matrix.png")
-
-
-def test_comparison_shows_truth_left_and_sure_predictions_right(tmp_path):
-    images = torch.full((1, 3, 100, 100), 100, dtype=torch.uint8)
-    target = [Targets(torch.tensor([[60.0, 60.0, 90.0, 90.0]]), torch.tensor([0]))]
-    plots.plot_comparison(images, target, [found([[10, 60, 20, 20, 0.2, 1]])], tmp_path / "c.png", ODD)
-    picture = cv2.imread(str(tmp_path / "c.png"))
-    assert picture.shape == (100, 202, 3)
-    assert (picture[60:, :100] != 100).any() and (picture[60:, 102:] == 100).all()
-    plots.plot_comparison(images, target, [found([[10, 60, 20, 20, 0.2, 1]])], tmp_path / "c.png", ODD, conf=0.1)
-    assert (cv2.imread(str(tmp_path / "c.png"))[60:, 102:] != 100).any()
 
 
 def test_names_in_every_script_differ_on_a_figure(tmp_path):

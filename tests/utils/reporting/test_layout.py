@@ -23,7 +23,8 @@ def scene(count: int, sides: tuple[float, float], shape: tuple[int, int], seed: 
 
 def detections(boxes: np.ndarray, labels=None) -> Detections:
     n = len(boxes)
-    return Detections(torch.tensor(boxes), torch.linspace(0.9, 0.3, n), torch.tensor(labels or [k % 5 for k in range(n)]))
+    labels = labels or [k % 5 for k in range(n)]
+    return Detections(torch.tensor(boxes), torch.linspace(0.9, 0.3, n), torch.tensor(labels))
 
 
 def planned(boxes: np.ndarray, shape: tuple[int, int], style: Style = AUTOMATIC, ids=None, labels=None) -> Layout:

@@ -5,11 +5,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from tests.refusals import refused
 from utils.reporting import plot_text, plots
-from utils.structures import Targets, pack_targets
 
 pytestmark = pytest.mark.filterwarnings("error")
 ODD = ["_赤血球", "costs $5 or $6", "a name that is far too long for any legend or tick, is it not"]
@@ -47,18 +45,6 @@ def test_results_of_a_run(tmp_path):
     csv.write_text("")
     with refused("empty-file", csv.name):
         plots.plot_results(csv, tmp_path / "none.png")
-
-
-def test_batch_mosaic(tmp_path):
-    images = torch.full((5, 3, 32, 64), 100, dtype=torch.uint8)
-    targets = [Targets(torch.tensor([[2.0, 20.0, 30.0, 30.0]]), torch.tensor([i % 3]), torch.tensor([i == 0]))
-               for i in range(5)]
-    plots.plot_batch(images, targets, tmp_path / "train_batch0.jpg", ODD)
-    assert shape(tmp_path / "train_batch0.jpg") == (2 * 34 - 2, 3 * 66 - 2, 3)
-    plots.plot_batch(images.float() / 255, pack_targets(targets), tmp_path / "again.png", ODD, limit=1)
-    assert shape(tmp_path / "again.png") == (32, 64, 3)
-    plots.plot_batch(torch.zeros(1, 3, 1280, 640, dtype=torch.uint8), [Targets.empty()], tmp_path / "large.png", ODD)
-    assert cv2.imread(str(tmp_path / "large.png")).shape == (640, 320, 3)
 
 
 def test_names_that_nothing_can_draw_are_spelled(monkeypatch):

@@ -108,17 +108,6 @@ def test_pictures(told, index):
         assert shape[:2] in {picture.size[::-1], (2 * CROP, 2 * CROP)}
 
 
-def test_lines_lie_around_objects():
-    from engine.evaluation.diagnosis.pictures import MISSED, _frame
-
-    picture = np.zeros((20, 20, 3), np.uint8)
-    _frame(picture, np.array([8.0, 8, 3, 3]), MISSED, 2, (np.zeros(2), 1.0))
-    assert not picture[8:11, 8:11].any() and picture[7, 7:12].all(0).any() and picture[11, 7:12].any(1).all()
-    before = picture.copy()
-    _frame(picture, np.array([100.0, 8, 3, 3]), MISSED, 2, (np.zeros(2), 1.0))  # outside
-    assert (picture == before).all()
-
-
 def test_images_that_are_gone(told, index, tmp_path):
     for record in index.records:
         Path(record.path).unlink(missing_ok=True)
