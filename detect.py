@@ -12,11 +12,9 @@ from pathlib import Path
 
 from engine.inference.config import DetectConfig
 from engine.inference.detections import ImageDetections
-from engine.inference.look import Ensemble, Look
-from engine.inference.predictor import Predictor
+from engine.inference.predictor import make_predictor
 from engine.inference.runtimes.open import load_runtime
 from engine.inference.sources import open_source
-from engine.inference.view_flags import MODELS, merges_models, slicing_of
 from engine.inference.writer import ResultWriter
 from models.plugins import load_plugins
 from utils.class_names import count_classes
@@ -31,7 +29,8 @@ def main(args: argparse.Namespace) -> Path | None:
     """Detect in everything that `--source` means; returns the results folder, None if nothing was to be saved."""
     config = DetectConfig.from_args(args).check()
     load_plugins(config.plugin)
-    predictor = Predictor(open_looks(config))
+    runtimes = [load_runtime(weights, config.device, config.half, config.trust) for weights in config.weights]
+    predictor = make_predictor(runtimes, config)
     frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels)
     results = ResultWriter(config, predictor.names)
     try:
@@ -53,17 +52,6 @@ def line_of(result: ImageDetections) -> str:
     """What is printed of one image."""
     counts = count_classes(result.labels.tolist(), result.names) or "no detections"
     return f"{result.frame}: {result.seen} {printable(counts)}, {1e3 * result.seconds:.1f} ms"
-
-
-def open_looks(config: DetectConfig) -> Ensemble:
-    """The models of `--weights`, ready to look at images as the flags say."""
-    looks = []
-    for weights in config.weights:
-        runtime = load_runtime(weights, config.device, config.half, config.trust)
-        thresholds = config.thresholds(looks[0].runtime.names if looks else runtime.names)
-        runtime.check_suppression({"--iou-thres": config.iou_thres is not None, "--agnostic-nms": config.agnostic_nms})
-        looks.append(Look(runtime, runtime.choose_size(config.imgsz), thresholds, slicing_of(config), config.augment))
-    return Ensemble(looks, config.merge if merges_models(config) and config.merge else MODELS)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 from assn import _isolation
 
 if TYPE_CHECKING:
+    from assn.engine.inference.detections import Detection, ImageDetections
+    from assn.engine.inference.model import Model, load_model
     from assn.models import Detector, build_model, known_models
     from assn.utils.errors import UserError
+    from assn.utils.reporting.draw import Style
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "UserError", "build_model", "known_models"]
-PLACES = {"Detector": "assn.models", "UserError": "assn.utils.errors", "build_model": "assn.models",
-          "known_models": "assn.models"}
+__all__ = ["Detection", "Detector", "ImageDetections", "Model", "Style", "UserError", "build_model", "known_models",
+           "load_model"]
+PLACES = {"Detection": "engine.inference.detections", "ImageDetections": "engine.inference.detections",
+          "Model": "engine.inference.model", "load_model": "engine.inference.model", "Detector": "models",
+          "build_model": "models", "known_models": "models", "Style": "utils.reporting.draw",
+          "UserError": "utils.errors"}
 
 _isolation.install()
 
@@ -27,7 +33,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'assn' has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(PLACES[name]), name)
+    value = globals()[name] = getattr(import_module(f"assn.{PLACES[name]}"), name)
     return value
 
 

@@ -9,6 +9,7 @@ above 65535, or floats whose greatest lies between 1 and 16 are stretched to the
 
 import io
 import threading
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ import numpy as np
 from data.images.header_parsers import Header, check_chunks, foreign_kind, jpeg_frame, parse, plain_tiff
 from utils.cli import HARD_LIMIT, MAX_PIXELS
 from utils.files import open_regular
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
            8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -172,7 +176,7 @@ def deep_values(data: np.ndarray, header: Header) -> np.ndarray | None:
 def _by_opencv(data: np.ndarray, header: Header, reduce: int) -> np.ndarray | None:
     if header.deep:
         image = deep_values(data, header)
-        return None if image is None else _three_channels(to_bytes(image))
+        return None if image is None else three_channels(to_bytes(image))
     if header.kind == "tiff":
         data = np.frombuffer(plain_tiff(memoryview(data)), np.uint8)
     if header.kind == "jpeg" and data[-2:].tobytes() != END_OF_JPEG:
@@ -191,7 +195,7 @@ def _whole_jpeg(data: np.ndarray) -> np.ndarray:
     return np.frombuffer(mended, np.uint8)
 
 
-def _three_channels(image: np.ndarray) -> np.ndarray:
+def three_channels(image: np.ndarray) -> np.ndarray:
     """(h, w) or (h, w, c) -> (h, w, 3); without a fourth channel, and the first of two as grey."""
     if image.ndim == 2 or image.shape[2] < 3:
         return cv2.cvtColor(image if image.ndim == 2 else np.ascontiguousarray(image[..., 0]), cv2.COLOR_GRAY2BGR)
@@ -207,13 +211,18 @@ def _by_pillow(data: np.ndarray, max_pixels: int, kinds: tuple[str, ...] = PILLO
     try:
         with Image.open(io.BytesIO(data), formats=kinds) as picture:
             check_pixels(picture.height, picture.width, max_pixels)
-            orientation = picture.getexif().get(0x0112, 1)
-            if picture.mode.startswith(("I", "F")):
-                image = _three_channels(to_bytes(np.asarray(picture)))
-            else:
-                image = cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR)
+            return picture_pixels(picture)
     except UnidentifiedImageError:
         return None, 1
+
+
+def picture_pixels(picture: "Image.Image") -> tuple[np.ndarray, int]:
+    """(pixels as they are stored, (H, W, 3) uint8 BGR, EXIF orientation) of a picture that Pillow has opened."""
+    orientation = picture.getexif().get(0x0112, 1)
+    if picture.mode.startswith(("I", "F")):
+        image = three_channels(to_bytes(np.asarray(picture)))
+    else:
+        image = cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR)
     return image, orientation if orientation in range(1, 9) else 1
 
 

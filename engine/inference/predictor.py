@@ -1,11 +1,14 @@
 """From frames to detections: what detect.py and the Python interface share."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from engine.inference.config import DetectConfig
 from engine.inference.detections import ImageDetections
-from engine.inference.look import Ensemble
+from engine.inference.look import Ensemble, Look
+from engine.inference.runtimes.base import Runtime
 from engine.inference.sources import Frame
+from engine.inference.view_flags import MODELS, merges_models, slicing_of
 from utils.errors import UserError
 from utils.reporting.stage_clock import format_speed, per_image
 
@@ -37,3 +40,14 @@ class Predictor:
         """The sizes that images were looked at in, and milliseconds per image by stage."""
         sizes = " and ".join(dict.fromkeys("{}x{}".format(*look.size) for look in self.looks.looks))
         return f"speed per image at {sizes}: {format_speed(per_image(self.looks.seconds, self.images))}"
+
+
+def make_predictor(runtimes: Sequence[Runtime], config: DetectConfig) -> Predictor:
+    """Models that are open, ready to look at images as the configuration says. Raises `UserError` where one of them
+    cannot."""
+    looks = []
+    for runtime in runtimes:
+        thresholds = config.thresholds(runtimes[0].names)
+        runtime.check_suppression({"--iou-thres": config.iou_thres is not None, "--agnostic-nms": config.agnostic_nms})
+        looks.append(Look(runtime, runtime.choose_size(config.imgsz), thresholds, slicing_of(config), config.augment))
+    return Predictor(Ensemble(looks, config.merge if merges_models(config) and config.merge else MODELS))

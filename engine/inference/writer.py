@@ -18,29 +18,13 @@ from utils.boxes import xyxy_to_cxcywh
 from utils.errors import UserError
 from utils.files import prefix, sweep, write_bytes
 from utils.reporting.draw import WRITABLE_SUFFIXES, Style, draw_detections
+from utils.reporting.picture_file import write_picture
 from utils.reporting.run_log import increment_dir
 from utils.structures import Detections
 
 # File names that Windows reserves for devices.
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 LARGEST_SIDE = 8190  # pixels, of MPEG-4
-
-
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write an HWC BGR uint8 image in the format of the suffix, or as PNG if it is too large for that format.
-
-    Sides of a JPEG have at most 65,500 pixels, of a WebP 16,383.
-    """
-    for suffix in (path.suffix, ".png"):
-        try:
-            done, encoded = cv2.imencode(suffix, image)
-        except cv2.error:  # raised for some formats, for others `done` is False
-            continue
-        if done:
-            write_bytes(path.with_suffix(suffix), encoded.tobytes())
-            return
-    raise UserError(f"{path}: OpenCV could not encode a picture of shape {image.shape} as {path.suffix}",
-                    "unwritable-file")
 
 
 def label_rows(labels: Sequence[int], boxes: Sequence[Sequence[float]], scores: Sequence[float] | None = None) -> str:
@@ -95,16 +79,13 @@ def shorten(name: str, limit: int = 180) -> str:
     return name if len(content) <= limit else content[:limit].decode("utf-8", "ignore").strip(" .")
 
 
-def write_crops(folder: Path, stem: str, image: np.ndarray, found: Detections, folders: Sequence[str]) -> int:
-    """Each detection cut out of the BGR image as `<folder>/<class>/<stem>_<n>.jpg`, n as in the label rows.
+def write_crops(folder: Path, stem: str, found: ImageDetections, folders: Sequence[str]) -> int:
+    """`ImageDetections.crops` as `<folder>/<class>/<stem>_<n>.jpg`, n as in the label rows.
 
-    folders: of the classes, see `class_folders`. Returns the number of crops; a box thinner than a pixel gets one.
+    folders: of the classes, see `class_folders`. Returns the number of crops.
     """
-    height, width = image.shape[:2]
-    for n, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels.tolist(), strict=True)):
-        left, top = min(math.floor(box[0]), width - 1), min(math.floor(box[1]), height - 1)
-        right, bottom = max(math.ceil(box[2]), left + 1), max(math.ceil(box[3]), top + 1)
-        write_picture(folder / folders[label] / f"{stem}_{n}.jpg", image[top:bottom, left:right])
+    for n, (crop, label) in enumerate(zip(found.crops(), found.labels.tolist(), strict=True)):
+        write_picture(folder / folders[label] / f"{stem}_{n}.jpg", crop)
     return len(found)
 
 
@@ -205,7 +186,7 @@ class ResultWriter:
             write_bytes(self.folder / "labels" / f"{numbered}.txt", rows.encode())
             self.written["label files"] += 1
         if config.save_crop:
-            self.written["crops"] += write_crops(self.folder / "crops", numbered, image, found, self.folders)
+            self.written["crops"] += write_crops(self.folder / "crops", numbered, found, self.folders)
         if config.save_json:
             self.rows += json_rows(found, self.names, path, number)
         if not config.nosave:

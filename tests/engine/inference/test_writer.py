@@ -11,7 +11,7 @@ import torch
 from engine.inference.config import DetectConfig
 from engine.inference.detections import ImageDetections
 from engine.inference.sources import Frame
-from engine.inference.writer import ResultWriter, VideoFile, class_folders, shorten, write_picture
+from engine.inference.writer import ResultWriter, VideoFile, class_folders, shorten
 
 ODD = ["car/truck", "car:truck", "../up", "nul ", "", "...", "CAR_truck", "a\x1b[31m", "圆形", "x" * 300,
        "x" * 300 + "y"]
@@ -45,16 +45,6 @@ def test_a_frame_never_takes_the_name_of_a_picture(tmp_path):
         results.add(found(Frame(path, index, np.zeros((20, 20, 3), np.uint8), kind)))
     assert sorted(p.name for p in (tmp_path / "exp" / "labels").iterdir()) == ["v_1.txt", "v_1_2.txt", "v_2.txt"]
     assert len(list((tmp_path / "exp" / "crops").rglob("*.jpg"))) == 3
-
-
-@pytest.mark.parametrize(("suffix", "size"), [(".jpg", (1, 65535)), (".webp", (20000, 1)), (".jpg", (3, 4000))])
-def test_a_picture_that_its_format_cannot_hold_becomes_a_png(tmp_path, suffix, size):
-    image = np.full((*size, 3), 7, np.uint8)
-    write_picture(tmp_path / f"a.b{suffix}", image)
-    fits = size == (3, 4000)
-    path = tmp_path / (f"a.b{suffix}" if fits else "a.b.png")
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert cv2.imread(str(path)).shape == image.shape
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 33), (4, 9000)])
