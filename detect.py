@@ -40,8 +40,8 @@ def main(args: argparse.Namespace) -> Path | None:
         results.close()
     finally:
         results.drop_unfinished()
-    for reason in frames.skipped:
-        print(f"skipped {printable(reason)}")
+    for what, lines in (("skipped", frames.skipped), ("incomplete:", frames.incomplete), ("stream", frames.notes)):
+        print(*(f"{what} {printable(line)}\n" for line in lines), sep="", end="")
     skipped = f", {len(frames.skipped)} skipped" if frames.skipped else ""
     print(f"{predictor.images} image{'s' * (predictor.images > 1)}{skipped}; {predictor.speed()}")
     print(f"results: {results.summary()}")
