@@ -68,7 +68,7 @@ def finish(job: Job, run: Training) -> None:
         return
     table = write_results(result, job.val_index, job.folder, plots=not config.noplots)
     if not config.noplots:
-        plots.plot_results(job.folder / "results.csv", job.folder / "results.png")
+        plots.plot_results(job.folder / "results.csv", job.folder / "results.png", run.best_epoch)
     end_run(job.folder)  # last: a run that is killed before can still be resumed
     for logger in job.loggers:
         for path in (weights / "best.pt", job.folder / "results.png"):

@@ -22,7 +22,7 @@ SMALL_TEXTS = 3.0  # heights of a caption: a shorter object is small
 MOST_SMALL = 12  # captions of small objects in a picture; more would hide what is around them
 MOST_CAPTIONS = 120
 CLUTTER = 0.15  # of the picture, the most that captions may cover
-LEGEND_ROWS = 12
+LEGEND_ROWS, LEGEND_SHARE = 12, 0.25  # a legend larger than this part of the picture is left out
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _legend(marks: Marks, made: Layout, boxes: np.ndarray, shape: tuple[int, int
         rows[-1] = (128, 128, 128), f"{len(counts) - fits + 1} more classes"
     width = text.height + max(text.size(words)[0] for _, words in rows)
     size = width + text.pad, len(rows) * text.height + 2 * text.pad
-    if size[0] > shape[1]:
+    if size[0] > shape[1] or size[0] * size[1] > LEGEND_SHARE * shape[0] * shape[1]:
         return None
     used = np.array([c.at for c in made.captions]).reshape(-1, 4)
     return LegendBox(rows, place_legend(size, boxes, made.small, used, shape), size)

@@ -7,7 +7,7 @@ import pytest
 from engine.evaluation import plots
 from engine.evaluation.metrics.judge import Metrics
 from tests.engine.evaluation.test_evaluator import collect, compute, found, truth
-from tests.utils.reporting.test_plots import ODD, shape
+from tests.utils.reporting.test_plots import ODD, apart, shape
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -39,6 +39,16 @@ def test_confusion_matrix(tmp_path, nc):
     matrix[:, -1] = 0
     plots.plot_confusion_matrix(matrix, (ODD * 40)[:nc], tmp_path / "confusion_matrix.png")
     assert shape(tmp_path / "confusion_matrix.png")
+
+
+@pytest.mark.parametrize("count", [3, 31, 80])
+def test_names_beside_the_matrix_do_not_overlap(monkeypatch, count):
+    figures = []
+    monkeypatch.setattr(plots, "write_figure", lambda figure, path: figures.append(figure))
+    plots.plot_confusion_matrix(np.eye(count + 1), [f"a rather long name {k}" for k in range(count)], "c.png")
+    figures[0].canvas.draw()
+    apart(figures[0].axes[0].get_xticklabels(), count + 1)
+    apart(figures[0].axes[0].get_yticklabels(), count + 1)
 
 
 def test_names_in_every_script_differ_on_a_figure(tmp_path):
