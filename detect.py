@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.inference.config import DetectConfig
 from engine.inference.detections import ImageDetections
+from engine.inference.hints import SliceHint
 from engine.inference.predictor import make_predictor
 from engine.inference.runtimes.open import load_runtime
 from engine.inference.sources import open_source
@@ -32,10 +33,11 @@ def main(args: argparse.Namespace) -> Path | None:
     runtimes = [load_runtime(weights, config.device, config.half, config.trust) for weights in config.weights]
     predictor = make_predictor(runtimes, config)
     frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels)
-    results = ResultWriter(config, predictor.names)
+    results, look = ResultWriter(config, predictor.names), predictor.looks.looks[0]
+    hint = SliceHint(look.runtime, look.size, sliced=config.slice is not None)
     try:
         for result in predictor.stream(frames):
-            print(line_of(result))
+            print(line_of(result), *hint(*result.image.shape[:2]), sep="\n")
             results.add(result)
         results.close()
     finally:

@@ -13,20 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from data.object_sizes import object_sizes
-from engine.evaluation.evaluate import evaluate
-from engine.evaluation.protocol_flags import chosen_protocol, selection
+from engine.evaluation.protocol_flags import chosen_protocol
 from engine.optim.groups import freeze
 from engine.training.assignment_audit import audit
 from engine.training.autobatch import is_out_of_memory
 from engine.training.checkpoints import find_run, has_ended, restore_run, save_checkpoints
 from engine.training.config import TrainConfig
+from engine.training.evaluating import evaluate_model
 from engine.training.evolve import search
 from engine.training.fingerprint import data_changed, fingerprint
-from engine.training.inputs import fixed_weights, open_loaders, open_splits, open_train, weights_by_result
+from engine.training.inputs import fixed_weights, open_loaders, open_splits, open_train, typical_side, weights_by_result
 from engine.training.multiscale import to_device
 from engine.training.nonfinite import BufferSnapshot, all_finite
 from engine.training.recipe import Recipe
@@ -92,6 +91,7 @@ def train(config: TrainConfig, group: Group, device: torch.device, recipe: Recip
     else:
         model, config, recipe = start_model(config, train_index.names,
                                             lambda placement: object_sizes(train_index.records, placement), recipe)
+        model.config["trained"]["image"] = typical_side(train_index)  # detect.py compares its images with it
     frozen = freeze(model, config.freeze)
     if frozen:
         print(f"--freeze: {len(frozen)} parameter tensors are not trained")
@@ -242,16 +242,7 @@ def poll_stop_and_autosave(job: Job, run: Training, saved: float) -> float:
 
 def validate(job: Job, run: Training) -> dict[str, float]:
     """Evaluate the averaged weights; returns the row for the log."""
-    model = run.ema.model
-
-    def predict(images: Tensor, targets) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        raw = model(images, targets.content)
-        return *model.decode(raw), model.loss(raw, targets)
-
-    protocol = chosen_protocol(job.config)
-    result = evaluate(predict, model.select, job.stop.between(job.val_loader), job.val_index,
-                      selection(model.thresholds, protocol), device=run.device, group=run.group)
-    result.judge_by(protocol, job.val_index.names, run.group)
+    result = evaluate_model(job, run.ema.model, run.device, run.group, losses=True)
     run.class_ap = [numbers["AP"] for numbers in result.metrics.per_class]
     print(validation_lines(result))
     return validation_row(result, job.val_index.names, job.best_by)

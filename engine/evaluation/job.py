@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from data import Index, load_index
+from data.labels.records import RecordTable
 from data.loading.loader import Loader
 from engine.evaluation.comparison.table import Facts
 from engine.evaluation.config import ValConfig
@@ -19,6 +20,7 @@ from engine.evaluation.setup import open_loader, open_slices, predict_for, selec
 from engine.evaluation.sliced import evaluate_sliced
 from engine.evaluation.submission.submit import Submission, open_submission
 from engine.evaluation.submission.target import Target, find_target
+from engine.inference.hints import tile_hint
 from engine.inference.runtimes.base import Runtime
 from engine.inference.runtimes.open import load_runtime
 from utils.distributed.group import Group
@@ -74,6 +76,9 @@ def prepare(config: ValConfig, weights: str, group: Group, device: torch.device)
             print(f"up to {thresholds.max_det} detections per image are kept, as --protocol "
                   f"{' '.join(config.protocol)} counts them (the model's own: {runtime.thresholds.max_det}; --max-det "
                   f"changes it)")
+        hint = "" if config.slice else tile_hint(runtime, int(RecordTable.from_records(index.records).sizes.max()))
+        if hint:
+            print(hint)
     check_names(config, index)
     select = select_for(runtime, index, config.single_cls, data)
     submission = open_submission(config, runtime, index, target, thresholds, group) if target else None

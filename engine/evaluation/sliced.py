@@ -49,9 +49,9 @@ def evaluate_sliced(detector: SlicedDetector, index: Index, protocol: Protocol =
     """Evaluate a model on the images of `index`, whole, sliced, and merged: the result is that of the merged, by COCO's
     protocol; the table of the three is by `protocol`.
 
-    detector: with `Views.always_full`, and labels of the dataset. threads: that decode images ahead. group: the
+    detector: with labels of the dataset; with `Views.always_full` for the table of the three
+    (`Evaluation.comparison`), without it only the merged are judged. threads: that decode images ahead. group: the
     processes that call this together, each with its share of the images; all get the result of the whole split.
-    `Evaluation.comparison` is the table of the three.
 
     merged, done: where a submission takes the merged detections, and has those of the images with the ids `done` from
     an earlier run. Then nothing else is judged, and no batch holds views of two images, so that what is found in one
@@ -63,7 +63,8 @@ def evaluate_sliced(detector: SlicedDetector, index: Index, protocol: Protocol =
     ids = [int(record.image_id) for record in index.records]
     own = [k for k, image in enumerate(ids) if image not in done][group.rank::group.world]
     loaded = LoadedAhead(store, own, max(threads, 1), detector.placement.frame.fill)
-    collectors = [Collector(index.truth, index.names) for _ in ROWS] if merged is None else [merged]
+    rows = ROWS if detector.views.always_full else ROWS[-1:]
+    collectors = [Collector(index.truth, index.names) for _ in rows] if merged is None else [merged]
     confusion, counts = ConfusionMatrix(len(index.names)), np.zeros(4, np.int64)
     views = detector.run(loaded) if merged is None else (one for image in loaded for one in detector.run([image]))
     progress = tqdm(views, desc="val", total=len(own), disable=not group.is_main, dynamic_ncols=True,

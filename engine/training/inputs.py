@@ -53,6 +53,11 @@ def open_train(config: TrainConfig, polygons: bool = False) -> Index:
     return tile_index(index, config.tile, config.tile_overlap) if config.tile else index
 
 
+def typical_side(index: Index) -> int:
+    """The median longer side of the images in pixels, of their windows with `--tile`."""
+    return int(np.median(RecordTable.from_records(index.records).sizes.max(1)))
+
+
 def _check_objects(index: Index) -> None:
     """Raises `UserError` with the reasons if the split has no object to learn."""
     report = index.report

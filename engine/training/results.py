@@ -5,11 +5,10 @@ import shlex
 import torch
 import yaml
 
-from engine.evaluation.evaluate import evaluate, without_losses
-from engine.evaluation.protocol_flags import chosen_protocol, selection
 from engine.evaluation.results import write_results
 from engine.training.checkpoints import end_run
 from engine.training.config import DEFAULT_MODEL
+from engine.training.evaluating import evaluate_model
 from engine.training.state import Job, Training
 from models import build_model
 from utils.checkpoint import load_checkpoint
@@ -24,9 +23,11 @@ def log_run_header(job: Job, run: Training) -> None:
     print(job.train_index.report.format(), job.val_index.report.format(), sep="\n")
     count = sum(p.numel() for p in run.model.parameters())
     processes = f" in {run.group.world} processes" if run.group.world > 1 else ""
+    windows = f" (seen on windows of {config.tile} px, as val.py --slice {config.tile})" if config.tile else ""
     print(f"{config.cfg or config.weights or DEFAULT_MODEL}: {count:,} parameters, {run.model.num_classes} classes, "
           f"on {describe(run.device)}{processes} in {str(run.amp or torch.float32).removeprefix('torch.')}; "
-          f"{len(job.train_index)} images train, {len(job.val_index)} validate, batches of {config.batch_size}; "
+          f"{len(job.train_index)} images train, {len(job.val_index)} validate{windows}, "
+          f"batches of {config.batch_size}; "
           f"results in {folder}")
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     content = {**dict(sorted(config.to_dict().items())), "recipe": vars(run.recipe)}
@@ -59,11 +60,7 @@ def finish(job: Job, run: Training) -> None:
     model = build_model(stored["config"], names=stored["names"])
     model.load_state_dict(stored["model"])
     model = model.to(run.device, memory_format=torch.channels_last).eval().fuse()
-    predict = without_losses(lambda images, content: model.decode(model(images, content)))
-    protocol = chosen_protocol(config)
-    result = evaluate(predict, model.select, job.val_loader, job.val_index, selection(model.thresholds, protocol),
-                      device=run.device, group=group)
-    result.judge_by(protocol, job.val_index.names, group)
+    result = evaluate_model(job, model, run.device, group, losses=False)
     if not group.is_main:
         return
     table = write_results(result, job.val_index, job.folder, plots=not config.noplots)

@@ -74,7 +74,8 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Place
     recipe = recipe.for_head(head)
     config = config.replace(imgsz=blank.frame.round_each(config.imgsz, model_config["source"]))
     # where val.py and detect.py start
-    model_config["trained"] = {"data": config.data or "shapes", "imgsz": list(config.imgsz)}
+    model_config["trained"] = {"data": config.data or "shapes", "imgsz": list(config.imgsz),
+                               **({"tile": config.tile} if config.tile else {})}
     if not config.noautoanchor:
         sizes = sizes_at(Placement.of(blank.frame, config.imgsz[0]))
         model_config, note = adapt_anchors(model_config, sizes, config.imgsz[0],

@@ -9,6 +9,14 @@ from engine.inference.metadata import ExportMetadata
 from engine.inference.runtimes.base import Runtime
 
 
+def metadata_of(model: torch.nn.Module, half: bool = False) -> ExportMetadata:
+    """What a model says about itself, as an exported file would."""
+    selection = model.head.selection if isinstance(model.head.selection, str) else "nms"
+    return ExportMetadata(tuple(model.names), tuple(model.strides), None, None, half,
+                          trained=model.config.get("trained", {}), select=selection, thresholds=model.thresholds,
+                          frame=model.frame, pixels=model.pixels)
+
+
 class TorchRuntime(Runtime):
     """A PyTorch model, fused, in channels-last order, which is faster on CPUs and GPUs.
 
@@ -16,11 +24,7 @@ class TorchRuntime(Runtime):
     """
 
     def __init__(self, path: Path, model: torch.nn.Module, device: torch.device, half: bool) -> None:
-        selection = model.head.selection if isinstance(model.head.selection, str) else "nms"
-        metadata = ExportMetadata(tuple(model.names), tuple(model.strides), None, None, half,
-                                  trained=model.config.get("trained", {}), select=selection,
-                                  thresholds=model.thresholds, frame=model.frame, pixels=model.pixels)
-        super().__init__(path, metadata, device, model.select)
+        super().__init__(path, metadata_of(model, half), device, model.select)
         self.dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
         self.model = model.eval().fuse().to(device, self.dtype, memory_format=torch.channels_last)
 
