@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from data.object_sizes import object_sizes
 from engine.evaluation.protocol_flags import chosen_protocol
@@ -44,6 +43,7 @@ from utils.distributed.group import Group
 from utils.distributed.launch import join, launched
 from utils.errors import LostWorker, UserError, lost_worker, run_script
 from utils.reporting.mosaic import plot_batch
+from utils.reporting.progress import Progress
 from utils.reporting.run_log import Board, CsvLog, LossMeter, increment_dir, progress_line
 from utils.reporting.trackers import make_loggers
 
@@ -192,8 +192,8 @@ def train_epoch(job: Job, run: Training) -> dict[str, float]:
     config, batches, since_step, saved = job.config, len(job.loader), 0, time.monotonic()
     snapshot = BufferSnapshot(run.model) if config.skip_bad_batches else None
     run.model.train()
-    bar = tqdm(job.loader, initial=run.batch, total=batches, dynamic_ncols=True, unit="batch",
-               disable=not run.group.is_main)
+    bar = Progress(job.loader, f"{run.epoch + 1}/{config.epochs}", batches, start=run.batch, unit="batch",
+                   shown=run.group.is_main, kept=True)
     for batch in bar:
         accumulate = run.schedule.apply(run.optimizer, run.epoch * batches + run.batch, run.epoch)
         if run.epoch == 0 and run.batch < PLOT_BATCHES and run.group.is_main and not config.noplots:
@@ -210,8 +210,8 @@ def train_epoch(job: Job, run: Training) -> dict[str, float]:
         if len(run.unread) >= run.read_every or run.batch + 1 == batches:  # before the optimiser step
             if not all_finite(job, run, snapshot, batch):
                 since_step, is_step = 0, False
-            bar.set_description(progress_line(run.epoch, config.epochs, memory_gb(run.device), run.meter,
-                                              batch.targets, images.shape[-1]), refresh=False)
+            bar.say(progress_line(run.epoch, config.epochs, memory_gb(run.device), run.meter, batch.targets,
+                                  images.shape[-1]))
         run.batch += 1
         if is_step:
             step(run)

@@ -12,6 +12,9 @@ from utils.errors import UserError
 SYNONYMS = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv",
             "televisionmonitor": "tv"}
 NAMELESS = re.compile(r"(class|cls|c|category|cat|object|obj|item|label)?[\s_-]*\d*", re.IGNORECASE)
+IRREGULAR = {"sheep": "sheep", "fish": "fish", "deer": "deer", "aircraft": "aircraft", "people": "people",
+             "mouse": "mice", "knife": "knives", "leaf": "leaves", "man": "men", "woman": "women", "child": "children",
+             "goose": "geese", "tooth": "teeth", "foot": "feet", "tomato": "tomatoes", "potato": "potatoes"}
 ALIKE = 0.85  # least similarity of two spellings of one class
 LISTED = 20  # names that a message shows
 
@@ -48,7 +51,13 @@ def match_classes(model: Sequence[str], data: Sequence[str], who: str, what: str
 
 
 def plural(name: str) -> str:
-    """The English plural of a class name: `persons`, `crosses`, `batteries`; `scissors` is unchanged."""
+    """The English plural of a class name: `persons`, `crosses`, `batteries`; `scissors`, names in other scripts and
+    numbered ones are unchanged."""
+    last = re.split(r"[\s_-]", name)[-1]
+    if last.lower() in IRREGULAR:
+        return name[:len(name) - len(last)] + IRREGULAR[last.lower()]
+    if not re.search(r"[a-z]$", name, re.IGNORECASE):
+        return name
     if name.endswith(("ss", "us", "x", "ch", "sh")):
         return f"{name}es"
     if name.endswith("y") and name[-2:-1] not in ("", *"aeiou"):

@@ -52,6 +52,8 @@ KINDS = {
     "lonely_label": ("label files without an image", "left out"),
     "missing_label": ("images without a label file", "kept as background"),
 }
+LOST = ("bad_class", "corrupt_row", "not_fractions", "orphan")  # counted in labels, whose objects are not learned
+LOUD = 0.01  # share of all labels from which on that is a warning
 # `strict` lets them pass: nothing is lost
 HARMLESS = ("turned_image", "unturned_image", "deep_image", "leftover", "extra_columns", "missing_label", "other_class",
             "wrong_size", "wrong_name", "moved_image", "odd_area", "marked", "meant_area",
@@ -96,6 +98,11 @@ class ScanReport:
         """A line of totals, then a line for each kind of finding and each note."""
         lines = [f"{self.images} images ({self.background} background), {self.boxes} boxes, "
                  f"{self.ignored} ignore regions"]
+        lost = sum(self.count(kind) for kind in LOST)
+        share = lost / max(lost + self.boxes + self.ignored, 1)
+        if share > LOUD:
+            lines.append(f"WARNING: {share:.1%} of all labels ({lost}) are left out, and their objects count as "
+                         "background; correct them, or `names` and `nc` of the data YAML (--strict stops here)")
         for kind, (what, done) in KINDS.items():
             if kind in self.findings:
                 count, example = self.findings[kind]

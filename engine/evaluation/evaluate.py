@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from operator import length_hint
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from data import Index
 from engine.evaluation.collector import Collector
@@ -17,6 +17,7 @@ from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import Metrics, judge
 from engine.evaluation.metrics.protocol import COCO, Protocol
 from utils.distributed.group import Group
+from utils.reporting.progress import Progress
 from utils.reporting.stage_clock import StageClock, per_image
 from utils.select import EVALUATION, SelectConfig, Selector
 from utils.structures import Batch, Detections, PackedTargets
@@ -89,7 +90,7 @@ def evaluate(predict: Predict, select: Selector, loader, index: Index | Collecto
     confusion = ConfusionMatrix(len(collector.names))
     losses: dict[str, list[Tensor]] = {}
     plot_batches, images_seen, clock = [], 0, StageClock(device, ("load", "inference", "nms"))
-    for batch in tqdm(loader, desc="val", disable=not group.is_main, dynamic_ncols=True, leave=False):
+    for batch in Progress(loader, "val", length_hint(loader), unit="batch", shown=group.is_main):
         on_device = batch.to(device)
         clock.lap("load")
         boxes, scores, batch_losses = predict(on_device.images, on_device.targets)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from data import Index
 from data.images.store import ImageStore
@@ -26,6 +25,7 @@ from engine.evaluation.submission.submit import JournalCollector
 from engine.inference.merging.views import COUNTED
 from engine.inference.slicing import STAGES, SlicedDetector
 from utils.distributed.group import Group
+from utils.reporting.progress import Progress
 
 ROWS = ("full", "sliced", "merged")
 
@@ -67,8 +67,7 @@ def evaluate_sliced(detector: SlicedDetector, index: Index, protocol: Protocol =
     collectors = [Collector(index.truth, index.names) for _ in rows] if merged is None else [merged]
     confusion, counts = ConfusionMatrix(len(index.names)), np.zeros(4, np.int64)
     views = detector.run(loaded) if merged is None else (one for image in loaded for one in detector.run([image]))
-    progress = tqdm(views, desc="val", total=len(own), disable=not group.is_main, dynamic_ncols=True,
-                    leave=False)
+    progress = Progress(views, "val", len(own), unit="image", shown=group.is_main)
     for number, sliced in zip(own, progress, strict=True):
         record, found_by_row = index.records[number], (sliced.full, sliced.windows, sliced.merged)
         for collector, found in zip(collectors, found_by_row[-len(collectors):], strict=True):

@@ -84,7 +84,7 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Place
             print(note)
     recipe = replace(recipe, gains=head.scale_gains(recipe.gains, max(config.imgsz)))
     model = build_model(model_config, gains=recipe.gains, **recipe.head_arguments(head))
-    for note in recipe.notes + unreached_milestones(recipe, config.epochs):
+    for note in recipe.notes + unreached_milestones(recipe, config.epochs) + no_mosaics(recipe, config):
         print(note)
     if start:
         print(f"{config.weights}: {transfer(model, start)}")
@@ -101,6 +101,15 @@ def unreached_milestones(recipe: Recipe, epochs: int) -> list[str]:
     late = [str(milestone) for milestone in recipe.milestones if milestone >= epochs]
     return [f"milestones {', '.join(late)} of the recipe are not reached in {epochs} epochs: the learning rate does "
             "not fall there; give others with --hyp"] if late else []
+
+
+def no_mosaics(recipe: Recipe, config: TrainConfig) -> list[str]:
+    """A note where the last epochs without mosaic are all that there are."""
+    epochs = config.epochs
+    if not recipe.has_mosaic or config.rect or not recipe.augment.get("mosaic", 1) or config.close_mosaic < epochs:
+        return []
+    return [f"mosaic: never on, since the last {config.close_mosaic} epochs go without (close_mosaic), and there are "
+            f"{epochs}; --close-mosaic 0 shows mosaics in all, --close-mosaic {epochs // 4} in most"]
 
 
 def _with_size(config: TrainConfig, recipe: Recipe, frame: Frame, name: str) -> TrainConfig:

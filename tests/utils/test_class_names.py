@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.refusals import refused
-from utils.class_names import count_classes, match_classes, spelling
+from utils.class_names import count_classes, match_classes, plural, spelling
 
 
 def matched(model, data):
@@ -63,3 +63,11 @@ def test_another_number_is_refused_and_long_lists_are_cut():
 def test_counts_use_the_english_plural(one, many):
     assert count_classes([1, 0, 1, 1], ["dog", one]) == f"1 dog, 3 {many}"
     assert count_classes([1], ["dog", one]) == f"1 {one}" and spelling(many) == spelling(one)
+
+
+@pytest.mark.parametrize("one, many", [
+    ("sheep", "sheep"), ("Mouse", "mice"), ("table knife", "table knives"), ("汽车", "汽车"), ("class0", "class0"),
+    ("RBC", "RBCs"), ("small-vehicle", "small-vehicles"), ("people", "people"),
+    ("spurious_copper", "spurious_coppers")])
+def test_irregular_and_foreign_names(one, many):
+    assert plural(one) == many

@@ -13,7 +13,7 @@ from data.augment.policies.yolo import YoloPolicy
 from engine.training.config import TrainConfig, resolve_settings
 from engine.training.evolve import search_space
 from engine.training.recipe import Recipe, known_options, load_recipe
-from engine.training.setup import family_recipe, unreached_milestones
+from engine.training.setup import family_recipe, no_mosaics, unreached_milestones
 from models import build_model
 from models.catalogue import resolve
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -207,6 +207,15 @@ def test_another_schedule_needs_no_milestones(tmp_path):
     assert resolve_settings(TrainConfig(), steps)[1].milestones == [2, 4]
     assert "4 of the recipe are not reached in 4 epochs" in unreached_milestones(steps, 4)[0]
     assert unreached_milestones(steps, 5) == []
+
+
+def test_a_training_whose_last_epochs_without_mosaic_are_all_is_told(tmp_path):
+    def notes(recipe="yolov8", **settings):
+        config = TrainConfig(**{"epochs": 4, "close_mosaic": 10, **settings})
+        return no_mosaics(load_recipe(recipe), config)
+
+    assert "10 epochs" in notes()[0] and "there are 4" in notes()[0] and len(notes(epochs=10)) == 1
+    assert notes(epochs=11) == notes(rect=True) == notes(close_mosaic=0) == notes("ssd") == []
 
 
 @pytest.mark.parametrize("name", ["assd-coco-321", "retinanet", "ssd-mmdetection"])
