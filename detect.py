@@ -10,6 +10,11 @@ rows, crops and JSON go to runs/detect/exp, exp2, ...
 import argparse
 from pathlib import Path
 
+from utils.threads import shorten_spinning
+
+if __name__ == "__main__":
+    shorten_spinning()  # OpenMP reads it when PyTorch is imported
+
 from engine.inference.config import DetectConfig
 from engine.inference.detections import ImageDetections
 from engine.inference.hints import SliceHint

@@ -11,6 +11,11 @@ import shlex
 import time
 from pathlib import Path
 
+from utils.threads import shorten_spinning
+
+if __name__ == "__main__":
+    shorten_spinning()  # OpenMP reads it when PyTorch is imported
+
 import numpy as np
 import torch
 

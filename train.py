@@ -12,6 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from utils.threads import shorten_spinning
+
+if __name__ == "__main__":
+    shorten_spinning()  # OpenMP reads it when PyTorch is imported
+
 import torch
 
 from data.object_sizes import object_sizes

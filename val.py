@@ -6,6 +6,11 @@ The story: model -> images of a split -> detections in the original frame -> the
 
 import argparse
 
+from utils.threads import shorten_spinning
+
+if __name__ == "__main__":
+    shorten_spinning()  # OpenMP reads it when PyTorch is imported
+
 import torch
 
 from data import load_index

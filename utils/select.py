@@ -3,8 +3,12 @@
 Legend: B images, N boxes of one image, C classes, K candidates (a box with one of its classes).
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -156,8 +160,7 @@ def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, max_det
 
 def _suppress_all(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
     """Ascending indices of the survivors; boxes of different labels never meet."""
-    from torchvision.ops import nms  # here, since it takes as long to import as PyTorch itself
-
+    nms = nms_operator()
     if boxes.device.type == "cpu" and len(boxes) > _PER_CLASS_FROM:
         groups = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
         return torch.cat([group[nms(boxes[group], scores[group], iou)] for group in groups]).sort().values
@@ -170,9 +173,23 @@ def _suppress_all(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> 
     return nms(boxes + (labels * extent)[:, None], scores.double(), iou).sort().values
 
 
-def import_nms() -> None:
-    """Import what suppression runs on, which takes a second: for whoever starts a clock."""
-    import torchvision.ops  # noqa: F401
+@cache
+def nms_operator() -> Callable[[Tensor, Tensor, float], Tensor]:
+    """torchvision's compiled NMS; whoever starts a clock calls this before.
+
+    Its library is loaded alone where that works: `import torchvision` imports torch._dynamo, 2.0 s of CPU time instead
+    of 0.002 s, as long as PyTorch itself.
+    """
+    with contextlib.suppress(Exception):  # whatever a library of another version or platform raises
+        package = Path(find_spec("torchvision").submodule_search_locations[0])
+        for library in sorted(package.glob("_C*.so")):
+            torch.ops.load_library(library)
+        nms = torch.ops.torchvision.nms
+        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+        return nms
+    from torchvision.ops import nms
+
+    return nms
 
 
 SELECTORS: dict[str, Selector] = {"nms": non_max_suppression, "topk": best_scores}

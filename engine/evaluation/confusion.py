@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.boxes import box_iou
 from utils.structures import Detections
 
 
@@ -38,8 +39,6 @@ class ConfusionMatrix:
         np.add.at(self.matrix, (false, self.nc), 1)
 
     def _match(self, found: Tensor, objects: Tensor) -> np.ndarray:
-        from torchvision.ops import box_iou  # here, since it takes as long to import as PyTorch itself
-
         match = np.full(len(found), -1)
         if len(found) and len(objects):
             overlap, nearest = (t.numpy() for t in box_iou(found, objects).max(1))  # (D,)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou
 
 from engine.export.config import OPSET, ExportConfig
 from engine.inference.metadata import METADATA_KEY, ExportMetadata
 from engine.inference.runtimes.base import Runtime, first_line
 from engine.inference.runtimes.checkpoint import TorchRuntime
 from engine.inference.runtimes.open import load_runtime
+from utils.boxes import box_iou
 from utils.errors import UserError
 from utils.files import replacing
 from utils.select import SELECTORS, SelectConfig

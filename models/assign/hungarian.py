@@ -5,7 +5,6 @@ Legend: O outputs (decoder layers and the encoder), B images, Q predictions, M r
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.boxes.similarity import box_similarity
@@ -37,6 +36,8 @@ def match(logits: Tensor, boxes: Tensor, targets: PackedTargets, objects: Tensor
     All costs go to the host in one copy, all matches come back in one. Costs that are not finite, as of a model that
     diverges, count as the worst.
     """
+    from scipy.optimize import linear_sum_assignment  # here: a second to import, and only DETR's training needs it
+
     costs = match_costs(logits, boxes, targets.labels, objects).cpu().numpy()
     valid = targets.valid.cpu().numpy()
     found = np.full((len(logits), *valid.shape), -1, np.int64)

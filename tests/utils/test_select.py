@@ -154,3 +154,14 @@ def test_the_best_of_a_set_are_the_best_of_all_pairs(seed, n, nc, max_det, multi
     assert torch.equal(found.boxes, boxes[0][[i for _, i, _ in rows]])
     with pytest.raises(ValueError, match="expected boxes"):
         best_scores(boxes[..., :3], scores, SelectConfig())
+
+
+def test_nms_is_torchvisions_whichever_way_it_is_loaded(monkeypatch):
+    from torchvision.ops import nms
+
+    boxes, scores = scene(0, 40, 1)
+    expected = nms(boxes[0], scores[0, :, 0], 0.3)
+    load = utils.select.nms_operator.__wrapped__
+    assert load()(boxes[0], scores[0, :, 0], 0.3).tolist() == expected.tolist()
+    monkeypatch.setattr(utils.select, "find_spec", lambda name: None)
+    assert load() is nms

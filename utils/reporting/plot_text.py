@@ -5,17 +5,17 @@ draws them over the finished figure.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.text import Text
 
 from utils.files import write_bytes
 from utils.reporting.fonts import PIXELS, font_file, odd_letters, opencv_draws, put_text, spelled, text_size
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 WIDE = "m"  # about as wide as a Chinese letter
 
@@ -27,8 +27,11 @@ def readable(name: str) -> str:
     return name if shows else spelled(name, opencv_draws)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as an image file, with texts in any script."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.text import Text
+
     by_hand = []
     for text in figure.findobj(Text):
         letters = odd_letters(text.get_text())
@@ -47,21 +50,22 @@ def save_figure(figure: Figure, path: Path) -> None:
         share = text_size(content, scale, 1)[0][0] / (text_size(WIDE * 10, scale, 1)[0][0] / 10)
         text.set_text(WIDE * max(round(share), 1))
         text.set_alpha(0)
-    canvas: FigureCanvasAgg = figure.canvas
-    canvas.draw()
-    picture = cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
+    figure.canvas.draw()
+    picture = cv2.cvtColor(np.asarray(figure.canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
     for text, content in by_hand:
         _draw(picture, text, content, figure)
     _, encoded = cv2.imencode(path.suffix, picture)
     write_bytes(path, encoded.tobytes())
 
 
-def _scale(text: Text, figure: Figure) -> float:
+def _scale(text: "Text", figure: "Figure") -> float:
     return text.get_fontsize() * figure.dpi / 72 / PIXELS
 
 
-def _draw(picture: np.ndarray, text: Text, content: str, figure: Figure) -> None:
+def _draw(picture: np.ndarray, text: "Text", content: str, figure: "Figure") -> None:
     """Draw a text at its position in the layout, upright or rotated by 90 degrees."""
+    from matplotlib.colors import to_rgb
+
     if not text.get_visible():
         return
     box = text.get_window_extent()

@@ -1,21 +1,16 @@
 """Figures of a run: the columns of results.csv, the statistics of a dataset's labels.
 
 They are drawn by matplotlib, used through its objects and the Agg canvas alone: no windows, no global state, safe in
-any thread.
+any thread. It is imported with the first figure, since that takes half a second.
 """
 
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from utils.errors import UserError
 from utils.reporting.layout import class_name
@@ -23,6 +18,10 @@ from utils.reporting.palette import color, to_hex
 from utils.reporting.plot_text import readable, save_figure
 from utils.reporting.run_log import read_csv
 from utils.truth import LARGE_SIDE, SMALL_SIDE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FEW, NAMED = 30, 100  # classes whose names fit into half a figure; classes that are named at all
 
@@ -43,6 +42,8 @@ def plot_results(csv_path: Path | str, path: Path | str, best_epoch: int = 0) ->
 
     best_epoch: marked in every panel, by a line, and by a star and its value in those of metrics; 0: none.
     """
+    from matplotlib.ticker import MaxNLocator
+
     rows = read_csv(csv_path)
     if not rows:
         raise UserError(f"{csv_path}: has no rows to draw; train for at least one epoch", "empty-file")
@@ -82,7 +83,7 @@ def _points(rows: Sequence[Mapping[str, str]], name: str) -> list[tuple[float, f
     return [p for p in points if math.isfinite(p[1]) and not (name.startswith("metrics/") and p[1] < 0)]
 
 
-def _mark_best(axes: Axes, curves: Mapping[str, list[tuple[float, float]]], epoch: int) -> None:
+def _mark_best(axes: "Axes", curves: Mapping[str, list[tuple[float, float]]], epoch: int) -> None:
     if not epoch:
         return
     axes.axvline(epoch, color="black", linestyle="--", linewidth=0.8, alpha=0.6)
@@ -126,7 +127,7 @@ def plot_labels(records: Iterable[Labelled], names: Sequence[str], path: Path | 
     write_figure(figure, path)
 
 
-def _label_axes(classes: int) -> tuple[Figure, list[Axes]]:
+def _label_axes(classes: int) -> "tuple[Figure, list[Axes]]":
     """A figure with four panels, the first so wide that the names of the classes stand beside each other."""
     if classes <= FEW:
         figure = new_figure(11, 9)
@@ -136,14 +137,16 @@ def _label_axes(classes: int) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(grid[0, :]), *(figure.add_subplot(grid[1, k]) for k in range(3))]
 
 
-def _heat(axes: Axes, x: np.ndarray, y: np.ndarray, title: str) -> None:
+def _heat(axes: "Axes", x: np.ndarray, y: np.ndarray, title: str) -> None:
+    from matplotlib.colors import LogNorm
+
     grid, _, _ = np.histogram2d(np.clip(x, 0, 1), np.clip(y, 0, 1), bins=60, range=((0, 1), (0, 1)))
     shown = np.ma.masked_equal(grid.T, 0)
     axes.imshow(shown, origin="lower", extent=(0, 1, 0, 1), cmap="viridis", norm=LogNorm(1, max(grid.max(), 2)))
     axes.set_title(title)
 
 
-def _plot_sizes(axes: Axes, sides: np.ndarray) -> None:
+def _plot_sizes(axes: "Axes", sides: np.ndarray) -> None:
     """Histogram of object sizes on a logarithmic scale with COCO's small, medium and large ranges."""
     edges = np.geomspace(1, 2048, 56)
     axes.hist(np.clip(sides, edges[0], edges[-1]), bins=edges, color="#32ade6")
@@ -158,14 +161,17 @@ def _plot_sizes(axes: Axes, sides: np.ndarray) -> None:
     axes.set(xlabel="square root of the area, pixels of the original image", ylabel="objects", xlim=(1, 2048))
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> "Figure":
     """An empty figure of width x height inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def write_figure(figure: Figure, path: Path | str) -> None:
+def write_figure(figure: "Figure", path: Path | str) -> None:
     """Write a figure as an image file, in a folder that is made where it is missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

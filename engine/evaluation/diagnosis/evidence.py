@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.evaluation.diagnosis.causes import FLOOR, IOU, NEAR
+from utils.boxes import box_iou
 from utils.distributed.group import Group
 from utils.select import SelectConfig, Selector
 from utils.structures import Batch, Detections, Letterbox
@@ -138,8 +139,6 @@ def _summarise(said: Evidence, overlap: np.ndarray, owner: np.ndarray, right: np
 def _follow(said: Evidence, raw: Candidates, right: Tensor, owner: Tensor, found: Detections,
             context: tuple[Tensor, Tensor, SelectConfig]) -> None:
     """What became of good boxes that score above the best one kept of their object: suppressed, or cut."""
-    from torchvision.ops import box_iou  # here, since it takes as long to import as PyTorch itself
-
     objects, labels, config = context
     found = Detections(*(t.to(right.device) for t in (found.boxes, found.scores, found.labels)))
     kept = torch.zeros(len(objects), dtype=right.dtype, device=right.device)

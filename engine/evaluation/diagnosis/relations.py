@@ -11,6 +11,7 @@ import torch
 from engine.evaluation.diagnosis.causes import IOU, KIND, NEAR
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.matching import Matches
+from utils.boxes import box_iou
 from utils.truth import Truth
 
 
@@ -31,8 +32,6 @@ class Relations:
 
 def relate(truth: Truth, found: Found, matches: Matches) -> Relations:
     """Relations of all detections; matches: at IoU 0.5, of the same truth and detections."""
-    from torchvision.ops import box_iou  # here, since it takes as long to import as PyTorch itself
-
     rows = np.flatnonzero(~truth.crowd)
     rows = rows[np.argsort(truth.image[rows], kind="stable")]
     places = np.arange(len(truth.image_ids) + 1)

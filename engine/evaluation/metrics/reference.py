@@ -7,11 +7,12 @@ import contextlib
 import copy
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+
+if TYPE_CHECKING:
+    from pycocotools.cocoeval import COCOeval
 
 STAT_NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L")
 
@@ -33,8 +34,11 @@ def pycocotools_stats(content: dict[str, Any], results: Sequence[dict[str, Any]]
     return dict(zip(STAT_NAMES, np.asarray(evaluation.stats).tolist(), strict=True))
 
 
-def coco_evaluation(content: dict[str, Any], results: Sequence[dict[str, Any]]) -> COCOeval:
+def coco_evaluation(content: dict[str, Any], results: Sequence[dict[str, Any]]) -> "COCOeval":
     """pycocotools' evaluation of boxes, of a COCO file and of result rows, before anything is computed."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     with silent():
         truth = COCO()
         truth.dataset = content

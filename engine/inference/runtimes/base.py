@@ -18,7 +18,7 @@ from data.images.letterbox import place
 from data.images.placement import Placement
 from engine.inference.metadata import ExportMetadata, is_count, is_list_of
 from utils.errors import UserError, shown
-from utils.select import SelectConfig, Selector, find_selector, import_nms
+from utils.select import SelectConfig, Selector, find_selector, nms_operator
 from utils.structures import Detections, Letterbox
 
 
@@ -39,7 +39,7 @@ class Runtime:
         self._model_frame, self._sizes = metadata.frame, {}
         self.finds_sets = metadata.select == "topk"
         self.thresholds, self._selector = metadata.thresholds, find_selector(selection or metadata.select)
-        import_nms()
+        nms_operator()
         trained = metadata.trained if isinstance(metadata.trained, dict) else {}
         self.trained = trained if is_list_of(trained.get("imgsz", [640]), is_count, 2) else {}
 
