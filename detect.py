@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 from engine.inference.config import DetectConfig
 from engine.inference.detections import ImageDetections
+from engine.inference.explain import Explainer
 from engine.inference.hints import SliceHint
 from engine.inference.predictor import make_predictor
 from engine.inference.runtimes.open import load_runtime
@@ -37,13 +38,14 @@ def main(args: argparse.Namespace) -> Path | None:
     load_plugins(config.plugin)
     runtimes = [load_runtime(weights, config.device, config.half, config.trust) for weights in config.weights]
     predictor = make_predictor(runtimes, config)
+    explain = Explainer(runtimes[0], config.imgsz) if config.explain else None
     frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels)
     results, look = ResultWriter(config, predictor.names), predictor.looks.looks[0]
     hint = SliceHint(look.runtime, look.size, sliced=config.slice is not None)
     try:
         for result in predictor.stream(frames):
             print(line_of(result), *hint(*result.image.shape[:2]), sep="\n")
-            results.add(result)
+            results.add(result, explain(result) if explain else None)
         results.close()
     finally:
         results.drop_unfinished()

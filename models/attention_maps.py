@@ -10,6 +10,12 @@ from models.layers.attention import SelfAttention
 from utils.errors import UserError
 
 
+def attention_rows(model: Detector) -> list[tuple[str, SelfAttention]]:
+    """The attention units of a model with the names of their rows."""
+    return [(node.name or str(node.index), unit) for node, row in zip(model.model.nodes, model.model, strict=True)
+            for unit in row.modules() if isinstance(unit, SelfAttention)]
+
+
 @torch.no_grad()
 def attention_maps(model: Detector, image: Tensor, point: tuple[float, float]) -> dict[str, Tensor]:
     """The weights (h, w) that the cell of one point gives to all cells of a map, by the name of each attention row;
@@ -34,9 +40,7 @@ def attention_maps(model: Detector, image: Tensor, point: tuple[float, float]) -
             found[key] = layer.weights(inputs[0], min(row, rows - 1), min(column, columns - 1))[0]
         return hook
 
-    handles = [unit.register_forward_pre_hook(note(node.name or str(node.index)))
-               for node, row in zip(model.model.nodes, model.model, strict=True)
-               for unit in row.modules() if isinstance(unit, SelfAttention)]
+    handles = [unit.register_forward_pre_hook(note(name)) for name, unit in attention_rows(model)]
     if not handles:
         raise UserError(f"{model.config['source']}: no row is a SelfAttention; take a model such as assd300",
                         code="no-attention")

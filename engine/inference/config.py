@@ -26,6 +26,8 @@ DETECT_RULES = [
     *(Rule(flag, lambda config, _: not config.nosave, NO_PICTURES)
       for flag in ("line_thickness", "hide_labels", "hide_conf")),
     Rule("hide_conf", lambda config, _: not config.hide_labels, "--hide-labels hides both class and score; drop one"),
+    Rule("explain", lambda config, _: len(config.weights) < 2 and config.slice is None,
+         "shows what one model sees of whole images; drop it, or --slice and further --weights"),
     *VIEW_RULES,
 ]
 
@@ -61,6 +63,7 @@ class DetectConfig(Options):
     save_conf: bool = option(False, "add the score to the rows of --save-txt")
     save_crop: bool = option(False, "crops/<class>/<name>_<n>.jpg")
     save_json: bool = option(False, "predictions.json, rows like COCO results")
+    explain: bool = option(False, "explain/<name>_<map>.jpg: gate and levels of a scale-sequence neck, attention")
     project: str = option("runs/detect", "results go to <project>/<name>", metavar="DIR")
     name: str = option("exp", "a number is added where the folder exists", metavar="NAME")
     exist_ok: bool = option(False, "write into <project>/<name> even where it exists")
@@ -85,4 +88,4 @@ class DetectConfig(Options):
     @property
     def saves_anything(self) -> bool:
         """Whether there will be a folder of results."""
-        return not self.nosave or self.save_txt or self.save_crop or self.save_json
+        return not self.nosave or self.save_txt or self.save_crop or self.save_json or self.explain

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,8 @@ class ResultWriter:
         self.video: VideoFile | None = None
         self.last: tuple[str, int] = ("", 0)  # path and index of the previous frame
 
-    def add(self, found: ImageDetections) -> None:
-        """Write the detections of one image, or of one frame of a video."""
+    def add(self, found: ImageDetections, maps: Mapping[str, np.ndarray] | None = None) -> None:
+        """Write the detections of one image, or of one frame of a video; maps: of `--explain`, by name."""
         config = self.config
         if not config.saves_anything:
             return
@@ -176,7 +176,7 @@ class ResultWriter:
         number = frame.index if frame.kind == "video" else None
         stem = self.stem_of(path)
         numbered = stem
-        if number is not None and (config.save_txt or config.save_crop):
+        if number is not None and (config.save_txt or config.save_crop or maps):
             numbered = self.stem_of(f"{path}/{stem}_{number}.frame")  # not that of an image called `<video>_<number>`
         if config.save_txt:
             height, width = image.shape[:2]
@@ -187,6 +187,9 @@ class ResultWriter:
             self.written["label files"] += 1
         if config.save_crop:
             self.written["crops"] += write_crops(self.folder / "crops", numbered, found, self.folders)
+        for name, picture in (maps or {}).items():
+            write_picture(self.folder / "explain" / f"{numbered}_{name}.jpg", picture)
+            self.written["heat maps"] += 1
         if config.save_json:
             self.rows += json_rows(found, self.names, path, number)
         if not config.nosave:

@@ -3,6 +3,9 @@
 Legend: B images, C width, H, W pixels of the finest level, k levels.
 """
 
+from collections.abc import Iterator
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,25 +43,37 @@ class ASSN(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         check_pyramid("ASSN", pyramid, self.factors)
-        p3, *coarse = pyramid
-        mask, entering = self.gate(p3)  # (B, 1, H, W), (B, C, H, W)
-        levels = [entering, *(unit(x) for unit, x in zip(self.reduce, coarse, strict=True))]
-        skip, start = (self._enter(unit, levels, mask) for unit in (self.elan.cv1, self.elan.cv2))
-        refined = self.elan.refine(skip, start)
+        mask, levels = self._gated(pyramid)
+        skip, start = (unit.finish(reduce(torch.add, self._shares(unit, levels)) * mask)
+                       for unit in (self.elan.cv1, self.elan.cv2))
+        p3, refined = pyramid[0], self.elan.refine(skip, start)
         return torch.cat((p3, refined), 1) if self.concat else p3 + refined
 
-    def _enter(self, unit: Conv, levels: list[Tensor], mask: Tensor) -> Tensor:
-        """`unit`, one of the two 1x1 that open the ELAN, over cat(enlarged levels) * mask.
+    def contributions(self, pyramid: list[Tensor]) -> list[Tensor]:
+        """What each level adds at each pixel of the finest: (B, H, W) each, the length over channels of its part of
+        the input of the two units that open the ELAN, under the mask."""
+        mask, levels = self._gated(pyramid)
+        parts = [self._shares(unit, levels) for unit in (self.elan.cv1, self.elan.cv2)]
+        return [torch.cat(pair, 1).norm(dim=1) * mask[:, 0] for pair in zip(*parts, strict=True)]
+
+    def _gated(self, pyramid: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The mask (B, 1, H, W), and the levels as they enter the concatenation, at their own resolutions."""
+        p3, *coarse = pyramid
+        mask, entering = self.gate(p3)
+        return mask, [entering, *(unit(x) for unit, x in zip(self.reduce, coarse, strict=True))]
+
+    def _shares(self, unit: Conv, levels: list[Tensor]) -> Iterator[Tensor]:
+        """What each level adds to the convolution of `unit`, one of the two 1x1 that open the ELAN, over the
+        concatenated enlarged levels: (B, c, H, W) each.
 
         A 1x1 convolution commutes with nearest enlargement, cropping and a mask over pixels, so each level is
         multiplied by its share of the weight at its own resolution, and the sum is masked: the same numbers from 1.3
         instead of 3 C^2 products per pixel (three levels), and the wide concatenation is never made.
         """
-        shares = unit.conv.weight.split([x.shape[1] for x in levels], 1)
-        y = F.conv2d(levels[0], shares[0])
-        for x, share, factor in zip(levels[1:], shares[1:], self.factors[1:], strict=True):
-            y = y + enlarge(F.conv2d(x, share), factor, levels[0].shape[2:])
-        return unit.finish(y * mask)
+        weights = unit.conv.weight.split([x.shape[1] for x in levels], 1)
+        for x, weight, factor in zip(levels, weights, self.factors, strict=True):
+            y = F.conv2d(x, weight)
+            yield y if factor == 1 else enlarge(y, factor, levels[0].shape[2:])
 
 
 def scale_factors(strides: list[int]) -> list[int]:

@@ -3,6 +3,8 @@
 Legend: B images, C width, D levels along the scale axis, H, W pixels of the finest level.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -45,16 +47,21 @@ class ScaleConv(NormedConv3d):
     def forward(self, levels: list[Tensor], factors: list[int]) -> Tensor:
         """Levels (B, C, H/f, W/f), the finest first, then in the order of the scale axis, with their factors f ->
         (B, C, H, W)."""
+        planes: list[list[Tensor]] = [[] for _ in levels]
+        for reached, parts in self.parts(levels, factors):
+            for d, y in zip(reached, parts, strict=True):
+                planes[d].append(y)
+        stack = torch.stack([sum(parts[1:], parts[0]) for parts in planes], 2)  # (B, C, D, H, W)
+        return self.act(self.batch3d(stack + self.conv3d.bias[:, None, None, None])).mean(2)
+
+    def parts(self, levels: list[Tensor], factors: list[int]) -> Iterator[tuple[range, tuple[Tensor, ...]]]:
+        """Of each level the planes that it reaches, and what it adds to them: (B, C, H, W) each."""
         depth, size = len(levels), levels[0].shape[2:]
-        planes: list[list[Tensor]] = [[] for _ in range(depth)]
         for i, (x, factor) in enumerate(zip(levels, factors, strict=True)):
             reached = range(max(i - 1, 0), min(i + 2, depth))
             # Of each plane d, the tap that sees level i.
             weight = torch.cat([self.conv3d.weight[:, :, i - d + 1] for d in reached])  # (planes*C, C, 3, 3)
-            for d, y in zip(reached, conv3x3_enlarged(x, weight, factor, size).chunk(len(reached), 1), strict=True):
-                planes[d].append(y)
-        stack = torch.stack([sum(parts[1:], parts[0]) for parts in planes], 2)  # (B, C, D, H, W)
-        return self.act(self.batch3d(stack + self.conv3d.bias[:, None, None, None])).mean(2)
+            yield reached, conv3x3_enlarged(x, weight, factor, size).chunk(len(reached), 1)
 
 
 @register("SSFPN", multi_input=True, neck="ssfpn")
@@ -85,9 +92,16 @@ class SSFPN(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         check_pyramid("SSFPN", pyramid, self.factors)
-        levels = [self.reduce[str(i)](x) for i, x in enumerate(pyramid)]
-        sequence = self.scale(levels, self.factors)
+        sequence = self.scale(self._levels(pyramid), self.factors)
         return torch.cat((sequence, pyramid[0]), 1) if self.concat else sequence + pyramid[0]
+
+    def contributions(self, pyramid: list[Tensor]) -> list[Tensor]:
+        """What each level adds at each pixel of the finest: (B, H, W) each, the length over planes and channels of its
+        part of the 3-D convolution."""
+        return [torch.cat(parts, 1).norm(dim=1) for _, parts in self.scale.parts(self._levels(pyramid), self.factors)]
+
+    def _levels(self, pyramid: list[Tensor]) -> list[Tensor]:
+        return [self.reduce[str(i)](x) for i, x in enumerate(pyramid)]
 
 
 @register("FlatSSFPN", multi_input=True)
@@ -116,12 +130,20 @@ class FlatSSFPN(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         check_pyramid("FlatSSFPN", pyramid, self.factors)
-        weights = self.conv.weight[:, :, 0].split([x.shape[1] for x in pyramid], 1)
-        size = pyramid[0].shape[2:]
-        parts = [conv3x3_enlarged(x, w, f, size) for x, w, f in zip(pyramid, weights, self.factors, strict=True)]
+        parts = self._parts(pyramid)
         seen = sum(parts[1:], parts[0])  # (B, C, H, W)
         planes = torch.stack((torch.zeros_like(seen), seen, torch.zeros_like(seen)), 2)  # (B, C, 3, H, W)
         flat = self.act(self.bn(planes)).mean(2)
         if self.merge == "concat":
             return torch.cat((flat, pyramid[0]), 1)
         return flat + pyramid[0] if self.merge == "add" else flat
+
+    def contributions(self, pyramid: list[Tensor]) -> list[Tensor]:
+        """What each level adds at each pixel of the finest: (B, H, W) each, the length over channels of its part of the
+        convolution."""
+        return [part.norm(dim=1) for part in self._parts(pyramid)]
+
+    def _parts(self, pyramid: list[Tensor]) -> list[Tensor]:
+        weights = self.conv.weight[:, :, 0].split([x.shape[1] for x in pyramid], 1)
+        size = pyramid[0].shape[2:]
+        return [conv3x3_enlarged(x, w, f, size) for x, w, f in zip(pyramid, weights, self.factors, strict=True)]

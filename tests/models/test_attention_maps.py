@@ -9,7 +9,7 @@ from data.shapes.generate import Scene, render
 from models import build_model
 from models.attention_maps import attention_maps
 from utils.errors import UserError
-from utils.reporting.draw import draw_weights
+from utils.reporting.heat import draw_weights
 
 SIZE, POINT = 300, (75.0, 150.0)
 

@@ -13,7 +13,7 @@ from utils.reporting.palette import Colour, class_colours, color, ink_on
 from utils.structures import Detections
 
 __all__ = ["AUTOMATIC", "WRITABLE_SUFFIXES", "Marks", "Style", "class_name", "color", "draw_box", "draw_detections",
-           "draw_frame", "draw_legend", "draw_marks", "draw_weights", "marks_of", "write_caption"]
+           "draw_frame", "draw_legend", "draw_marks", "marks_of", "write_caption"]
 # Of image files that OpenCV writes; those that it reads are `data.formats.paths.IMAGE_SUFFIXES`.
 WRITABLE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 FAR = 1e5  # pixels: OpenCV's integers overflow far outside
@@ -116,20 +116,3 @@ def draw_legend(picture: np.ndarray, legend: LegendBox, text: Text) -> None:
                       colour, -1)
         origin = x + text.height, y + text.height - text.pad - text.below
         put_text(picture, words, origin, text.scale, (255, 255, 255), text.weight)
-
-
-def draw_weights(image: np.ndarray, weights: np.ndarray, point: tuple[float, float], share: float = 0.6) -> np.ndarray:
-    """A copy of `image` under a heat map of `weights` (h, w), blue for none and red for the greatest, with a cross at
-    `point` (x, y).
-
-    share: of the heat map in each pixel. Each weight covers the cells that it stands for, interpolated between them.
-    """
-    height, width = image.shape[:2]
-    heat = weights.astype(np.float32) / max(float(weights.max()), 1e-12)
-    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
-    colours = cv2.applyColorMap((heat.clip(0, 1) * 255).round().astype(np.uint8), cv2.COLORMAP_JET)
-    picture = cv2.addWeighted(np.ascontiguousarray(image), 1 - share, colours, share, 0)
-    centre, size = (round(point[0]), round(point[1])), max(8, min(height, width) // 16)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.drawMarker(picture, centre, colour, cv2.MARKER_CROSS, size, thickness)
-    return picture
