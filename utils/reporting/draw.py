@@ -53,7 +53,7 @@ def draw_marks(picture: np.ndarray, marks: Marks, line: int | None = None) -> La
     marks = replace(marks, boxes=np.clip(np.nan_to_num(marks.boxes), -FAR, FAR))
     layout = plan(marks, picture.shape[:2], line)
     if layout.legend:  # below the boxes: where there is no free spot, it hides none
-        draw_legend(picture, layout.legend, layout.text)
+        draw_legend(picture, layout.legend)
     colours = [marks.meaning[kind][0] for kind in marks.kinds]
     for box, colour, width in list(zip(marks.boxes.tolist(), colours, layout.lines, strict=True))[::-1]:
         draw_frame(picture, box, colour, width)
@@ -104,9 +104,9 @@ def draw_box(picture: np.ndarray, box: Sequence[float], colour: Colour, caption:
     write_caption(picture, caption, (left, top, left + width, top + height), colour, text)
 
 
-def draw_legend(picture: np.ndarray, legend: LegendBox, text: Text) -> None:
+def draw_legend(picture: np.ndarray, legend: LegendBox) -> None:
     """Draw colours with their meanings on a dark ground through which the picture is seen."""
-    (left, top), (width, height) = legend.at, legend.size
+    (left, top), (width, height), text = legend.at, legend.size, legend.text
     part = picture[top:top + height, left:left + width]
     part[:] = cv2.convertScaleAbs(part, alpha=SHADE)
     inset = max(text.height // 4, 1)

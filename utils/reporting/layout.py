@@ -19,7 +19,7 @@ from utils.reporting.palette import Colour
 
 LEAST_SCALE = 0.35  # of text, in OpenCV's scale: letters of 9 pixels
 SMALL_TEXTS = 3.0  # heights of a caption: a shorter object is small
-MOST_SMALL = 12  # captions of small objects in a picture; more would hide what is around them
+MOST_SMALL, SMALL_SHARE = 12, 0.02  # captions of small objects, unless they cover no more than this part of the picture
 MOST_CAPTIONS = 120
 CLUTTER = 0.15  # of the picture, the most that captions may cover
 LEGEND_ROWS, LEGEND_SHARE = 12, 0.25  # a legend larger than this part of the picture is left out
@@ -103,9 +103,10 @@ class Caption:
 
 @dataclass(frozen=True)
 class LegendBox:
-    """rows: colour and words; at: left, top; size: width, height in pixels."""
+    """rows: colour and words; text: of the words; at: left, top; size: width, height in pixels."""
 
     rows: list[tuple[Colour, str]]
+    text: Text
     at: tuple[int, int]
     size: tuple[int, int]
 
@@ -129,13 +130,12 @@ def class_name(names: Sequence[str], label: int) -> str:
 
 
 def line_widths(boxes: np.ndarray, shape: tuple[int, int], line: int | None = None) -> list[int]:
-    """Pixels of the line of each box (N, 4): by the picture, at most a fourteenth of the box's shorter side; or
-    `line`."""
+    """Pixels of the line of each box (N, 4): by the picture, at most a ninth of the box's shorter side; or `line`."""
     if line is not None:
         return [line] * len(boxes)
     base = max(round(1.7 * (max(shape) / 640) ** 0.8), 1)
     shorter = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
-    return np.clip(shorter // 14, 1, base).astype(int).tolist()
+    return np.clip(shorter // 9, 1, base).astype(int).tolist()
 
 
 def plan(marks: Marks, shape: tuple[int, int], line: int | None = None) -> Layout:
@@ -147,7 +147,8 @@ def plan(marks: Marks, shape: tuple[int, int], line: int | None = None) -> Layou
     if not len(boxes) or not (forms or marks.numbers):
         return made
     around, page = boxes + np.array(lines)[:, None] * (-1, -1, 1, 1), (text, shape)
-    rows = np.arange(len(boxes)) if small.sum() <= MOST_SMALL else np.flatnonzero(~small)
+    hides = forms and _too_many(np.flatnonzero(small), forms[0], page)
+    rows = np.flatnonzero(~small) if hides else np.arange(len(boxes))
     if len(rows) <= MOST_CAPTIONS:
         made.captions.extend(_captions(around, small, rows, forms, page))
     unnamed = np.setdiff1d(np.arange(len(boxes)), [caption.row for caption in made.captions])
@@ -155,6 +156,15 @@ def plan(marks: Marks, shape: tuple[int, int], line: int | None = None) -> Layou
         made.captions.extend(_captions(around, small, unnamed, [marks.numbers], page, made.captions))
     legend = _legend(marks, made, around, shape) if marks.legend and forms and len(unnamed) else None
     return replace(made, legend=legend)
+
+
+def _too_many(small: np.ndarray, words: list[str], page: tuple[Text, tuple[int, int]]) -> bool:
+    """Whether captions of the small objects, (n,) rows, would hide what is around them."""
+    if len(small) <= MOST_SMALL or len(small) > MOST_CAPTIONS:
+        return len(small) > MOST_SMALL
+    (text, (height, width)) = page
+    covered = sum(text.size(words[row])[0] for row in small.tolist()) * text.height
+    return covered > SMALL_SHARE * height * width
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
@@ -184,7 +194,7 @@ def _captions(boxes: np.ndarray, small: np.ndarray, rows: np.ndarray, forms: lis
 
 def _legend(marks: Marks, made: Layout, boxes: np.ndarray, shape: tuple[int, int]) -> LegendBox | None:
     """Colour, name and number of each kind, the most frequent first; None where the picture is too small for it."""
-    counts, text = Counter(marks.kinds).most_common(), made.text
+    counts, text = Counter(marks.kinds).most_common(), Text.of(shape)
     fits = min(LEGEND_ROWS, max((shape[0] - 2 * text.pad) // text.height, 0))
     rows = [(marks.meaning[kind][0], f"{marks.meaning[kind][1]} {count}") for kind, count in counts[:fits]]
     if not rows:
@@ -196,4 +206,4 @@ def _legend(marks: Marks, made: Layout, boxes: np.ndarray, shape: tuple[int, int
     if size[0] > shape[1] or size[0] * size[1] > LEGEND_SHARE * shape[0] * shape[1]:
         return None
     used = np.array([c.at for c in made.captions]).reshape(-1, 4)
-    return LegendBox(rows, place_legend(size, boxes, made.small, used, shape), size)
+    return LegendBox(rows, text, place_legend(size, boxes, made.small, used, shape), size)

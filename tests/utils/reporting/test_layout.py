@@ -70,6 +70,11 @@ def test_many_small_objects_get_a_legend_and_no_text():
     assert [c.row for c in planned(beside, (600, 800)).captions] == [len(boxes)]
 
 
+def test_small_objects_of_a_large_picture_have_captions():
+    layout = planned(scene(MOST_SMALL + 8, (20, 30), (2000, 3000)), (2000, 3000))
+    assert len(layout.captions) == MOST_SMALL + 8 and not layout.legend
+
+
 def test_a_legend_is_cut_to_the_picture():
     many = planned(scene(200, (5, 9), (700, 900)), (700, 900), labels=[k % 30 for k in range(200)])
     assert len(many.legend.rows) == 12 and many.legend.rows[-1][1] == "19 more classes"
@@ -86,7 +91,7 @@ def test_few_objects_have_captions_and_no_legend():
 def test_lines_follow_picture_and_box():
     boxes = np.array([[0.0, 0, 8, 8], [0, 0, 300, 300]])
     assert line_widths(boxes, (320, 320)) == [1, 1] and line_widths(boxes, (640, 640)) == [1, 2]
-    assert line_widths(boxes, (3000, 4000)) == [1, 7]
+    assert line_widths(boxes, (3000, 4000)) == [1, 7]  # around the small one, nothing of its neighbours is hidden
     assert line_widths(boxes, (3000, 4000), 3) == [3, 3]  # what was asked for wins
 
 
