@@ -1,13 +1,14 @@
-"""Find objects in images and videos with a trained detector.
+"""Find objects in images, videos and streams with a trained detector.
 
     python detect.py --weights runs/train/exp/weights/best.pt --source images/ --save-txt
 
 --weights is a checkpoint (.pt) or a file made by export.py (.onnx, .torchscript), or several, whose detections are
 merged. --slice 640 looks at windows of large images at full resolution. Images with boxes drawn in, label
-rows, crops and JSON go to runs/detect/exp, exp2, ...
+rows, crops, JSON and CSV go to runs/detect/exp, exp2, ... Ctrl-C finishes the image and the files.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from utils.threads import shorten_spinning
@@ -16,16 +17,17 @@ if __name__ == "__main__":
     shorten_spinning()  # OpenMP reads it when PyTorch is imported
 
 from engine.inference.config import DetectConfig
-from engine.inference.detections import ImageDetections
 from engine.inference.explain import Explainer
 from engine.inference.hints import SliceHint
 from engine.inference.predictor import make_predictor
+from engine.inference.progress import Progress, print_end
 from engine.inference.runtimes.open import load_runtime
 from engine.inference.sources import open_source
+from engine.inference.window import Window
 from engine.inference.writer import ResultWriter
 from models.plugins import load_plugins
-from utils.class_names import count_classes
-from utils.errors import printable, run_script
+from utils.errors import run_script
+from utils.signals import StopRequest
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,28 +41,23 @@ def main(args: argparse.Namespace) -> Path | None:
     runtimes = [load_runtime(weights, config.device, config.half, config.trust) for weights in config.weights]
     predictor = make_predictor(runtimes, config)
     explain = Explainer(runtimes[0], config.imgsz) if config.explain else None
-    frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels)
-    results, look = ResultWriter(config, predictor.names), predictor.looks.looks[0]
+    frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels,
+                         patience=config.patience)
+    look = predictor.looks.looks[0]
     hint = SliceHint(look.runtime, look.size, sliced=config.slice is not None)
-    try:
+    progress, window = Progress(hint), Window(config.style) if config.view_img else None
+    with (StopRequest("finishing this image, then the results", frames.stop) as stop,
+          ResultWriter(config, predictor.names) as results):
         for result in predictor.stream(frames):
-            print(line_of(result), *hint(*result.image.shape[:2]), sep="\n")
+            progress.add(result)
             results.add(result, explain(result) if explain else None)
-        results.close()
-    finally:
-        results.drop_unfinished()
-    for what, lines in (("skipped", frames.skipped), ("incomplete:", frames.incomplete), ("stream", frames.notes)):
-        print(*(f"{what} {printable(line)}\n" for line in lines), sep="", end="")
-    skipped = f", {len(frames.skipped)} skipped" if frames.skipped else ""
-    print(f"{predictor.images} image{'s' * (predictor.images > 1)}{skipped}; {predictor.speed()}")
+            if window and not window.show(result):
+                frames.stop()
+    print_end(frames, predictor.images, predictor.speed(), interrupted=stop.number > 0)
     print(f"results: {results.summary()}")
+    if stop.number:
+        sys.exit(stop.code)
     return results.folder
-
-
-def line_of(result: ImageDetections) -> str:
-    """What is printed of one image."""
-    counts = count_classes(result.labels.tolist(), result.names) or "no detections"
-    return f"{result.frame}: {result.seen} {printable(counts)}, {1e3 * result.seconds:.1f} ms"
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ from engine.training.replay import replay_file
 from engine.training.results import epoch_row, finish, log_run_header, skipped_steps_line
 from engine.training.resume import merge_resume_args
 from engine.training.setup import fitting_batch, make_training, recipe_to_evolve, start_model, stored_model
-from engine.training.signals import Stopped, StopRequest
 from engine.training.state import Job, Training, UnreadLosses, patience_exhausted, update_best
 from engine.training.step import forward_backward, step
 from engine.training.validation import best_column, validation_lines, validation_row
@@ -51,6 +50,7 @@ from utils.reporting.mosaic import plot_batch
 from utils.reporting.progress import Progress
 from utils.reporting.run_log import Board, CsvLog, LossMeter, increment_dir, progress_line
 from utils.reporting.trackers import make_loggers
+from utils.signals import Stopped, StopRequest
 
 PLOT_BATCHES = 3
 

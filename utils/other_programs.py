@@ -64,13 +64,11 @@ VAL = {
 }
 
 DETECT = {
-    "view-img": "results are files, open those in the results folder", "save-csv": "use --save-json or --save-txt",
-    "show": "results are files, open those in the results folder",
     "update": f"checkpoints stay as they are; {DROP}", "visualize": f"feature maps are not drawn; {DROP}",
     "dnn": f"ONNX files run with onnxruntime; {DROP}", "no-trace": f"nothing is traced here; {DROP}",
     "data": f"class names come from the weights; {DROP}", "save-frames": "--vid-stride leaves frames out; --save-crop "
     "writes objects", "save": "pictures are written, but for --nosave",
-    **_each("stream stream-buffer", f"frames are read one after the other; {DROP}"),
+    **_each("stream stream-buffer", f"of a stream the newest frame is looked at; {DROP}"),
     "show-labels": "drawn, but for --hide-labels", "show-conf": "drawn, but for --hide-conf",
     "show-boxes": f"boxes are drawn in any case; {DROP}", "track": "there is no tracking; drop the flag",
     "tracker": "there is no tracking; drop the flag", "batch": f"images are looked at one by one; {DROP}",

@@ -21,11 +21,11 @@ from data.loading.loader import Loader
 from engine.training.config import TrainConfig
 from engine.training.inputs import open_loaders, open_splits
 from engine.training.setup import make_training, start_model
-from engine.training.signals import StopRequest
 from engine.training.state import Training
 from models.detector import Detector
 from utils.device import seed_everything
 from utils.distributed.group import Group
+from utils.signals import StopRequest
 from utils.structures import Batch, Letterbox
 
 

@@ -22,7 +22,8 @@ from engine.evaluation.submission.image_names import image_stems
 from engine.evaluation.submission.target import info_of
 from engine.evaluation.submission.visdrone import check_visdrone, visdrone_categories, write_visdrone
 from engine.evaluation.submission.voc import check_voc, voc_names, write_voc_files
-from engine.inference.writer import UniqueStems, label_rows
+from engine.inference.writing.names import UniqueStems
+from engine.inference.writing.rows import label_rows
 from utils.files import write_bytes
 
 

@@ -1,8 +1,11 @@
 """The settings of `detect.py`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from engine.inference.sources.open import LIST_SUFFIXES
+from engine.inference.sources.reader import PATIENCE, Patience
+from engine.inference.sources.streams import is_stream
 from engine.inference.view_flags import (
     VIEW_RULES,
     augment_option,
@@ -13,18 +16,21 @@ from engine.inference.view_flags import (
 )
 from utils.cli import Rule, check_flags, class_indices, fraction, not_empty, number, positive
 from utils.options import Options, device_option, max_pixels_option, option, plugin_option, size_option
+from utils.reporting.draw import Style
 from utils.reporting.run_log import NAME_RULE
 from utils.select import SelectConfig
 
 IOU = 0.45
-NO_PICTURES = "no pictures are drawn with --nosave; drop one of the two"
+NO_PICTURES = "no pictures are drawn with --nosave; drop one of the two, or add --view-img"
 DETECT_RULES = [
     *not_empty(("source", "project", "name")), NAME_RULE,
     Rule("weights", lambda config, _: all(file.strip() for file in config.weights),
          "a name is empty; is a variable unset? give a value, or drop it"),
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
-    *(Rule(flag, lambda config, _: not config.nosave, NO_PICTURES)
+    *(Rule(flag, lambda config, _: not config.nosave or config.view_img, NO_PICTURES)
       for flag in ("line_thickness", "hide_labels", "hide_conf")),
+    Rule("reconnect", lambda config, _: is_stream(config.source) or config.source.endswith(LIST_SUFFIXES),
+         "is about cameras and streams, which --source is none of"),
     Rule("hide_conf", lambda config, _: not config.hide_labels, "--hide-labels hides both class and score; drop one"),
     Rule("explain", lambda config, _: len(config.weights) < 2 and config.slice is None,
          "shows what one model sees of whole images; drop it, or --slice and further --weights"),
@@ -41,9 +47,13 @@ class DetectConfig(Options):
 
     weights: tuple[str, ...] = option((), "checkpoint (.pt), .onnx or .torchscript; several are merged", nargs="+",
                                       required=True, metavar="FILE")
-    source: str = option("", "picture, video, folder, glob, or .txt list of paths", required=True, metavar="SOURCE")
+    source: str = option("", "picture, video, folder, glob, .txt or .streams list, camera (0), URL of a stream",
+                         required=True, metavar="SOURCE")
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
-    vid_stride: int = option(1, "take every n-th frame of a video", type=positive, metavar="N")
+    vid_stride: int = option(1, "take every n-th frame of a video or stream", type=positive, metavar="N")
+    reconnect: float = option(PATIENCE.reconnect, "try a broken stream again until it has sent nothing for so many "
+                              f"seconds (default {PATIENCE.reconnect:g}; 0: never)", type=number(float, 0, 1e6),
+                              metavar="S")
     max_pixels: int = max_pixels_option()
     trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
     plugin: tuple[str, ...] = plugin_option()
@@ -64,6 +74,8 @@ class DetectConfig(Options):
     save_crop: bool = option(False, "crops/<class>/<name>_<n>.jpg")
     save_json: bool = option(False, "predictions.json, rows like COCO results")
     explain: bool = option(False, "explain/<name>_<map>.jpg: gate and levels of a scale-sequence neck, attention")
+    save_csv: bool = option(False, "predictions.csv: image, frame, class, name, confidence, corners in pixels, id")
+    view_img: bool = option(False, "show what is drawn in a window; q ends")
     project: str = option("runs/detect", "results go to <project>/<name>", metavar="DIR")
     name: str = option("exp", "a number is added where the folder exists", metavar="NAME")
     exist_ok: bool = option(False, "write into <project>/<name> even where it exists")
@@ -86,6 +98,17 @@ class DetectConfig(Options):
         return SelectConfig(self.conf_thres, iou, self.max_det, classes and tuple(classes), self.agnostic_nms)
 
     @property
+    def style(self) -> Style:
+        """How detections are drawn."""
+        return Style(self.line_thickness, not self.hide_labels, not self.hide_conf)
+
+    @property
+    def patience(self) -> Patience:
+        """With streams that break."""
+        return replace(PATIENCE, reconnect=self.reconnect)
+
+    @property
     def saves_anything(self) -> bool:
         """Whether there will be a folder of results."""
-        return not self.nosave or self.save_txt or self.save_crop or self.save_json or self.explain
+        return (not self.nosave or self.save_txt or self.save_crop or self.save_json or self.save_csv
+                or self.explain)

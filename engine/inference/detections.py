@@ -122,7 +122,7 @@ class ImageDetections(Detections):
 
         image_id: by default the file name without suffix, as a number if it is one, as in COCO.
         """
-        stem = Path(self.path).stem
+        stem = self.frame.stem
         number = (int(stem) if stem.isdecimal() else stem) if image_id is None else image_id
         return [{"image_id": number, "category_id": label,
                  "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)], "score": round(score, 5)}
@@ -156,9 +156,9 @@ class ImageDetections(Detections):
         """
         path = Path(path)
         if path.is_dir() or not path.suffix:
-            number = f"_{self.frame.index}" if self.frame.kind == "video" else ""
+            number = "" if self.frame.is_still else f"_{self.frame.index}"
             own = Path(self.path).suffix.lower()
-            path = path / f"{Path(self.path).stem}{number}{own if own in WRITABLE_SUFFIXES else '.jpg'}"
+            path = path / f"{self.frame.stem}{number}{own if own in WRITABLE_SUFFIXES else '.jpg'}"
         if path.suffix.lower() not in WRITABLE_SUFFIXES:
             raise UserError(f"{path}: no picture is written as {path.suffix}; use one of "
                             f"{', '.join(sorted(WRITABLE_SUFFIXES))}", "unknown-format")

@@ -14,11 +14,11 @@ from engine.optim.ema import ModelEMA
 from engine.optim.schedule import Schedule
 from engine.training.config import TrainConfig
 from engine.training.recipe import Recipe
-from engine.training.signals import StopRequest
 from engine.training.validation import FITNESS, score_of
 from utils.distributed.group import Group
 from utils.reporting.run_log import LossMeter
 from utils.reporting.trackers import Logger
+from utils.signals import StopRequest
 
 NO_GROWTH = 2**31 - 1  # growth interval of a scaler whose scale stays 1
 

@@ -1,8 +1,10 @@
 """detect.py: every flag changes something, nothing is lost, and mistakes are told in one sentence."""
 
+import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 import detect
 import export
 from engine.inference.runtimes.base import Runtime
+from tests.engine.inference.sources.server import camera_server
 from tests.refusals import refused
 from tests.tiny import NAMES, picture, tiny_checkpoint, video
 from utils.errors import UserError
@@ -100,7 +103,7 @@ def test_flags_that_choose_looks(run, tmp_path):
     def drawn(*flags):
         return cv2.imread(str(run(wide, "--max-det", 3, *flags) / "wide.png"))
 
-    pictures = [drawn(), drawn("--line-thickness", 1), drawn("--hide-labels"), drawn("--hide-conf")]
+    pictures = [drawn(), drawn("--line-thickness", 5), drawn("--hide-labels"), drawn("--hide-conf")]
     assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
 
 
@@ -191,9 +194,101 @@ def test_wrong_inputs_are_told(run, weights, source, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_csv_has_what_the_json_has(run, source, tmp_path):
+    clip = video(tmp_path / "clip.mp4", frames=2)
+    for place, frames in ((source / "a.jpg", {""}), (clip, {"0", "1"})):
+        folder = run(place, "--save-csv", "--save-json", "--nosave")
+        table = list(csv.DictReader((folder / "predictions.csv").open()))
+        answers = json.loads((folder / "predictions.json").read_text())
+        assert len(table) == len(answers) > 0 and {row["frame"] for row in table} == frames
+        for row, answer in zip(table, answers, strict=True):
+            assert (row["image"], row["name"], row["id"]) == (str(place), answer["category"], "")
+            left, top, width, height = answer["bbox"]
+            corners = [float(row[key]) for key in ("x1", "y1", "x2", "y2")]
+            np.testing.assert_allclose(corners, [left, top, left + width, top + height], atol=0.01)
+            assert float(row["confidence"]) == pytest.approx(answer["score"], abs=1e-5)
+
+
+def test_a_signal_keeps_the_work(run, tmp_path, monkeypatch, capsys):
+    """The video that is finished can be played and the JSON read; the exit code is that of the signal."""
+    clip = video(tmp_path / "clip.mp4", frames=9)
+    add = detect.ResultWriter.add
+
+    def press(self, found):
+        if found.frame.index == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        add(self, found)
+
+    monkeypatch.setattr(detect.ResultWriter, "add", press)
+    with pytest.raises(SystemExit) as stop:
+        run(clip, "--save-json", "--save-csv")
+    assert stop.value.code == 130 and "interrupted after 4 images" in capsys.readouterr().out
+    folder = tmp_path / "out" / "exp"
+    assert cv2.VideoCapture(str(folder / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    assert {row["frame"] for row in json.loads((folder / "predictions.json").read_text())} == set(range(4))
+    assert {p.name for p in folder.iterdir()} == {"clip.mp4", "predictions.json", "predictions.csv"}
+
+
+def test_a_second_signal_ends_at_once_and_leaves_old_results(run, tmp_path, monkeypatch):
+    clip = video(tmp_path / "clip.mp4", frames=3)
+    folder = run(clip, "--save-json")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def press_twice(self, found):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(detect.ResultWriter, "add", press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, "--save-json", "--exist-ok")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_lines_of_a_video_in_a_log(run, tmp_path, capsys):
+    run(video(tmp_path / "clip.mp4", frames=20), "--nosave")
+    assert len(re.findall("^video", capsys.readouterr().out, re.M)) == 10
+
+
+def test_a_stream_and_its_results(run, tmp_path, capsys):
+    with camera_server(lambda path, n: range(0, 200, 8) if n == 1 else None) as server:
+        folder = run(server.url("cam"), "--save-txt", "--save-json", "--save-csv", "--reconnect", 0)
+    stem = f"127.0.0.1_{server.server_port}_cam"
+    text = capsys.readouterr().out + (folder / "predictions.json").read_text() + (
+        folder / "predictions.csv").read_text() + " ".join(p.name for p in folder.rglob("*"))
+    assert "pw" not in text and "frames received" in text and "incomplete: http://***@" in text
+    assert (folder / f"{stem}_0001.mp4").is_file() and (folder / "labels" / f"{stem}_0.txt").is_file()
+    with refused("flag-without-effect", "--reconnect"):
+        run(tmp_path, "--reconnect", 3)
+
+
+def test_a_window_needs_a_display(run, source, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with refused("no-display", "--view-img"):
+        run(source, "--view-img")
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: raise_(cv2.error("no windows")))
+    with refused("no-display", "opencv-python"):
+        run(source, "--view-img")
+
+
+def raise_(error):
+    raise error
+
+
+def test_q_in_the_window_ends(run, tmp_path, monkeypatch, capsys):
+    seen, keys = [], iter([-1, -1, ord("q")])
+    monkeypatch.setenv("DISPLAY", ":0")
+    for name in ("namedWindow", "destroyWindow", "destroyAllWindows"):
+        monkeypatch.setattr(cv2, name, lambda *_: None)
+    monkeypatch.setattr(cv2, "imshow", lambda name, image: seen.append(image))
+    monkeypatch.setattr(cv2, "waitKey", lambda ms: next(keys))
+    run(video(tmp_path / "clip.mp4", frames=9), "--view-img", "--nosave")
+    assert len(seen) == 3 and "3 images" in capsys.readouterr().out
+
+
 def test_wrong_flags_end_with_code_2(run, source, capsys):
-    for words, told in [(["--view-img"], "results folder"), (["--save-csv"], "use --save-json"),
-                        (["--conf", "2"], "between"), (["--view-img"], "not supported"),
+    for words, told in [(["--save-frames"], "--vid-stride"), (["--conf", "2"], "between"),
                         (["--data", "coco.yaml"], "class names"), (["--vid-stride", "x"], "1 or more"),
                         (["--img", "1", "2", "3"], "one or two"), (["--typo"], "--typo")]:
         with pytest.raises(SystemExit) as stop:

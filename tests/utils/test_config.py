@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from engine.inference.writer import UniqueStems
+from engine.inference.writing.names import UniqueStems
 from engine.training.recipe import load_recipe
 from utils.config import MAX_BYTES, find_config, read_yaml
 from utils.errors import LONGEST, UserError, short

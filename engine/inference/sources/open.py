@@ -9,7 +9,7 @@ from engine.inference.sources.reader import PATIENCE, Patience
 from engine.inference.sources.streams import StreamSource, check_streams, is_stream
 from utils.errors import UserError
 
-LIST_SUFFIXES = frozenset({".txt", ".streams"})
+LIST_SUFFIXES = (".txt", ".streams")
 
 
 def open_source(source: str, *, vid_stride: int = 1, max_pixels: int = MAX_PIXELS,

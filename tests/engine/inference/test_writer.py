@@ -11,7 +11,9 @@ import torch
 from engine.inference.config import DetectConfig
 from engine.inference.detections import ImageDetections
 from engine.inference.sources import Frame
-from engine.inference.writer import ResultWriter, VideoFile, class_folders, shorten
+from engine.inference.writer import ResultWriter
+from engine.inference.writing.names import class_folders, shorten
+from engine.inference.writing.video import VideoFile
 
 ODD = ["car/truck", "car:truck", "../up", "nul ", "", "...", "CAR_truck", "a\x1b[31m", "圆形", "x" * 300,
        "x" * 300 + "y"]

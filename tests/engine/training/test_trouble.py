@@ -15,11 +15,11 @@ import train
 from data.loading.config import LoaderConfig
 from data.loading.loader import Loader
 from data.loading.workers import data_loader, start_pass
-from engine.training.signals import StopRequest
 from tests.refusals import user_error
 from tests.running import ROOT
 from utils.errors import LostWorker, UserError, lost_worker, run_script
 from utils.files import prefix, replacing, sweep
+from utils.signals import StopRequest
 
 KILLED = "DataLoader worker (pid 7) is killed by signal: Killed. "
 
@@ -52,7 +52,7 @@ def test_a_stderr_that_nobody_reads_ends_nothing(monkeypatch):
 def test_a_stderr_that_is_closed_from_the_start_ends_nothing(tmp_path, how):
     """And what is opened first does not get its number, into which signals and C libraries write."""
     code = ("import argparse, os, sys\nfrom tqdm import tqdm\nfrom utils.errors import run_script\n"
-            "from engine.training.signals import StopRequest\n"
+            "from utils.signals import StopRequest\n"
             "def main(args):\n    with open('file', 'w') as file, StopRequest() as stop:\n"
             "        for _ in tqdm(range(3)): print('x', file=sys.stderr)\n"
             "        os.kill(os.getpid(), 15)\n        assert stop.number == 15 and file.fileno() != 2\n"

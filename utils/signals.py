@@ -1,10 +1,10 @@
-"""Stopping a run on SIGTERM or SIGINT at a point from which it can be resumed."""
+"""Stopping a program on SIGTERM or SIGINT at a point at which its work is kept."""
 
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 from typing import Any
 
@@ -21,9 +21,11 @@ class StopRequest:
     """Within this context the first SIGTERM or SIGINT is only recorded; a second one interrupts at once.
 
     Schedulers send SIGTERM some seconds before they kill a job, and users press Ctrl-C: in both cases the run is saved.
+    then: what is said to come next; react: called with the first signal, must not take locks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, then: str = "finishing this step, then saving", react: Callable[[], None] | None = None) -> None:
+        self.then, self.react = then, react
         self.number = 0  # of the signal; 0: none
         self._before: dict[int, Any] = {}
 
@@ -43,7 +45,14 @@ class StopRequest:
         # not print: its buffer may be in use when the signal arrives
         name = signal.Signals(number).name
         with contextlib.suppress(OSError):  # stderr may have no reader
-            os.write(2, f"\n{name}: finishing this step, then saving; once more stops at once\n".encode())
+            os.write(2, f"\n{name}: {self.then}; once more stops at once\n".encode())
+        if self.react:
+            self.react()
+
+    @property
+    def code(self) -> int:
+        """The exit code of a program that a signal has stopped."""
+        return 128 + self.number
 
     def check(self) -> None:
         """Raise `Stopped` if a signal has arrived."""

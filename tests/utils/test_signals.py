@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from engine.training.signals import Stopped, StopRequest
+from utils.signals import Stopped, StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -21,6 +21,13 @@ def test_the_first_signal_waits_and_the_second_does_not(number, capfd):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_is_passed_on(capfd):
+    came = []
+    with StopRequest("finishing this image", lambda: came.append(1)) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert came == [1] and stop.code == 130 and "finishing this image; once more" in capfd.readouterr().err
 
 
 def test_items_end_where_a_signal_has_come():

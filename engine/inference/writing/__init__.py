@@ -1,0 +1,1 @@
+"""The kinds of result files of detect.py."""
