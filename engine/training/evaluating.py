@@ -18,10 +18,10 @@ from engine.inference.runtimes.base import Runtime
 from engine.inference.runtimes.checkpoint import metadata_of
 from engine.inference.slicing import Sliced, SlicedDetector, Slicing, Views
 from engine.inference.view_flags import OVERLAP, VIEWS
-from engine.training.signals import StopRequest
 from engine.training.state import Job
 from utils.cli import worker_count
 from utils.distributed.group import Group
+from utils.signals import StopRequest
 from utils.structures import PackedTargets
 
 BATCH = 32  # windows at once, as val.py's default
