@@ -146,7 +146,7 @@ def test_an_error_midway_leaves_no_half_video(run, tmp_path, monkeypatch):
     whole = old.read_bytes()
     add = detect.ResultWriter.add
 
-    def fail_at_two(self, found):
+    def fail_at_two(self, found, maps=None):
         if found.frame.index == 2:
             raise UserError("disk full")
         add(self, found)
@@ -214,7 +214,7 @@ def test_a_signal_keeps_the_work(run, tmp_path, monkeypatch, capsys):
     clip = video(tmp_path / "clip.mp4", frames=9)
     add = detect.ResultWriter.add
 
-    def press(self, found):
+    def press(self, found, maps=None):
         if found.frame.index == 3:
             os.kill(os.getpid(), signal.SIGINT)
         add(self, found)
@@ -234,7 +234,7 @@ def test_a_second_signal_ends_at_once_and_leaves_old_results(run, tmp_path, monk
     folder = run(clip, "--save-json")
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 
-    def press_twice(self, found):
+    def press_twice(self, found, maps=None):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
