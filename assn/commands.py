@@ -18,6 +18,7 @@ COMMANDS = {
 def run(name: str, program: str) -> None:
     """Run a command with the arguments of this process. program: its name in usage texts."""
     import_module("assn.utils.threads").shorten_spinning()  # before PyTorch is imported
+    import_module("assn.utils.threads").shorten_spinning()  # before PyTorch is imported
     module = import_module(COMMANDS[name][0])
     parser = module.build_parser()
     parser.prog = program

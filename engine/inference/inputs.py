@@ -13,20 +13,20 @@ from PIL import Image
 from torch import Tensor
 
 from data.images.decode import check_pixels, picture_pixels, three_channels, turned
-from engine.inference.sources import Frame, Source, is_video, open_source
+from engine.inference.sources import Frame, Source, open_source
 from utils.errors import UserError, shown
 
-KINDS = ("a path, a folder, a glob, an array (H, W, 3) as OpenCV gives it, a PIL image, a tensor (3, H, W) or "
-         "(B, 3, H, W) in RGB, or a list of these")
+KINDS = ("a path, a folder, a glob, a stream, an array (H, W, 3) as OpenCV gives it, a PIL image, a tensor (3, H, W) "
+         "or (B, 3, H, W) in RGB, or a list of these")
 
 
 class Inputs:
-    """The frames of several sources, in order. endless: whether frames of videos or streams are among them, of which
-    there may be more than fit into memory."""
+    """The frames of several sources, in order. is_endless: whether a video or a stream is among them."""
 
     def __init__(self, parts: list[Source | Frame]) -> None:
         self.parts = parts
-        self.endless = any(not isinstance(part, Frame) and any(map(is_video, part.files)) for part in parts)
+        self.sources = [part for part in parts if isinstance(part, Source)]
+        self.is_endless = any(source.is_endless for source in self.sources)
 
     def __iter__(self) -> Iterator[Frame]:
         for part in self.parts:
@@ -36,9 +36,10 @@ class Inputs:
                 yield from part
 
     @property
-    def skipped(self) -> list[str]:
-        """What could not be read so far, and why."""
-        return [reason for part in self.parts if not isinstance(part, Frame) for reason in part.skipped]
+    def remarks(self) -> list[str]:
+        """What could not be read, wholly or in part, and what else is worth knowing."""
+        return [f"{what}{line}" for source in self.sources for what, lines in (
+            ("skipped ", source.skipped), ("incomplete: ", source.incomplete), ("", source.notes)) for line in lines]
 
 
 def open_inputs(source: Any, rgb: bool, vid_stride: int, max_pixels: int) -> Inputs:
@@ -50,7 +51,7 @@ def open_inputs(source: Any, rgb: bool, vid_stride: int, max_pixels: int) -> Inp
     parts: list[Source | Frame] = []
     arrays = 0
     for item in _items(source):
-        if isinstance(item, str | Path):
+        if isinstance(item, str | Path | int) and not isinstance(item, bool):  # a number is a camera
             parts.append(open_source(str(item), vid_stride=vid_stride, max_pixels=max_pixels))
             continue
         name = f"image{len(parts)}"

@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 
 from engine.inference.detections import ImageDetections
+from engine.inference.hints import SliceHint
 from engine.inference.inputs import Inputs, open_inputs
 from engine.inference.predictor import Predictor, make_predictor
 from engine.inference.runtimes.base import Runtime
 from engine.inference.runtimes.checkpoint import TorchRuntime
 from engine.inference.runtimes.open import load_runtime
-from engine.inference.settings import config_of, python_names
+from engine.inference.settings import config_of, in_python, python_names
 from models.detector import Detector
 from utils.device import select_device
 from utils.errors import UserError
@@ -45,9 +46,10 @@ class Model:
         """What is found in each picture of `source`: a list, or for videos and with stream=True a generator, which
         holds one picture at a time.
 
-        source: a path, a folder (not its subfolders), a glob, a .txt list; an array (H, W, 3) uint8 BGR, as OpenCV
-        gives it (rgb=True: RGB); a PIL image; a tensor (3, H, W) or (B, 3, H, W) RGB, uint8 or float in [0, 1]; or a
-        list of these. Grey pictures are repeated over the channels, transparency is left out.
+        source: a path, a folder (not its subfolders), a glob, a .txt list, a camera's number, the URL of a stream; an
+        array (H, W, 3) uint8 BGR, as OpenCV gives it (rgb=True: RGB); a PIL image; a tensor (3, H, W) or (B, 3, H, W)
+        RGB, uint8 or float in [0, 1]; or a list of these. Grey pictures are repeated over the channels, transparency is
+        left out.
         device: instead of that of `load_model`, for this call.
 
         settings, None for the default:
@@ -57,16 +59,17 @@ class Model:
         augment=False: also at other scales, and mirrored; vid_stride=1: every n-th frame of a video;
         max_pixels: larger pictures are refused.
 
-        Raises `UserError` for a source or a setting that cannot be; files of a folder that cannot be read are skipped
-        with a warning each.
+        Raises `UserError` for a source or a setting that cannot be. Files of a folder that cannot be read are skipped
+        with a warning each; another tells where slice= would show more.
         """
         with python_names():
             runtimes = self._on(self._device if device is None else str(device))
             config = config_of([str(runtime.path) for runtime in runtimes], settings)
             inputs = open_inputs(source, rgb, config.vid_stride, config.max_pixels)
             predictor = make_predictor(runtimes, config)
-        results = _results(predictor, inputs)
-        return results if stream or inputs.endless else list(results)
+        look = predictor.looks.looks[0]
+        results = _results(predictor, inputs, SliceHint(look.runtime, look.size, sliced=config.slice is not None))
+        return results if stream or inputs.is_endless else list(results)
 
     __call__ = predict
 
@@ -127,8 +130,11 @@ def load_model(path: str | Path | Sequence[str | Path], device: str = "", half: 
         return Model(lambda place: [load_runtime(file, place, half, trust) for file in paths], device)
 
 
-def _results(predictor: Predictor, inputs: Inputs) -> Iterator[ImageDetections]:
+def _results(predictor: Predictor, inputs: Inputs, hint: SliceHint) -> Iterator[ImageDetections]:
     with python_names():
-        yield from predictor.stream(inputs)
-    for reason in inputs.skipped:
-        warnings.warn(f"skipped {reason}", stacklevel=3)
+        for result in predictor.stream(inputs):
+            for line in hint(*result.image.shape[:2]):
+                warnings.warn(in_python(line), stacklevel=3)
+            yield result
+    for line in inputs.remarks:
+        warnings.warn(in_python(line), stacklevel=3)

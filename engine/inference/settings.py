@@ -64,4 +64,9 @@ def python_names() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise type(error)(FLAG.sub(lambda flag: FLAGS[flag[1]], str(error)), code=error.code) from None
+        raise type(error)(in_python(str(error)), code=error.code) from None
+
+
+def in_python(text: str) -> str:
+    """A message with settings for flags."""
+    return FLAG.sub(lambda flag: FLAGS[flag[1]], text)

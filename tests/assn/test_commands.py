@@ -1,5 +1,6 @@
 """`python -m assn COMMAND` and `assn-train`: the same programs under another name."""
 
+import os
 import sys
 
 import pytest
@@ -46,6 +47,13 @@ def test_installed_scripts(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             getattr(commands, name)()
         assert capsys.readouterr().out.startswith(f"usage: assn-{name} ")
+
+
+def test_threads_wait_as_in_the_scripts(monkeypatch, capsys):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    said(capsys, monkeypatch, "models", "--help")
+    assert os.environ.pop("GOMP_SPINCOUNT")
 
 
 def test_messages_name_commands_as_the_user_types_them():

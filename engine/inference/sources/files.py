@@ -28,6 +28,11 @@ class FileSource(Source):
         """Number of files; a video counts once."""
         return len(self.files)
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether there is a video."""
+        return any(map(is_video, self.files))
+
     def _frames(self) -> Iterator[Frame]:
         seen = 0
         for path in self.files:

@@ -70,6 +70,11 @@ class Source:
             if self.stopped:
                 return
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether its frames may be more than fit into memory, as those of a video or stream."""
+        return True
+
     def _frames(self) -> Iterator[Frame]:
         raise NotImplementedError
 

@@ -165,6 +165,16 @@ def test_wrong_sources(model, source, code, said):
         model.predict(source)
 
 
+def test_small_objects_in_large_pictures_are_hinted_at(model):
+    with pytest.warns(UserWarning, match=r"hint: 700 x 500 pixels shrink .*; slice \d+ looks"):
+        model.predict(np.zeros((500, 700, 3), np.uint8))
+
+
+def test_a_stream_is_opened_when_it_is_asked_for(model):
+    assert isinstance(model.predict("rtsp://127.0.0.1:9/none"), GeneratorType)
+    assert isinstance(model.predict(99), GeneratorType)
+
+
 def test_too_many_pixels(model):
     with user_error("too-large", "max_pixels"):
         model.predict(np.zeros((20, 20, 3), np.uint8), max_pixels=399)
