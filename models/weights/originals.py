@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from models.weights.addresses import require_file
 from utils.archive import open_archive
 from utils.config import MAX_CLASSES
 from utils.errors import UserError
@@ -54,6 +55,7 @@ def read_original(path: Path | str) -> Original:
     `UserError` for a file that is truncated, holds no model, or calls what no checkpoint needs.
     """
     path = Path(path)
+    require_file(path)
     with open_archive(path) as content:
         part, found = _choose(content, path)
         if not isinstance(found, Record):

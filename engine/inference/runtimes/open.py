@@ -9,6 +9,7 @@ from engine.inference.runtimes.checkpoint import TorchRuntime
 from engine.inference.runtimes.onnx import OnnxRuntime
 from engine.inference.runtimes.torchscript import TorchScriptRuntime
 from models import load_model
+from models.weights.addresses import require_file
 from utils.device import select_device
 from utils.errors import UserError
 
@@ -27,9 +28,7 @@ def load_runtime(path: Path | str, device: str | torch.device = "", half: bool =
     if path.suffix not in kinds:
         known = ", ".join(f"{suffix} ({what})" for suffix, what in kinds.items())
         raise UserError(f"{path}: unknown kind of weights {path.suffix!r}; known: {known}", "unknown-format")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; nothing is downloaded, so give the path of a trained model, such as "
-                        "runs/train/exp/weights/best.pt", "missing-file")
+    require_file(path)
     if path.suffix in (".pt", ".pth"):
         chosen = select_device(str(device))
         return TorchRuntime(path, load_model(path), chosen, half)

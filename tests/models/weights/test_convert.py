@@ -78,7 +78,7 @@ def test_a_layer_of_the_users_own(tmp_path):
 
 
 def test_wrong_inputs_are_told_in_a_sentence(theirs, tmp_path):
-    with pytest.raises(UserError, match="no such checkpoint"):
+    with pytest.raises(UserError, match="no such file"):
         run(tmp_path / "absent.pt", tmp_path / "new.pt")
     with pytest.raises(UserError, match=r"name the new file \.pt"):
         run(theirs, tmp_path / "new.onnx")

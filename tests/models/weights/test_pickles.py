@@ -141,7 +141,7 @@ def test_every_truncation_is_told(tmp_path):
             short.write_bytes(data[:cut])
             with pytest.raises(UserError, match=r"short\.pt: truncated"):
                 load_model(short)
-    with pytest.raises(UserError, match="no such checkpoint"):
+    with pytest.raises(UserError, match="no such file"):
         load_model(tmp_path / "absent.pt")
     (tmp_path / "page.pt").write_text("<html>not found</html>")
     with pytest.raises(UserError, match=r"page\.pt: not a PyTorch checkpoint .*<html>"):
