@@ -1,0 +1,1 @@
+"""Pictures of detections beside those of other programs."""
