@@ -12,12 +12,9 @@ from typing import Any
 
 from data import formats
 from data.formats.paths import IMAGE_SUFFIXES, image_files, listed_images
-from utils.config import CFG_ROOT, MAX_CLASSES, find_config, read_yaml
+from utils.config import MAX_CLASSES, SOURCE_TREE, find_config, read_yaml
 from utils.errors import UserError, nearest, short, shown
 
-PROJECT = CFG_ROOT.parent
-# Data may lie in a source tree; the folder of an installed package, which has no pyproject.toml, is no place for them.
-DATA_HOME = PROJECT if (PROJECT / "pyproject.toml").is_file() else None
 SPLITS = ("train", "val", "test")
 KEYS = ["path", *SPLITS, "names", "nc", "kpt_shape", "format", "difficult", "size", "seed", "scene"]
 FORMATS = [*formats.READERS, "shapes"]
@@ -159,7 +156,7 @@ def _root(yaml: Path, config: dict[str, Any], split: str, notes: list[str]) -> P
     holding = [place for place in there if all(
         isinstance(path, str) and any(map(_exists, _candidates([place], path, place))) for path in paths)]
     if not there and config.get("format") == "shapes":
-        return _absolute((DATA_HOME or Path.cwd()) / given)
+        return _absolute((SOURCE_TREE or Path.cwd()) / given)
     if not there:
         raise UserError(f"{yaml}: `path: {short(given)}` is no folder (looked for {_shown_paths(tried)}); put the data "
                         f"there or correct `path`{_no_download(config)}", "missing-file")
@@ -172,7 +169,7 @@ def _root(yaml: Path, config: dict[str, Any], split: str, notes: list[str]) -> P
 
 def _bases(yaml: Path) -> list[Path]:
     places = [Path.cwd(), _absolute(yaml).parent, yaml.resolve().parent]
-    return list(dict.fromkeys([*places, *([DATA_HOME] if DATA_HOME else [])]))
+    return list(dict.fromkeys([*places, *([SOURCE_TREE] if SOURCE_TREE else [])]))
 
 
 def _expanded(path: str) -> Path:

@@ -9,6 +9,8 @@ import yaml
 from utils.errors import UserError, nearest, short, shown
 
 CFG_ROOT = Path(__file__).resolve().parent.parent / "cfg"
+# Where the scripts lie; None for an installed package, which comes without pyproject.toml.
+SOURCE_TREE = CFG_ROOT.parent if (CFG_ROOT.parent / "pyproject.toml").is_file() else None
 MAX_BYTES = 1 << 20  # of a file: 20,000 class names take half of it
 MAX_CLASSES = 50_000  # of a dataset, model or checkpoint; the largest published vocabularies hold 13,000 to 22,000
 MAX_NODES = 100_000  # values, with aliases expanded; about 4 s

@@ -56,10 +56,11 @@ def test_threads_wait_as_in_the_scripts(monkeypatch, capsys):
     assert os.environ.pop("GOMP_SPINCOUNT")
 
 
-def test_messages_name_commands_as_the_user_types_them():
-    from assn.utils.commands import command as installed
+def test_messages_name_commands_as_the_user_types_them(monkeypatch):
+    from assn.utils import commands as isolated
 
-    assert [command("train"), command("data"), command("models.convert")] == [
-        "python train.py", "python -m data", "python -m models.convert"]
-    assert [installed("train"), installed("data"), installed("engine.evaluation")] == [
-        "assn-train", "python -m assn data", "python -m assn evaluation"]
+    names = ("train", "data", "models.convert")
+    assert [*map(command, names)] == ["python train.py", "python -m data", "python -m models.convert"]
+    assert [*map(isolated.command, names)] == [f"python -m assn {name}" for name in ("train", "data", "convert")]
+    monkeypatch.setattr(isolated, "SOURCE_TREE", None)  # installed
+    assert [*map(isolated.command, names)] == ["assn-train", "python -m assn data", "python -m assn convert"]
