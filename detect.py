@@ -23,6 +23,7 @@ from engine.inference.predictor import make_predictor
 from engine.inference.progress import Progress, print_end
 from engine.inference.runtimes.open import load_runtime
 from engine.inference.sources import open_source
+from engine.inference.tracking import Tracker
 from engine.inference.window import Window
 from engine.inference.writer import ResultWriter
 from models.plugins import load_plugins
@@ -46,14 +47,17 @@ def main(args: argparse.Namespace) -> Path | None:
     look = predictor.looks.looks[0]
     hint = SliceHint(look.runtime, look.size, sliced=config.slice is not None)
     progress, window = Progress(hint), Window(config.style) if config.view_img else None
+    tracker = Tracker(config.track, config.conf_thres) if config.track else None
     with (StopRequest("finishing this image, then the results", frames.stop) as stop,
           ResultWriter(config, predictor.names) as results):
-        for result in predictor.stream(frames):
+        for result in map(tracker, predictor.stream(frames)) if tracker else predictor.stream(frames):
             progress.add(result)
             results.add(result, explain(result) if explain else None)
             if window and not window.show(result):
                 frames.stop()
     print_end(frames, predictor.images, predictor.speed(), interrupted=stop.number > 0)
+    if tracker:
+        print(tracker.summary())
     print(f"results: {results.summary()}")
     if stop.number:
         sys.exit(stop.code)

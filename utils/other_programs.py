@@ -70,8 +70,8 @@ DETECT = {
     "writes objects", "save": "pictures are written, but for --nosave",
     **_each("stream stream-buffer", f"of a stream the newest frame is looked at; {DROP}"),
     "show-labels": "drawn, but for --hide-labels", "show-conf": "drawn, but for --hide-conf",
-    "show-boxes": f"boxes are drawn in any case; {DROP}", "track": "there is no tracking; drop the flag",
-    "tracker": "there is no tracking; drop the flag", "batch": f"images are looked at one by one; {DROP}",
+    "show-boxes": f"boxes are drawn in any case; {DROP}", "tracker": "use --track, of bytetrack or ocsort",
+    "batch": f"images are looked at one by one; {DROP}",
     "batch-size": f"images are looked at one by one; {DROP}", "workers": f"of training and validation; {DROP}",
 }
 

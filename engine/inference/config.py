@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from engine.inference.sources.open import LIST_SUFFIXES
 from engine.inference.sources.reader import PATIENCE, Patience
 from engine.inference.sources.streams import is_stream
+from engine.inference.tracking import LOW_SCORE, METHODS
 from engine.inference.view_flags import (
     VIEW_RULES,
     augment_option,
@@ -63,6 +64,9 @@ class DetectConfig(Options):
     max_det: int = option(1000, "most detections per image", type=positive, metavar="N")
     classes: tuple[str, ...] | None = option(None, "keep these only, by index or name", nargs="+", metavar="CLASS")
     agnostic_nms: bool = option(False, "NMS across classes")
+    track: str | None = option(None, f"follow objects from frame to frame: {' or '.join(METHODS)} (default "
+                               f"{next(iter(METHODS))}); every result has their ids", nargs="?",
+                               const=next(iter(METHODS)), choices=tuple(METHODS), metavar="METHOD")
     slice: int | None = slice_option()
     overlap: float | None = overlap_option()
     with_full: bool = with_full_option()
@@ -95,7 +99,8 @@ class DetectConfig(Options):
         """The thresholds of the selection. Raises `UserError` for `--classes` that are not among `names`."""
         classes = class_indices(self.classes, names)
         iou = IOU if self.iou_thres is None else self.iou_thres
-        return SelectConfig(self.conf_thres, iou, self.max_det, classes and tuple(classes), self.agnostic_nms)
+        least = min(self.conf_thres, LOW_SCORE) if self.track else self.conf_thres
+        return SelectConfig(least, iou, self.max_det, classes and tuple(classes), self.agnostic_nms)
 
     @property
     def style(self) -> Style:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Detection:
     """One detection. name: of its class, whose number is `label`; box: x1, y1, x2, y2 in pixels; id: of the object that
-    a tracker follows, None without one."""
+    a tracker follows, None without one and for a new one."""
 
     name: str
     score: float
@@ -44,7 +44,7 @@ class ImageDetections(Detections):
     """The detections in one image or frame of a video: boxes (N, 4) xyxy in its pixels, scores (N,), labels (N,).
 
     frame: the image and where it comes from; names: of the classes; ids: (N,) int64, of the objects that a tracker
-    follows, None without one; seen: what the image was looked at as, in words; seconds: that it took.
+    follows, -1 for new ones, None without one; seen: what the image was looked at as, in words; seconds: that it took.
 
     `len(found)`; `for detection in found` and `found[0]` give each `Detection`, the highest score first; `found[:5]`,
     `found["person"]`, `found[found.scores > 0.5]` give those of them as `ImageDetections`.
@@ -71,7 +71,7 @@ class ImageDetections(Detections):
         return self.frame.path
 
     def __iter__(self) -> Iterator[Detection]:
-        ids = [None] * len(self) if self.ids is None else self.ids.tolist()
+        ids = [None] * len(self) if self.ids is None else [k if k > 0 else None for k in self.ids.tolist()]
         for box, score, label, number in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), ids,
                                              strict=True):
             yield Detection(self.names[label], score, tuple(box), label, number)

@@ -120,12 +120,12 @@ class ResultWriter:
 
 
 def write_crops(folder: Path, stem: str, found: ImageDetections, folders: Sequence[str]) -> int:
-    """`ImageDetections.crops` as `<folder>/<class>/<stem>_<n>.jpg`, n as in the label rows; where objects are tracked
-    n is their id.
+    """`ImageDetections.crops` as `<folder>/<class>/<stem>_<n>.jpg`, n as in the label rows, or
+    `id<n>` of an object that a tracker follows.
 
     folders: of the classes, see `class_folders`. Returns the number of crops.
     """
-    numbers = range(len(found)) if found.ids is None else [f"id{number}" for number in found.ids.tolist()]
-    for number, crop, label in zip(numbers, found.crops(), found.labels.tolist(), strict=True):
-        write_picture(folder / folders[label] / f"{stem}_{number}.jpg", crop)
+    for n, (crop, each) in enumerate(zip(found.crops(), found, strict=True)):
+        number = n if each.id is None else f"id{each.id}"
+        write_picture(folder / folders[each.label] / f"{stem}_{number}.jpg", crop)
     return len(found)

@@ -209,6 +209,27 @@ def test_csv_has_what_the_json_has(run, source, tmp_path):
             assert float(row["confidence"]) == pytest.approx(answer["score"], abs=1e-5)
 
 
+def test_ids_are_in_every_output(run, tmp_path, capsys):
+    pytest.importorskip("trackers")
+    scene = cv2.imread(str(picture(tmp_path / "scene.png")))
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for k in range(4):
+        cv2.imwrite(str(folder / f"{k}.png"), scene)  # the same four times: each detection is the same object
+    flags = ["--track", "--max-det", 5, "--save-txt", "--save-conf", "--save-json", "--save-csv", "--save-crop"]
+    found, plain = run(folder, *flags), run(folder, "--max-det", 5, "--save-txt")
+    assert "followed " in capsys.readouterr().out
+    table, answers = rows(found, "3"), json.loads((found / "predictions.json").read_text())
+    last = [row for row in answers if row["image_id"] == 3]
+    assert table.shape[1] == 7 and rows(plain, "3").shape[1] == 5 and (rows(found, "0")[:, 6] == -1).all()
+    assert table[:, 6].tolist() == [row["track_id"] for row in last] and min(table[:, 6]) >= 1
+    assert len(set(table[:, 6])) == len(table) and {row["track_id"] for row in answers if row["image_id"] == 0} == {None}
+    ids = [row["id"] for row in csv.DictReader((found / "predictions.csv").open()) if row["image"].endswith("3.png")]
+    assert ids == [str(row["track_id"]) for row in last]
+    assert {p.stem for p in (found / "crops").rglob("3_*.jpg")} == {f"3_id{number}" for number in ids}
+    assert (cv2.imread(str(found / "3.png")) != cv2.imread(str(plain / "3.png"))).any()
+
+
 def test_a_signal_keeps_the_work(run, tmp_path, monkeypatch, capsys):
     """The video that is finished can be played and the JSON read; the exit code is that of the signal."""
     clip = video(tmp_path / "clip.mp4", frames=9)

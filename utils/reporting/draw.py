@@ -39,8 +39,8 @@ def marks_of(detections: Detections, names: Sequence[str], style: Style = AUTOMA
     meaning = {label: (colour, class_name(names, label)) for label, colour in class_colours(labels).items()}
     words, numbers = [meaning[label][1] for label in labels], None
     if ids is not None:
-        numbers = [f"#{number}" for number in ids.tolist()]
-        words = [f"{number} {word}" for number, word in zip(numbers, words, strict=True)]
+        numbers = [f"#{number}" if number > 0 else "" for number in ids.tolist()]
+        words = [f"{number} {word}".strip() for number, word in zip(numbers, words, strict=True)]
     forms = [words] * style.labels
     if style.labels and style.scores:
         scores = detections.scores.tolist()

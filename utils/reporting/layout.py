@@ -42,7 +42,7 @@ AUTOMATIC = Style()
 class Marks:
     """What is drawn on a picture, what matters most first: boxes (N, 4) float64; kinds (N,): what each one is, such as
     its label; meaning: colour and name of each kind; forms: captions (N,) from the longest form to the shortest, none
-    for boxes alone; numbers: captions (N,) of those that have no room for more; legend: whether colours are explained
+    for boxes alone; numbers: captions (N,) of those that have no room for more, '' for none; legend: whether colours are explained
     where captions do not."""
 
     boxes: np.ndarray
@@ -152,8 +152,9 @@ def plan(marks: Marks, shape: tuple[int, int], line: int | None = None) -> Layou
     if len(rows) <= MOST_CAPTIONS:
         made.captions.extend(_captions(around, small, rows, forms, page))
     unnamed = np.setdiff1d(np.arange(len(boxes)), [caption.row for caption in made.captions])
-    if marks.numbers and len(unnamed) <= MOST_CAPTIONS:
-        made.captions.extend(_captions(around, small, unnamed, [marks.numbers], page, made.captions))
+    numbered = [row for row in unnamed.tolist() if marks.numbers and marks.numbers[row]]
+    if marks.numbers and len(numbered) <= MOST_CAPTIONS:
+        made.captions.extend(_captions(around, small, np.array(numbered, int), [marks.numbers], page, made.captions))
     legend = _legend(marks, made, around, shape) if marks.legend and forms and len(unnamed) else None
     return replace(made, legend=legend)
 

@@ -21,7 +21,7 @@ def label_rows(labels: Sequence[int], boxes: Sequence[Sequence[float]], scores: 
     """YOLO's rows `class cx cy w h [confidence] [id]` of one image.
 
     labels (N,); boxes (N, 4) centre, width and height as fractions of the image; scores (N,) and ids (N,), of the
-    objects that a tracker follows, are the last columns if given.
+    objects that a tracker follows (-1: not yet), are the last columns if given.
     """
     ends = [[f"{score:.6g}"] for score in scores] if scores is not None else [[] for _ in labels]
     if ids is not None:
@@ -41,12 +41,13 @@ def label_rows_of(found: ImageDetections, with_scores: bool) -> str:
 def json_rows(found: ImageDetections, naming: ResultIds) -> list[dict[str, Any]]:
     """Rows like COCO results: file_name, image_id, category_id, category, bbox (left, top, width, height px), score.
 
-    Rows of a video or stream have `frame` too, from 0; where objects are tracked, `track_id`.
+    Rows of a video or stream have `frame` too, from 0; where objects are tracked, `track_id`, null for
+    those that are new.
     """
     frame = found.frame
     file_name, image_id, category_ids = naming.of(frame)
     head = {"file_name": file_name, "image_id": image_id, **({} if frame.is_still else {"frame": frame.index})}
-    tracks = [{}] * len(found) if found.ids is None else [{"track_id": number} for number in found.ids.tolist()]
+    tracks = [{}] * len(found) if found.ids is None else [{"track_id": each.id} for each in found]
     return [{**head, "category_id": category_ids[row["category_id"]], "category": found.names[row["category_id"]],
              "bbox": row["bbox"], "score": row["score"], **track}
             for row, track in zip(found.to_coco(image_id), tracks, strict=True)]
