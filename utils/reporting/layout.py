@@ -42,8 +42,8 @@ AUTOMATIC = Style()
 class Marks:
     """What is drawn on a picture, what matters most first: boxes (N, 4) float64; kinds (N,): what each one is, such as
     its label; meaning: colour and name of each kind; forms: captions (N,) from the longest form to the shortest, none
-    for boxes alone; numbers: captions (N,) of those that have no room for more, '' for none; legend: whether colours are explained
-    where captions do not."""
+    for boxes alone; numbers: captions (N,) of those that have no room for more, '' for none; legend: whether colours
+    are explained where captions do not."""
 
     boxes: np.ndarray
     kinds: list[int]

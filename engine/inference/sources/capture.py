@@ -1,11 +1,9 @@
 """Opening a camera or a network stream with OpenCV, with limits on how long that may take."""
 
-import os
-
 import cv2
 
 from engine.inference.sources.addresses import why_unreachable
-from engine.inference.sources.videos import check_size
+from engine.inference.sources.videos import check_size, quiet_ffmpeg
 
 
 class Unreachable(Exception):  # noqa: N818  told as a sentence, not raised to the user
@@ -18,10 +16,7 @@ def open_stream(address: str, timeout: float, max_pixels: int) -> cv2.VideoCaptu
 
     Raises `Unreachable`, and `ValueError` if its frames are too large.
     """
-    # FFmpeg's own messages would repeat the address, and FFmpeg reads this when a stream is opened for the first time
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if hasattr(cv2, "setLogLevel"):
-        cv2.setLogLevel(2)  # errors: what OpenCV warns of, such as a frame that is late, is told by our own words
+    quiet_ffmpeg()
     try:
         if address.isdecimal():
             capture = cv2.VideoCapture(int(address))

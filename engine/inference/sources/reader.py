@@ -89,6 +89,9 @@ class Reader(threading.Thread):
                 with self.changed:
                     self.failed, self.reason = True, why
                     self.changed.notify_all()
+                self._sleep(2 * POLL)  # if no other stream works the program ends, and nothing is tried again
+                if self.stopped:
+                    return
             waited = time.monotonic() - last
             if waited + pause > patience.reconnect:
                 self.reason = why + (f"; no frame for {waited:.0f} s" if waited >= 1 else "")

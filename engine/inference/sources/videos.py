@@ -1,6 +1,7 @@
 """Video files, read with OpenCV."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def is_still(path: str) -> bool:
 def open_video(path: str, max_pixels: int = MAX_PIXELS) -> cv2.VideoCapture:
     """A video, opened. Raises `OSError` or `ValueError` if OpenCV cannot open it or its frames are too large."""
     open_plain(path, any_size=True)[0].close()
+    quiet_ffmpeg()
     try:
         capture = cv2.VideoCapture(path)
     except Exception:  # whatever a demuxer raises
@@ -39,6 +41,12 @@ def open_video(path: str, max_pixels: int = MAX_PIXELS) -> cv2.VideoCapture:
                          f"(ffmpeg -i {Path(path).name} -c:v libx264 out.mp4)")
     check_size(capture, max_pixels)
     return capture
+
+
+def quiet_ffmpeg() -> None:
+    """Before a video is opened: what goes wrong is told in our own words, and never with the address of a stream."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read with the first video of the process
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 
 def check_size(capture: cv2.VideoCapture, max_pixels: int) -> None:
