@@ -1,9 +1,9 @@
-"""Export a trained detector as ONNX or TorchScript; each file is compared with PyTorch before it replaces another.
+"""Export a trained detector; each file is compared with PyTorch before it replaces another.
 
-    python export.py --weights runs/train/exp/weights/best.pt --include onnx torchscript --dynamic
+    python export.py --weights runs/train/exp/weights/best.pt --include onnx openvino --dynamic
 
-The files lie beside the weights. They take `images` (B, 3, H, W) float32 RGB in [0, 1] and give `boxes` (B, N, 4) xyxy
-input pixels and `scores` (B, N, classes); detect.py and val.py accept them as --weights and select detections (NMS).
+Formats: onnx, openvino, engine (TensorRT), torchscript, pt2 (torch.export). The files lie beside the weights; detect.py
+and val.py accept them as --weights. What they take and give: docs/export.md.
 """
 
 import argparse
@@ -16,12 +16,10 @@ from utils.threads import shorten_spinning
 if __name__ == "__main__":
     shorten_spinning()  # OpenMP reads it when PyTorch is imported
 
-import numpy as np
-import torch
-
-from data.shapes.generate import Scene, render
-from engine.export.config import FORMATS, ExportConfig
-from engine.export.export import export, export_size
+from engine.export.config import ExportConfig
+from engine.export.export import Exported, export
+from engine.export.pictures import open_pictures
+from engine.export.sizes import export_size
 from models import load_model
 from models.plugins import load_plugins
 from utils.commands import command
@@ -37,19 +35,14 @@ def main(args: argparse.Namespace) -> list[Path]:
     """Export every format of `--include`; returns the files. Raises `UserError`; a file that fails replaces none."""
     config = ExportConfig.from_args(args).check()
     load_plugins(config.plugin)
-    weights = Path(config.weights)
-    model = load_model(weights, device=select_device(config.device))
+    model = load_model(config.weights, device=select_device(config.device))
     config = config.replace(imgsz=export_size(model, config))
-    scenes = np.stack([render(0, "val", number, config.size, Scene())[0] for number in range(2)])  # (2, H, W, 3) BGR
-    pictures = torch.from_numpy(scenes[..., ::-1].transpose(0, 3, 1, 2).copy())  # (2, 3, H, W) RGB
+    pictures = open_pictures(config.data, config.images) if config.data else None
     done = []
-    for name in dict.fromkeys(config.include):
+    for name, path in config.paths().items():
         start = time.perf_counter()
-        path = weights.with_suffix(FORMATS[name])
-        comparisons = export(model, path, config, pictures)
-        print(f"{name}: {path} ({path.stat().st_size / 2**20:.1f} MiB, {time.perf_counter() - start:.1f} s), "
-              "checked against PyTorch:")
-        print("\n".join(f"  {comparison}" for comparison in comparisons))
+        exported = export(model, path, config, pictures)
+        print(describe(name, exported, time.perf_counter() - start))
         done.append(path)
     shape = f"{config.batch_size} x 3 x {config.size[0]} x {config.size[1]}"
     if config.dynamic:
@@ -57,6 +50,17 @@ def main(args: argparse.Namespace) -> list[Path]:
     print(f"input: {shape}; try: {command('detect')} --weights {shlex.quote(str(done[-1]))} --source "
           "<picture, folder or video>")
     return done
+
+
+def describe(name: str, exported: Exported, seconds: float) -> str:
+    """What is printed of one format."""
+    lines = [f"{name}: {exported.path} ({exported.mebibytes:.1f} MiB, {seconds:.1f} s), checked against PyTorch:",
+             *(f"  {comparison}" for comparison in exported.comparisons)]
+    if exported.accuracy:
+        lines.append(f"  {exported.accuracy}")
+    elif not any(comparison.found for comparison in exported.comparisons):
+        lines.append("  nothing was found on these pictures; --data compares on yours")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def measure_file(config: ValConfig, weights: str, group: Group) -> list[Speed]:
         raise UserError("--task speed: measures one process; start it without torchrun", "flag-conflict")
     runtime = load_runtime(weights, config.device, half=config.half, trust=config.trust)
     runtime.check_suppression({"--iou-thres": config.iou_thres is not None})
+    runtime.check_limits(config.conf_thres, config.max_det)
     index = load_index(data_of(config, runtime), "val", max_pixels=config.max_pixels)
     size, thresholds = runtime.choose_size(config.imgsz), speed_thresholds(config, runtime)
     rows = measure(config, runtime, index)

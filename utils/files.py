@@ -10,7 +10,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utils.errors import UserError
@@ -43,6 +43,35 @@ def replacing(path: Path | str, keep: Path | str | None = None) -> Iterator[Path
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path, ours: Callable[[str], bool]) -> Iterator[Path]:
+    """A temporary folder beside `path` that replaces it when the block ends; after an error `path` is unchanged.
+
+    ours: whether a file of this name belongs there. Raises `OSError`, for a folder that holds others too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    others = [entry.name for entry in path.iterdir() if not ours(entry.name)] if path.is_dir() else []
+    if others:
+        raise OSError(errno.ENOTEMPTY, f"it holds {others[0]}, which would be lost", str(path))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix(path.stem), suffix="_openvino_model"))
+    old = temporary.with_name(f"{temporary.name}-old")
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            path.rename(old)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def prefix(stem: str) -> str:

@@ -12,8 +12,6 @@ from utils.commands import command
 DROP = "drop the flag"
 RECIPE = "part of the recipe; write a YAML and give that to --hyp"
 OTHER_TASK = "of segmentation, poses or classification, and only boxes are found here; drop it"
-OTHER_RUNTIMES = "use --include onnx, which that runtime's own converter reads"
-NO_SELECTION = "files give boxes and scores; detect.py and val.py choose, with --conf-thres --iou-thres --max-det"
 NOT_UPLOADED = "nothing is uploaded; drop the flag"
 
 
@@ -76,17 +74,17 @@ DETECT = {
 }
 
 EXPORT = {
-    "int8": "use --half", "fp16": "use --half", "format": "--include",
+    "quantize": "use --half or --int8", "fp16": "--half", "format": "--include", "batch": "--batch-size",
     "dynamic-batch": "use --dynamic, which leaves batch and size free", "grid": f"boxes are always decoded; {DROP}",
-    "data": f"class names come from the weights; {DROP}", **_each("inplace train optimize", DROP),
-    **_each("keras workspace", OTHER_RUNTIMES), "fraction": f"of calibration for int8; {DROP}",
-    **_each("nms agnostic-nms end2end include-nms max-wh topk-per-class topk-all iou-thres iou conf-thres conf max-det",
-            NO_SELECTION), "name": f"the file lies beside its weights; {DROP}", "ml": DROP,
+    **_each("inplace train optimize ml", DROP), "keras": "use --include onnx, which onnx2tf reads",
+    "workspace": f"TensorRT takes what memory it needs; {DROP}", "fraction": "use --images",
+    **_each("end2end include-nms", "--nms"), "max-wh": f"classes are kept apart exactly; {DROP}",
+    **_each("topk-per-class topk-all", "--max-det"), "conf": "--conf-thres", "iou": "--iou-thres", "name": "--output",
 }
 
 WORDS: Mapping[str, Mapping[str, str]] = {
     "train": EVERYWHERE | TRAIN, "val": EVERYWHERE | VAL, "detect": EVERYWHERE | DETECT,
-    "export": EVERYWHERE | EXPORT}
+    "export": {word: text for word, text in EVERYWHERE.items() if word != "nms"} | EXPORT}
 MODES = {"train": "train", "val": "val", "predict": "detect", "track": "detect", "export": "export",
          "benchmark": ""}
 TASKS = ("detect", "segment", "semantic", "depth", "classify", "pose", "obb")

@@ -1,9 +1,11 @@
-"""Which TorchScript files `export.py` wrote for this user: their digests are stored in the user's cache folder, which a
-downloaded file cannot write to."""
+"""Which files that hold programs `export.py` wrote for this user: their digests are stored in the user's cache folder,
+which a downloaded file cannot write to."""
 
 import hashlib
 import os
 from pathlib import Path
+
+from utils.errors import UserError
 
 
 def _digest_file(path: Path) -> Path:
@@ -32,3 +34,11 @@ def is_own(path: Path) -> bool:
         return _digest_file(path).is_file()
     except (OSError, RuntimeError):
         return False
+
+
+def check_own(path: Path, what: str, trust: bool) -> None:
+    """Raises `UserError` for a file that `export.py` did not write, unless it is trusted; what: it is, in words."""
+    if not trust and not is_own(path):
+        raise UserError(f"{path}: is {what}, which runs when it is loaded, and export.py did not write it for "
+                        "this user on this machine; --trust runs it all the same, export.py makes one from the checkpoint, and "
+                        ".onnx holds no program", "untrusted-file")

@@ -31,8 +31,10 @@ def facts_of(config: ValConfig, runtime: Runtime) -> Facts:
     if isinstance(runtime, TorchRuntime):
         lines = summarise(runtime.model, runtime.frame.up(size))
         return Facts(sum(line.params for line in lines), float(sum(line.flops for line in lines)), told)
-    return Facts(_stored_numbers(runtime.path) if isinstance(runtime, OnnxRuntime) else
-                 sum(p.numel() for p in runtime.module.parameters()), None, told)
+    if isinstance(runtime, OnnxRuntime):
+        return Facts(_stored_numbers(runtime.path), None, told)
+    module = getattr(runtime, "module", None)  # a program of torch; other files do not tell
+    return Facts(None if module is None else sum(p.numel() for p in module.parameters()), None, told)
 
 
 def header(config: ValConfig, runtime: Runtime, index: Index, thresholds: SelectConfig, facts: Facts) -> str:
@@ -42,23 +44,24 @@ def header(config: ValConfig, runtime: Runtime, index: Index, thresholds: Select
     objects = int((~truth.crowd).sum())
     unread = len(truth.image_ids) - len(index)
     kind, suppresses = type(runtime).__name__.removesuffix("Runtime"), not runtime.finds_sets
-    precision = str(runtime.dtype).removeprefix("torch.") if isinstance(runtime, TorchRuntime) else (
-        "float16" if runtime.half else "float32")
-    costs = [f"{facts.params:,} parameters"]
+    precision = str(runtime.dtype).removeprefix("torch.") if isinstance(runtime, TorchRuntime) else runtime.precision
+    without_nms = f", selected in the file: {runtime.selection_in_words}" if runtime.selection else (
+        ", from a set without NMS")
+    costs = [f"{facts.params:,} parameters"] if facts.params is not None else []
     if facts.flops is not None:
         costs.append(f"{facts.flops / 1e9:.1f} GFLOPs")
     frames = {"rect": "rectangles of like aspect", "fitted": "frames that fit the images"}.get(
         facts.size.rpartition(" ")[2], "one frame for all")
     size = facts.size.removesuffix(" rect").removesuffix(" fitted")
     parts = [f"confidence {thresholds.conf:g} or more"] + [f"NMS at IoU {thresholds.iou:g}"] * suppresses
-    lines = {"weights": f"{printable(str(runtime.path))} ({_origin(runtime)}): {', '.join(costs)}",
+    lines = {"weights": f"{printable(str(runtime.path))} ({_origin(runtime)}): {', '.join(costs) or 'of unknown size'}",
              "data": f"{printable(str(index.source.yaml))}, {index.source.split}: {len(truth.image_ids):,} images"
                      f"{f' ({unread:,} of them cannot be opened)' if unread else ''}, {objects:,} objects, "
                      f"{len(index.names)} classes{' taken as one' if index.single_cls else ''}",
              "images": f"{size} px, {views_in_words(config) or frames}, {config.batch_size} at a time",
              "detections": f"{', '.join(parts)}, at most {thresholds.max_det} "
                            f"{'a view' if config.slice else 'an image'}"
-                           f"{'' if suppresses else ', from a set without NMS'}",
+                           f"{'' if suppresses else without_nms}",
              "protocol": " | ".join(dict.fromkeys((*(p.title for p in config.all_protocols()), COCO.title))),
              "runtime": f"{kind} in {precision} on {describe(runtime.device)}, torch {torch.__version__}"}
     width = max(map(len, lines))

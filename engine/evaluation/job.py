@@ -62,6 +62,7 @@ def prepare(config: ValConfig, weights: str, group: Group, device: torch.device)
     """Open model and data, and refuse before the work what could not be written after it (`UserError`)."""
     runtime = load_runtime(weights, config.device if group.is_single else device, half=config.half, trust=config.trust)
     runtime.check_suppression({"--iou-thres": config.iou_thres is not None})
+    runtime.check_limits(config.conf_thres, config.max_det)
     data = data_of(config, runtime)
     with group.local_rank0_first():
         index = load_index(data, config.task, single_cls=config.single_cls, max_pixels=config.max_pixels)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.inference.outputs import LAYOUTS, output_names
 from utils.config import MAX_CLASSES, is_number, is_whole
 from utils.errors import UserError, printable, shown
 from utils.frame import Frame, Pixels
@@ -25,7 +26,9 @@ class ExportMetadata:
     that a TorchScript file was traced on and is bound to ("" if not bound); trained: `data` and `imgsz` of the
     training, where known; select: how detections are selected, one of `SELECTORS`; thresholds: the model's own; frame:
     how the model wants images placed, of which `size` is what this file is bound to (default: letterboxed, as all files
-    before this entry); pixels: the values that the network reads, made inside the file of RGB in [0, 1].
+    before this entry); pixels: the values that the network reads, made inside the file of RGB in [0, 1]; layout: of the
+    outputs (`engine.inference.outputs`); selection: the thresholds by which the file itself selects detections, None
+    where that is left to the reader; int8: whether convolutions are computed in 8 bits.
     """
 
     names: tuple[str, ...]
@@ -39,6 +42,9 @@ class ExportMetadata:
     thresholds: SelectConfig = EVALUATION
     frame: Frame | None = None
     pixels: Pixels = Pixels()
+    layout: str = "plain"
+    selection: SelectConfig | None = None
+    int8: bool = False
     format: str = METADATA_FORMAT
 
     def __post_init__(self) -> None:
@@ -49,6 +55,16 @@ class ExportMetadata:
     def file_frame(self) -> Frame:
         """The frames that the file takes: those of the model, or its one size."""
         return self.frame.held_to(self.size)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the file's outputs, in order."""
+        return output_names(self.layout, self.selection is not None)
+
+    @property
+    def precision(self) -> str:
+        """Of most of the arithmetic."""
+        return "int8" if self.int8 else "float16" if self.half else "float32"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -71,7 +87,8 @@ class ExportMetadata:
         if content.get("select") not in tuple(SELECTORS):
             raise UserError(f"{path}: its selection {shown(content.get('select'), 60)} is not known, known: "
                             f"{', '.join(SELECTORS)}; export it again", "unknown-selection")
-        wrong = next((key for key in _CHECKS if key not in content or not _CHECKS[key](content[key])), None)
+        wrong = next((key for key in _CHECKS if key not in content or not _CHECKS[key](content[key])), None) or next(
+            (key for key in _LATER if key in content and not _LATER[key](content[key])), None)
         if wrong:
             raise UserError(f"{path}: its metadata is damaged: {wrong} {shown(content.get(wrong))[:80]}; export it "
                             "again", "corrupt-metadata")
@@ -79,7 +96,9 @@ class ExportMetadata:
         known = {key: content[key] for key in (*_CHECKS, "trained", "select") if key in content}
         return cls(**{**known, "names": tuple(map(printable, content["names"])), "strides": tuple(content["strides"]),
                       "size": size, "device": str(content.get("device", ""))[:20],
-                      "thresholds": _thresholds(content.get("thresholds"), path),
+                      "thresholds": _thresholds(content.get("thresholds"), path) or EVALUATION,
+                      "selection": _thresholds(content.get("selection"), path),
+                      "layout": content.get("layout", "plain"), "int8": content.get("int8", False),
                       "frame": _input(Frame, content, path), "pixels": _input(Pixels, content, path) or Pixels()})
 
 
@@ -116,10 +135,10 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _thresholds(stored: Any, path: Path) -> SelectConfig:
-    """The thresholds of the metadata; files without them select by NMS with the default ones."""
+def _thresholds(stored: Any, path: Path) -> SelectConfig | None:
+    """Thresholds of the metadata; None where it has none."""
     if stored is None:
-        return EVALUATION
+        return None
     checks = {"conf": _is_fraction, "iou": _is_fraction, "max_det": is_count, "agnostic": _is_bool,
               "multi_label": _is_bool, "per_class": lambda v: v is None or is_count(v)}
     if not isinstance(stored, dict) or not all(check(stored.get(key)) for key, check in checks.items()):
@@ -133,3 +152,5 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "strides": lambda v: is_list_of(v, is_count, 16),
     "size": lambda v: v is None or is_list_of(v, is_count, 2) and len(v) == 2,
     "batch": lambda v: v is None or is_count(v), "half": _is_bool}
+# Entries that files of before do not have.
+_LATER: dict[str, Callable[[Any], bool]] = {"layout": lambda v: v in LAYOUTS, "int8": _is_bool}

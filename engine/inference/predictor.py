@@ -49,5 +49,6 @@ def make_predictor(runtimes: Sequence[Runtime], config: DetectConfig) -> Predict
     for runtime in runtimes:
         thresholds = config.thresholds(runtimes[0].names)
         runtime.check_suppression({"--iou-thres": config.iou_thres is not None, "--agnostic-nms": config.agnostic_nms})
+        runtime.check_limits(config.given.get("conf_thres"), config.given.get("max_det"))
         looks.append(Look(runtime, runtime.choose_size(config.imgsz), thresholds, slicing_of(config), config.augment))
     return Predictor(Ensemble(looks, config.merge if merges_models(config) and config.merge else MODELS))

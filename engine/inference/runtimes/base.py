@@ -1,10 +1,11 @@
 """The interface through which every kind of model file is run.
 
 Legend: B images in a batch, H, W pixels of the input frame, N candidate boxes of one image, C classes.
-An exported file takes `images` (B, 3, H, W) float32 RGB in [0, 1] and gives `boxes` (B, N, 4) float32 xyxy input pixels
-and `scores` (B, N, C) float32, and has an `ExportMetadata` inside.
+An exported file takes `images` (B, 3, H, W) float32 RGB in [0, 1], gives what `engine.inference.outputs` describes, and
+has an `ExportMetadata` inside.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from torch import Tensor
 from data.images.letterbox import place
 from data.images.placement import Placement
 from engine.inference.metadata import ExportMetadata, is_count, is_list_of
-from utils.errors import UserError, shown
+from engine.inference.outputs import read_outputs
+from utils.errors import UserError
 from utils.select import SelectConfig, Selector, find_selector, nms_operator
 from utils.structures import Detections, Letterbox
 
@@ -27,8 +29,9 @@ class Runtime:
 
     names: class names; strides: pixels per cell of each level; frame: how it wants images placed, and fixed_size: the
     only (height, width) it takes, or None; fixed_batch: the only batch size of the file, or None (`predict` takes any:
-    it pads or splits); finds_sets: whether no box suppresses another; trained, thresholds: see `ExportMetadata`;
-    device: the device of `boxes` and `scores`, on which images are best put too.
+    it pads or splits); is_set: whether the model answers with a set; finds_sets: whether no box that `predict` gives
+    suppresses another; trained, thresholds, precision: see `ExportMetadata`; selection: the thresholds of a file that
+    selects detections itself, else None; device: the device of `boxes` and `scores`, on which images are best put too.
     """
 
     def __init__(self, path: Path, metadata: ExportMetadata, device: torch.device,
@@ -37,8 +40,11 @@ class Runtime:
         self.names, self.strides = list(metadata.names), list(metadata.strides)
         self.frame, self.fixed_batch, self.half = metadata.file_frame, metadata.batch, metadata.half
         self._model_frame, self._sizes = metadata.frame, {}
-        self.finds_sets = metadata.select == "topk"
-        self.thresholds, self._selector = metadata.thresholds, find_selector(selection or metadata.select)
+        self.layout, self.selection, self.precision = metadata.layout, metadata.selection, metadata.precision
+        self.is_set = metadata.select == "topk"
+        self.finds_sets = self.is_set or self.selection is not None
+        self.thresholds = self.selection or metadata.thresholds
+        self._selector = find_selector(selection or ("topk" if self.finds_sets else metadata.select))
         nms_operator()
         trained = metadata.trained if isinstance(metadata.trained, dict) else {}
         self.trained = trained if is_list_of(trained.get("imgsz", [640]), is_count, 2) else {}
@@ -112,24 +118,50 @@ class Runtime:
         return torch.cat(boxes), torch.cat(scores)
 
     def _checked(self, answer: Any, batch: int) -> tuple[Tensor, Tensor]:
-        """The boxes and scores that a file returned. Raises `UserError` if their shapes are wrong."""
+        """Boxes and scores from what a file returned. Raises `UserError` if their shapes are wrong."""
         parts = answer if isinstance(answer, tuple | list) else (answer,)
-        shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
-        count = shapes[0][1] if len(shapes) == 2 and isinstance(shapes[0], tuple) and len(shapes[0]) == 3 else 0
-        if shapes != [(batch, count, 4), (batch, count, len(self.names))]:
-            raise UserError(f"{self.path}: answers {shown(shapes)} to {batch} images, not boxes (B, N, 4) and "
-                            f"scores (B, N, {len(self.names)}); export it again", "bad-output")
-        return parts[0].float(), parts[1].float()
+        boxes, scores = read_outputs(parts, self.layout, self.selection is not None, len(self.names), self.path)
+        if len(boxes) != batch:
+            raise UserError(f"{self.path}: answers to {len(boxes)} images where {batch} were given; export it again",
+                            "bad-output")
+        return boxes, scores
 
-    def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _predict(self, images: Tensor, content: Tensor | None = None) -> Sequence[Tensor] | Tensor:
+        """The outputs of the file, in the order of `output_names`."""
         raise NotImplementedError
 
     def check_suppression(self, given: Mapping[str, bool]) -> None:
         """Raises `UserError` for flags about suppression where none is done; given: flag -> whether it was given."""
         flags = [flag for flag, is_given in given.items() if is_given]
+        if flags and self.selection:
+            raise UserError(f"{' '.join(flags)}: {self.path} selects detections itself, {self.selection_in_words}; "
+                            "export it again with other ones, or without --nms", "flag-without-effect")
         if flags and self.finds_sets:
             raise UserError(f"{' '.join(flags)}: {self.path} answers with a set, in which no box suppresses another; "
                             f"drop {'them' if len(flags) > 1 else 'the flag'}", "flag-without-effect")
+
+    def check_limits(self, conf: float | None, max_det: int | None) -> None:
+        """Say of a file that selects detections itself how it does, as flags cannot widen that. None: not given.
+
+        Raises `UserError` for a confidence below, or more detections than, what it was exported with.
+        """
+        own = self.selection
+        if own:
+            print(f"{self.path}: selects detections itself: {self.selection_in_words}", file=sys.stderr)
+        wrong = [] if own is None else [
+            f"--{name} {value:g}" for name, value, lost in (
+                ("conf-thres", conf, conf is not None and conf < own.conf),
+                ("max-det", max_det, max_det is not None and max_det > own.max_det)) if lost]
+        if wrong:
+            raise UserError(f"{', '.join(wrong)}: {self.path} selects detections itself, {self.selection_in_words}, "
+                            f"and gives no others; export it with --nms {' '.join(wrong)}", "flag-without-effect")
+
+    @property
+    def selection_in_words(self) -> str:
+        """How a file that selects detections itself does it."""
+        own = self.selection
+        return f"confidence {own.conf:g}, " + f"NMS at IoU {own.iou:g}, " * (not self.is_set) + (
+            "across classes, " * own.agnostic + f"at most {own.max_det} of an image")
 
     def select(self, boxes: Tensor, scores: Tensor, config: SelectConfig | None = None) -> list[Detections]:
         """The detections of each image from the output of `predict`; config: by default the model's `thresholds`."""

@@ -43,8 +43,10 @@ class OnnxRuntime(Runtime):
             raise UserError(f"{path}: its metadata is damaged: not UTF-8; export it again",
                             "corrupt-metadata") from None
         self.path = path
-        self.layout = None if METADATA_KEY in entries else self._foreign_layout(entries)
-        super().__init__(path, self._read_metadata(entries), chosen)
+        self.foreign = None if METADATA_KEY in entries else self._foreign_layout(entries)
+        metadata = self._read_metadata(entries)
+        super().__init__(path, metadata, chosen)
+        self._outputs = list(metadata.outputs)
 
     def _foreign_layout(self, entries: dict[str, str]) -> Layout:
         """The layout of a file of another program."""
@@ -58,7 +60,7 @@ class OnnxRuntime(Runtime):
         return layout
 
     def _read_metadata(self, entries: dict[str, str]) -> ExportMetadata:
-        layout = self.layout
+        layout = self.foreign
         if layout is None:
             return ExportMetadata.from_json(entries[METADATA_KEY], self.path)
         trained = {"imgsz": list(layout.imgsz[:2])} if layout.imgsz else {}
@@ -71,14 +73,10 @@ class OnnxRuntime(Runtime):
             shapes = [list(value.shape) for value in inputs.values()]
             raise UserError(f"{self.path}: failed on {shapes[0]}: {first_line(error)}", "failed-inference") from None
 
-    def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        unit, layout = as_unit(images), self.layout
+    def _predict(self, images: Tensor, content: Tensor | None = None) -> list[Tensor]:
+        unit, layout = as_unit(images), self.foreign
         if layout is not None:
             answer = self._run([layout.output], {layout.input: as_input(unit, layout.half)})[0]
-            return layout.decode(torch.from_numpy(answer).to(self.device), self.path)
-        outputs = self._run(["boxes", "scores"], {"images": unit.cpu().numpy()})
-        if any(out.dtype.kind != "f" for out in outputs):
-            raise UserError(f"{self.path}: answers {' and '.join(str(o.dtype) for o in outputs)}; export it again",
-                            "bad-output")
-        boxes, scores = (torch.from_numpy(out).to(self.device) for out in outputs)
-        return boxes, scores
+            return [*layout.decode(torch.from_numpy(answer).to(self.device), self.path)]
+        outputs = self._run(self._outputs, {"images": unit.cpu().numpy()})
+        return [torch.from_numpy(out).to(self.device) for out in outputs]

@@ -11,7 +11,7 @@ from engine.inference.metadata import METADATA_KEY, ExportMetadata
 from engine.inference.runtimes.base import Runtime, as_unit, first_line
 from utils.device import select_device
 from utils.errors import UserError
-from utils.trusted_exports import is_own
+from utils.trusted_exports import check_own
 
 
 class TorchScriptRuntime(Runtime):
@@ -24,10 +24,7 @@ class TorchScriptRuntime(Runtime):
             is_archive = False
         if not is_archive:
             raise UserError(f"{path}: truncated or not TorchScript; export it again", "corrupt-file")
-        if not trust and not is_own(path):
-            raise UserError(f"{path}: is a TorchScript program, which runs when it is loaded, and export.py did not "
-                            "write it for this user on this machine; --trust runs it all the same, export.py makes one "
-                            "from the checkpoint, and .onnx holds no program", "untrusted-file")
+        check_own(path, "a TorchScript program", trust)
         extra = {f"{METADATA_KEY}.json": ""}
         try:
             with warnings.catch_warnings():
@@ -46,7 +43,7 @@ class TorchScriptRuntime(Runtime):
         super().__init__(path, metadata, chosen)
         self.module.to(chosen).eval()
 
-    def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _predict(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
         try:
             return self.module(as_unit(images))
         except RuntimeError as error:

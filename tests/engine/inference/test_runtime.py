@@ -17,7 +17,6 @@ from engine.inference.runtimes.open import load_runtime
 from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
 
-NO_PICTURES = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
 ROOT = Path(__file__).resolve().parents[3]
 SUFFIXES = [".pt", ".onnx", ".torchscript"]
 
@@ -26,9 +25,8 @@ SUFFIXES = [".pt", ".onnx", ".torchscript"]
 def files(tmp_path_factory):
     """suffix -> a file of the same model; the exported ones are bound to batch 2 of 64x96 pixels."""
     folder = tmp_path_factory.mktemp("runtime")
-    pictures = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8)
     for suffix in SUFFIXES[1:]:
-        export(tiny_model(), folder / f"best{suffix}", ExportConfig(imgsz=(64, 96), batch_size=2), pictures)
+        export(tiny_model(), folder / f"best{suffix}", ExportConfig(imgsz=(64, 96), batch_size=2))
     tiny_checkpoint(folder / "best.pt")
     return {suffix: folder / f"best{suffix}" for suffix in SUFFIXES}
 
@@ -157,7 +155,7 @@ def test_a_head_with_a_selection_of_its_own_is_not_exported(tmp_path):
     model.head.selection = lambda boxes, scores, config: []
     assert model.select(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3)) == []
     with refused("unknown-selection", "DFLDetect"):
-        export(model, tmp_path / "best.onnx", ExportConfig(imgsz=(64, 64)), NO_PICTURES)
+        export(model, tmp_path / "best.onnx", ExportConfig(imgsz=(64, 64)))
 
 
 def test_metadata_that_is_no_text_is_one_sentence(files, tmp_path):
@@ -193,7 +191,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, suffix):
     path.write_text("before")
     monkeypatch.setattr(Path, "write_bytes", full)
     with refused("unwritable-file", path.name, "No space left on device"):
-        export(tiny_model(), path, ExportConfig(imgsz=(64, 64)), NO_PICTURES)
+        export(tiny_model(), path, ExportConfig(imgsz=(64, 64)))
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 

@@ -1,0 +1,1 @@
+"""One module for each format that `export.py` writes; `table` says which options each has."""
