@@ -74,12 +74,12 @@ DETECT = {
 }
 
 EXPORT = {
-    "quantize": "use --half or --int8", "fp16": "--half", "format": "--include", "batch": "--batch-size",
+    "quantize": "use --half or --int8", "fp16": "--half", "format": "--include",
     "dynamic-batch": "use --dynamic, which leaves batch and size free", "grid": f"boxes are always decoded; {DROP}",
     **_each("inplace train optimize ml", DROP), "keras": "use --include onnx, which onnx2tf reads",
     "workspace": f"TensorRT takes what memory it needs; {DROP}", "fraction": "use --images",
     **_each("end2end include-nms", "--nms"), "max-wh": f"classes are kept apart exactly; {DROP}",
-    **_each("topk-per-class topk-all", "--max-det"), "conf": "--conf-thres", "iou": "--iou-thres", "name": "--output",
+    **_each("topk-per-class topk-all", "--max-det"), "name": "--output",
 }
 
 WORDS: Mapping[str, Mapping[str, str]] = {

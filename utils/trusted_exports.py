@@ -40,5 +40,5 @@ def check_own(path: Path, what: str, trust: bool) -> None:
     """Raises `UserError` for a file that `export.py` did not write, unless it is trusted; what: it is, in words."""
     if not trust and not is_own(path):
         raise UserError(f"{path}: is {what}, which runs when it is loaded, and export.py did not write it for "
-                        "this user on this machine; --trust runs it all the same, export.py makes one from the checkpoint, and "
-                        ".onnx holds no program", "untrusted-file")
+                        "this user on this machine; --trust runs it all the same, export.py makes one from the "
+                        "checkpoint, and .onnx holds no program", "untrusted-file")

@@ -6,9 +6,9 @@ import onnx
 import pytest
 import torch
 
-import engine.export.export
 import export as script
-from engine.export.config import FORMATS
+from engine.export.formats.table import FORMATS
+from engine.export.program import Program
 from engine.inference.runtimes.open import load_runtime
 from tests.refusals import refused
 from tests.tiny import NAMES, tiny_checkpoint, tiny_model
@@ -84,25 +84,23 @@ def test_simplified_graph_is_smaller_and_the_same(weights):
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript"])
 def test_a_failed_check_leaves_the_old_file(weights, monkeypatch, name):
-    old = weights.with_suffix(FORMATS[name])
+    old = FORMATS[name].path(weights.with_suffix(""))
     old.write_bytes(b"the one that works")
 
-    class Off(engine.export.export._Exported):
-        def forward(self, images):
-            boxes, scores = super().forward(images)
-            return boxes + 1, scores
-
-    monkeypatch.setattr(engine.export.export, "_Exported", Off)
+    forward = Program.forward
+    monkeypatch.setattr(Program, "forward", lambda self, images: [x + k for x, k in zip(forward(self, images), (1, 0))])
     with refused("export-differs", old.name):
         run("--weights", weights, "--img", 64, "--include", name)
     assert old.read_bytes() == b"the one that works"
-    assert len(list(weights.parent.iterdir())) == 2
+    assert sorted(p.name for p in weights.parent.iterdir()) == sorted(
+        ["best.pt", old.name, f"best_{name}_worst.jpg"])
 
 
 def test_wrong_words(weights, capsys):
-    for words, told in ((["--nms"], "--conf-thres"), (["--int8"], "use --half"), (["--topk-all", "100"], "detect.py"),
-                        (["--end2end"], "detect.py"), (["--grid"], "always decoded"), (["--opset", "3"], "between"),
-                        (["--include", "engine"], "'engine' is not among onnx"), (["--batch", "0"], "1 or more"),
+    for words, told in ((["--fp16"], "use --half"), (["--topk-all", "100"], "--max-det"), (["--end2end"], "use --nms"),
+                        (["--grid"], "always decoded"), (["--opset", "11"], "between 12 and 21"),
+                        (["--include", "ncnn"], "pnnx reads torchscript and onnx; give it the file of --include onnx"),
+                        (["--include", "onxx"], "did you mean 'onnx'"), (["--batch", "0"], "1 or more"),
                         (["--batch", "99999999"], "at most")):
         with pytest.raises(SystemExit) as stop:
             run("--weights", weights, *words)

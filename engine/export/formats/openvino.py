@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import logging
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -16,18 +18,15 @@ from engine.inference.runtimes.base import Runtime, first_line
 from engine.inference.runtimes.openvino import METADATA_FILE
 from utils.errors import UserError
 
-if TYPE_CHECKING:
-    from openvino import Model
-
+Model = Any  # openvino.Model; the package is optional
 COMPUTES = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}  # what 8 bits make faster
 
 
 
 
-def convert(program: Program, metadata: ExportMetadata, config: ExportConfig) -> "Model":
+def convert(program: Program, metadata: ExportMetadata, config: ExportConfig) -> Model:
     """The network, read from its ONNX graph."""
-    import openvino
-
+    openvino = import_module("openvino")
     graph = graph_of(program, metadata, config).SerializeToString()
     try:
         return openvino.Core().read_model(io.BytesIO(graph))
@@ -36,24 +35,22 @@ def convert(program: Program, metadata: ExportMetadata, config: ExportConfig) ->
                         ) from error
 
 
-def save(network: "Model", folder: Path, metadata: ExportMetadata, name: str) -> None:
+def save(network: Model, folder: Path, metadata: ExportMetadata, name: str) -> None:
     """Write the files of a network."""
-    import openvino
-
-    openvino.save_model(network, str(folder / f"{name}.xml"), compress_to_fp16=metadata.half)
+    import_module("openvino").save_model(network, str(folder / f"{name}.xml"), compress_to_fp16=metadata.half)
     content = {"description": describe(metadata), "stride": metadata.frame.multiple, "task": "detect",
                "batch": metadata.batch or 1, "imgsz": list(metadata.size or metadata.frame.size or (640, 640)),
                "names": dict(enumerate(metadata.names)), METADATA_KEY: metadata.to_json()}
     (folder / METADATA_FILE).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def quantise(network: "Model", pictures: Pictures, runtime: Runtime, size: tuple[int, int]) -> "Model":
+def quantise(network: Model, pictures: Pictures, runtime: Runtime, size: tuple[int, int]) -> Model:
     """The network with convolutions in 8 bits, whose ranges are measured on pictures, placed as `runtime` takes them.
 
     What follows the last convolutions stays in floats: there boxes become pixels, of which 8 bits tell 256 apart.
     """
-    import nncf
-
+    nncf = import_module("nncf")
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # it tells of each operation that stays in floats
     wanted = runtime.choose_size(size)
     batch = runtime.fixed_batch or 1
     images = [(runtime.prepare(image, wanted)[0].float() / 255).expand(batch, -1, -1, -1).numpy()

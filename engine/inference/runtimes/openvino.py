@@ -1,5 +1,6 @@
 """A detector in a folder of OpenVINO: its network as .xml and .bin, and metadata.yaml."""
 
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ class OpenVinoRuntime(Runtime):
 
     def __init__(self, path: Path, device: str | torch.device) -> None:
         try:
-            import openvino
+            openvino = import_module("openvino")
         except ImportError:
             raise UserError(f"{path}: needs openvino, which is not installed; pip install openvino",
                             "missing-package") from None

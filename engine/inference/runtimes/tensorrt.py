@@ -4,6 +4,7 @@ A file is the length of its metadata (4 bytes, little-endian), the metadata as J
 """
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,10 @@ class TensorRtRuntime(Runtime):
 def import_tensorrt(name: str) -> Any:
     """The package, imported late. Raises `UserError` where it is not installed."""
     try:
-        import tensorrt
+        return import_module("tensorrt")
     except ImportError as error:
         raise UserError(f"{name}: needs tensorrt, which is not installed or does not load ({first_line(error)}); pip "
                         "install tensorrt on a machine with an NVIDIA GPU, or export onnx", "missing-package") from None
-    return tensorrt
 
 
 def join_engine(metadata: ExportMetadata, engine: bytes) -> bytes:

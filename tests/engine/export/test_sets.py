@@ -10,7 +10,10 @@ import detect
 import export as script
 import val
 from engine.export.config import ExportConfig
-from engine.export.export import _compare_sets, check_tolerance, export
+from engine.export.export import export
+from engine.export.gate import compare_all
+from engine.export.pictures import Input
+from engine.export.program import Program
 from engine.inference.runtimes.open import load_runtime
 from models import build_model
 from tests.refusals import refused
@@ -124,7 +127,7 @@ def test_flags_of_suppression_are_refused(folder, suffix) -> None:
 class Answers:
     """A runtime that knows its answer."""
 
-    half = False
+    precision, selection, finds_sets, names, path = "float32", None, True, ["a", "b", "c"], "x.onnx"
 
     def __init__(self, boxes, scores) -> None:
         self.answer = boxes, scores
@@ -143,16 +146,16 @@ def answers(count=40):
     return torch.cat((corner, corner + 20), -1), scores
 
 
-def agrees(changed) -> None:
-    found = _compare_sets("pictures", torch.zeros(1, 3, 128, 128), Answers(*answers()), Answers(*changed))
-    check_tolerance([found], "x.onnx", ExportConfig())
+def agrees(changed, folder) -> None:
+    pictures = [Input("pictures", torch.zeros(1, 3, 128, 128))]
+    compare_all(pictures, Answers(*answers()), Answers(*changed), folder / "x.onnx")
 
 
-def test_answers_that_change_place_are_no_difference() -> None:
+def test_answers_that_change_place_are_no_difference(tmp_path) -> None:
     boxes, scores = answers()
     order = [1, 0, *range(39, 1, -1)]
-    agrees((boxes[:, order] + 0.05, scores[:, order] + 5e-4))
-    agrees((torch.cat((boxes, boxes[:, :1]), 1), torch.cat((scores, scores[:, :1] * 0), 1)))  # one more, of no score
+    agrees((boxes[:, order] + 0.05, scores[:, order] + 5e-4), tmp_path)
+    agrees((torch.cat((boxes, boxes[:, :1]), 1), torch.cat((scores, scores[:, :1] * 0), 1)), tmp_path)  # one more
 
 
 @pytest.mark.parametrize("change", [
@@ -160,17 +163,14 @@ def test_answers_that_change_place_are_no_difference() -> None:
     lambda b, s: (b[:, :36], s[:, :36]), lambda b, s: (b[:, :4].repeat(1, 10, 1), s), lambda b, s: (b / 0, s),
     lambda b, s: (b.roll(1, 1), s), lambda b, s: (b[:, :0], s[:, :0])],
     ids=["moved", "far", "unsure", "other class", "fewer", "collapsed", "nan", "other boxes", "none"])
-def test_a_really_different_file_is_refused(change) -> None:
+def test_a_really_different_file_is_refused(change, tmp_path) -> None:
     with refused("export-differs", "x.onnx"):
-        agrees(change(*answers()))
+        agrees(change(*answers()), tmp_path)
 
 
 def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch) -> None:
-    import engine.export.export as module
-
-    monkeypatch.setattr(module._Exported, "forward",
+    monkeypatch.setattr(Program, "forward",
                         lambda self, images: tuple(x * 0.97 for x in self.model.decode(self.model(images))))
     with refused("export-differs", "best.torchscript"):
-        export(small_detr(), tmp_path / "best.torchscript", ExportConfig(imgsz=SIZE),
-               torch.randint(256, (1, 3, 12, 18), dtype=torch.uint8))
-    assert not list(tmp_path.iterdir())
+        export(small_detr(), tmp_path / "best.torchscript", ExportConfig(imgsz=SIZE))
+    assert [path.name for path in tmp_path.iterdir()] == ["best_torchscript_worst.jpg"]

@@ -199,7 +199,7 @@ def test_the_file_says_what_own_code_must_know(files):
     graph = onnx.load(str(files[".onnx"]))
     words = {prop.key: prop.value for prop in graph.metadata_props}
     assert words["stride"] == "32" and ast.literal_eval(words["names"]) == dict(enumerate(NAMES))
-    assert "multiples of 32" in graph.doc_string
+    assert "height and width 64 and 96" in graph.doc_string
     assert [o.type.tensor_type.shape.dim[2].dim_value for o in graph.graph.output] == [4, 3]
 
 
