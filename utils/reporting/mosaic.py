@@ -85,18 +85,21 @@ def elided(words: str, text: Text, width: int) -> str:
 
 def save_mosaic(cells: Sequence[np.ndarray], across: int, path: Path | str,
                 legend: Sequence[tuple[Colour, str]] = ()) -> None:
-    """Write pictures side by side, row by row, with thin lines between; smaller ones stand in the middle of their
-    cells, at their own aspect. legend: colours and what they mean."""
+    """Write pictures side by side, row by row, with thin lines between; narrow ones stand in the middle of their cells.
+    legend: colours and what they mean."""
     if not cells:
         return
-    height, width = (max(cell.shape[k] for cell in cells) for k in (0, 1))
-    down = math.ceil(len(cells) / across)
-    canvas = np.full((down * (height + GAP) - GAP, across * (width + GAP) - GAP, 3), 255, np.uint8)
-    for place, cell in enumerate(cells):
-        top, left = place // across * (height + GAP), place % across * (width + GAP)
-        canvas[top:top + height, left:left + width] = BACKGROUND
-        left += (width - cell.shape[1]) // 2
-        canvas[top:top + cell.shape[0], left:left + cell.shape[1]] = cell
+    rows = [cells[k:k + across] for k in range(0, len(cells), across)]
+    width, heights = max(cell.shape[1] for cell in cells), [max(cell.shape[0] for cell in row) for row in rows]
+    canvas = np.full((sum(heights) + GAP * (len(rows) - 1), across * (width + GAP) - GAP, 3), 255, np.uint8)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for k, cell in enumerate(row):
+            left = k * (width + GAP)
+            canvas[top:top + height, left:left + width] = BACKGROUND
+            left += (width - cell.shape[1]) // 2
+            canvas[top:top + cell.shape[0], left:left + cell.shape[1]] = cell
+        top += height + GAP
     if legend:
         canvas = np.concatenate((canvas, legend_strip(legend, canvas.shape[1])))
     _, encoded = cv2.imencode(Path(path).suffix, canvas)
