@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ from engine.inference.runtimes.open import load_runtime
 from utils.distributed.group import Group
 from utils.errors import UserError
 from utils.reporting.run_log import increment_dir
+from utils.reporting.run_record import given_command, revision
 from utils.reporting.stage_clock import format_speed
 from utils.select import SelectConfig, Selector
 
@@ -117,11 +119,17 @@ def look(job: Job) -> Evaluation:
     return result
 
 
+def record(job: Job) -> dict[str, Any]:
+    """What was evaluated, for `python -m benchmarks.table`."""
+    return {"command": given_command("val", job.config), "commit": revision(), "weights": str(job.runtime.path),
+            "data": str(data_of(job.config, job.runtime)), "task": job.config.task, "parameters": job.facts.params}
+
+
 def report(job: Job, result: Evaluation) -> None:
     """Write and print the results. Runs on the main process."""
     config, folder, submission = job.config, job.folder, job.submission
     plots = not config.noplots and not (submission and submission.done)  # they show the images of this run alone
-    table = write_results(result, job.index, folder, plots=plots, head=job.head)
+    table = write_results(result, job.index, folder, plots=plots, head=job.head, run=record(job))
     write_detections(config, result.found, job.index, folder)
     print(table)
     if job.watch is not None:

@@ -1,7 +1,9 @@
 """Result files of an evaluation: metrics.txt, metrics.json, figures, predictions.json and label files."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +29,11 @@ from engine.inference.writing.rows import label_rows
 from utils.files import write_bytes
 
 
-def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True, head: str = "") -> str:
+def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = True, head: str = "",
+                  run: Mapping[str, Any] | None = None) -> str:
     """Write metrics.txt, metrics.json, per_class.csv and YOLO's figures to `folder`; returns the text of metrics.txt,
-    which stands below `head` there. Of a split without objects there are no metrics, and a line says so.
+    which stands below `head` there; run: what the numbers are of, for metrics.json. Of a split without objects there
+    are no metrics, and a line says so.
 
     The table of the protocol that was asked for comes first, then COCO's. pycocotools computes both once more; the
     text says from which files, and where they differ.
@@ -46,7 +50,7 @@ def write_results(result: Evaluation, index: Index, folder: Path, plots: bool = 
     above = f"{head}\n\n" * bool(head)
     write_bytes(folder / "metrics.txt", f"{above}{text}\n".encode("utf-8", "backslashreplace"))
     write_metrics_json(folder / "metrics.json", [metrics_record(m, index.names) for m in shown],
-                       {"max_det": result.max_det, "ms_per_image": result.speed})
+                       {"max_det": result.max_det, "ms_per_image": result.speed, "run": dict(run or {})})
     write_per_class_csv(folder / "per_class.csv", result.primary, index.names)
     if plots:
         draw_results(result, index, folder)

@@ -1,6 +1,8 @@
 """What a run reports: its header, the row of an epoch, and the final evaluation of best.pt."""
 
 import shlex
+from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -13,8 +15,13 @@ from engine.training.state import Job, Training
 from models import build_model
 from utils.checkpoint import load_checkpoint
 from utils.commands import command
+from utils.config import read_yaml
 from utils.device import describe, memory_gb
+from utils.errors import UserError
+from utils.files import write_bytes
 from utils.reporting import plots
+from utils.reporting.run_log import read_csv
+from utils.reporting.run_record import given_command, revision
 
 
 def log_run_header(job: Job, run: Training) -> None:
@@ -30,8 +37,11 @@ def log_run_header(job: Job, run: Training) -> None:
           f"batches of {config.batch_size}; "
           f"results in {folder}")
     (folder / "weights").mkdir(parents=True, exist_ok=True)
-    content = {**dict(sorted(config.to_dict().items())), "recipe": vars(run.recipe)}
-    (folder / "args.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    args = folder / "args.yaml"
+    first = stored_command(folder) if config.resume else ""
+    content = {"command": first or given_command("train", config), **dict(sorted(config.to_dict().items())),
+               "recipe": vars(run.recipe)}
+    write_bytes(args, yaml.safe_dump(content, sort_keys=False).encode())
     if not config.noplots:
         plots.plot_labels(job.train_index.records, job.train_index.names, folder / "labels.jpg")
 
@@ -53,6 +63,23 @@ def skipped_steps_line(run: Training) -> str:
             f"({why})")
 
 
+def stored_command(folder: Path) -> str:
+    """The command that started the run in a folder, from its args.yaml; '' where that says none any more."""
+    try:
+        return str(read_yaml(folder / "args.yaml").get("command", ""))
+    except UserError:  # removed or edited by the user: no reason to end a training
+        return ""
+
+
+def record(job: Job, run: Training) -> dict[str, Any]:
+    """What was trained, for `python -m benchmarks.table`."""
+    seconds = float(read_csv(job.folder / "results.csv")[-1].get("time") or 0)
+    return {"command": stored_command(job.folder), "commit": revision(),
+            "torch": torch.__version__, "device": describe(run.device), "processes": run.group.world,
+            "parameters": sum(p.numel() for p in run.model.parameters()), "epochs": run.epoch,
+            "best_epoch": run.best_epoch, "seconds": seconds}
+
+
 def finish(job: Job, run: Training) -> None:
     """Evaluate best.pt as val.py does, plot the curves, and reduce last.pt to its weights."""
     config, weights, group = job.config, job.folder / "weights", run.group
@@ -63,7 +90,7 @@ def finish(job: Job, run: Training) -> None:
     result = evaluate_model(job, model, run.device, group, losses=False)
     if not group.is_main:
         return
-    table = write_results(result, job.val_index, job.folder, plots=not config.noplots)
+    table = write_results(result, job.val_index, job.folder, plots=not config.noplots, run=record(job, run))
     if not config.noplots:
         plots.plot_results(job.folder / "results.csv", job.folder / "results.png", run.best_epoch)
     end_run(job.folder)  # last: a run that is killed before can still be resumed

@@ -7,6 +7,7 @@ import pytest
 import export
 import train
 import val
+from benchmarks import table
 from engine.inference.hints import trained_tile
 from engine.inference.runtimes.open import load_runtime
 from tests.scripts.trainings import parsed
@@ -54,3 +55,10 @@ def test_a_model_remembers_its_windows_and_so_does_its_export(place):
     files = export.main(export.build_parser().parse_args(["--weights", str(weights), "--include", "onnx"]))
     runtime = load_runtime(files[0])
     assert trained_tile(runtime) == 64 and runtime.trained["image"] == 64
+
+
+def test_a_run_notes_its_command_for_tables(place):
+    run = json.loads((place / "tiled/metrics.json").read_text())["run"]
+    assert "--tile 64" in run["command"] and run["epochs"] == 1 and run["parameters"] > 3e6 and run["seconds"] > 0
+    row, = table.main(table.build_parser().parse_args([str(place / "tiled")]))
+    assert row["seeds"] == "0" and row["epochs"][0] == 1 and row["AP"] is not None
