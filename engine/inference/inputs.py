@@ -3,7 +3,7 @@
 Legend: B pictures, H, W pixels of one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,26 @@ from PIL import Image
 from torch import Tensor
 
 from data.images.decode import check_pixels, picture_pixels, three_channels, turned
+from engine.inference.config import DetectConfig
 from engine.inference.sources import Frame, Source, open_source
 from utils.errors import UserError, shown
 
 KINDS = ("a path, a folder, a glob, a stream, an array (H, W, 3) as OpenCV gives it, a PIL image, a tensor (3, H, W) "
-         "or (B, 3, H, W) in RGB, or a list of these")
+         "or (B, 3, H, W) in RGB, or a list or an iterator of these")
 
 
 class Inputs:
-    """The frames of several sources, in order. is_endless: whether a video or a stream is among them."""
+    """The frames of several sources, in order. is_endless: whether there may be more than fit into memory."""
 
-    def __init__(self, parts: list[Source | Frame]) -> None:
-        self.parts = parts
-        self.sources = [part for part in parts if isinstance(part, Source)]
-        self.is_endless = any(source.is_endless for source in self.sources)
+    def __init__(self, parts: Iterable[Source | Frame], is_endless: bool) -> None:
+        self.parts, self.is_endless, self.sources = parts, is_endless, []
 
     def __iter__(self) -> Iterator[Frame]:
         for part in self.parts:
             if isinstance(part, Frame):
                 yield part
             else:
+                self.sources.append(part)
                 yield from part
 
     @property
@@ -42,27 +42,30 @@ class Inputs:
             ("skipped ", source.skipped), ("incomplete: ", source.incomplete), ("", source.notes)) for line in lines]
 
 
-def open_inputs(source: Any, rgb: bool, vid_stride: int, max_pixels: int) -> Inputs:
-    """`KINDS` as frames. Pictures in memory are named image0, image1, ... by their place in the list.
+def open_inputs(source: Any, rgb: bool, config: DetectConfig) -> Inputs:
+    """`KINDS` as frames. Pictures in memory are named image0, image1, ... by their place.
 
     rgb: arrays are in RGB and not, as OpenCV has them, in BGR. Raises `UserError` for anything else than `KINDS`, for
-    files that are not there, and for `rgb` where there is no array.
+    files that are not there, and for `rgb` where there is no array; of an iterator, when it comes to it.
     """
-    parts: list[Source | Frame] = []
-    arrays = 0
-    for item in _items(source):
-        if isinstance(item, str | Path | int) and not isinstance(item, bool):  # a number is a camera
-            parts.append(open_source(str(item), vid_stride=vid_stride, max_pixels=max_pixels))
-            continue
-        name = f"image{len(parts)}"
-        arrays += isinstance(item, np.ndarray)
-        image = _pixels(item, name, rgb)
-        check_size(image, name, max_pixels)
-        parts.append(Frame(getattr(item, "filename", "") or name, 0, image, "image"))
-    if rgb and not arrays:
+    if isinstance(source, Iterator):
+        return Inputs((_part(item, k, rgb, config) for k, item in enumerate(source)), is_endless=True)
+    items = _items(source)
+    if rgb and not any(isinstance(item, np.ndarray) for item in items):
         raise UserError("rgb=True: says how arrays are to be read, and there is none; PIL images and tensors are RGB "
                         "anyway, drop it", "flag-without-effect")
-    return Inputs(parts)
+    parts = [_part(item, k, rgb, config) for k, item in enumerate(items)]
+    return Inputs(parts, any(isinstance(part, Source) and part.is_endless for part in parts))
+
+
+def _part(item: Any, place: int, rgb: bool, config: DetectConfig) -> Source | Frame:
+    if isinstance(item, str | Path | int) and not isinstance(item, bool):  # a number is a camera
+        return open_source(str(item), vid_stride=config.vid_stride, max_pixels=config.max_pixels,
+                           patience=config.patience)
+    name = f"image{place}"
+    image = _pixels(item, name, rgb)
+    check_size(image, name, config.max_pixels)
+    return Frame(getattr(item, "filename", "") or name, 0, image, "image")
 
 
 def check_size(image: np.ndarray, name: str, max_pixels: int) -> None:

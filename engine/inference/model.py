@@ -12,11 +12,12 @@ from torch import nn
 from engine.inference.detections import ImageDetections
 from engine.inference.hints import SliceHint
 from engine.inference.inputs import Inputs, open_inputs
-from engine.inference.predictor import Predictor, make_predictor
+from engine.inference.predictor import make_predictor
 from engine.inference.runtimes.base import Runtime
 from engine.inference.runtimes.checkpoint import TorchRuntime
 from engine.inference.runtimes.open import load_runtime
 from engine.inference.settings import config_of, in_python, python_names
+from engine.inference.tracking import Tracker
 from models.detector import Detector
 from utils.device import select_device
 from utils.errors import UserError
@@ -43,32 +44,36 @@ class Model:
 
     def predict(self, source: Any, *, stream: bool = False, rgb: bool = False, device: str | None = None,
                 **settings: Any) -> list[ImageDetections] | Iterator[ImageDetections]:
-        """What is found in each picture of `source`: a list, or for videos and with stream=True a generator, which
-        holds one picture at a time.
+        """What is found in each picture of `source`: a list, or for videos, streams and iterators, and with
+        stream=True, a generator, which holds a few pictures at a time.
 
         source: a path, a folder (not its subfolders), a glob, a .txt list, a camera's number, the URL of a stream; an
         array (H, W, 3) uint8 BGR, as OpenCV gives it (rgb=True: RGB); a PIL image; a tensor (3, H, W) or (B, 3, H, W)
-        RGB, uint8 or float in [0, 1]; or a list of these. Grey pictures are repeated over the channels, transparency is
-        left out.
+        RGB, uint8 or float in [0, 1]; or a list or an iterator of these. Grey pictures are repeated over the channels,
+        transparency is left out.
         device: instead of that of `load_model`, for this call.
 
         settings, None for the default:
         conf=0.25, iou=0.45, max_det=1000, classes=None (names or indices), agnostic=False: the selection of boxes;
         imgsz=None (the size of the training): pixels of the longer side, or (height, width);
         slice=None: pixels of windows that large pictures are looked at in, overlap=0.2, with_full=False, merge="nmm";
-        augment=False: also at other scales, and mirrored; vid_stride=1: every n-th frame of a video;
-        max_pixels: larger pictures are refused.
+        augment=False: also at other scales, and mirrored; track=None: "bytetrack" or "ocsort" follows objects;
+        vid_stride=1: every n-th frame of a video; reconnect: seconds to wait for a broken stream; max_pixels: larger
+        pictures are refused.
 
         Raises `UserError` for a source or a setting that cannot be. Files of a folder that cannot be read are skipped
         with a warning each; another tells where slice= would show more.
         """
         with python_names():
             runtimes = self._on(self._device if device is None else str(device))
-            config = config_of([str(runtime.path) for runtime in runtimes], settings)
-            inputs = open_inputs(source, rgb, config.vid_stride, config.max_pixels)
+            config = config_of([str(runtime.path) for runtime in runtimes], source, settings)
+            inputs = open_inputs(source, rgb, config)
             predictor = make_predictor(runtimes, config)
+            results = predictor.stream(inputs)
+            if config.track:
+                results = map(Tracker(config.track, config.conf_thres), results)
         look = predictor.looks.looks[0]
-        results = _results(predictor, inputs, SliceHint(look.runtime, look.size, sliced=config.slice is not None))
+        results = _told(results, inputs, SliceHint(look.runtime, look.size, sliced=config.slice is not None))
         return results if stream or inputs.is_endless else list(results)
 
     __call__ = predict
@@ -130,9 +135,10 @@ def load_model(path: str | Path | Sequence[str | Path], device: str = "", half: 
         return Model(lambda place: [load_runtime(file, place, half, trust) for file in paths], device)
 
 
-def _results(predictor: Predictor, inputs: Inputs, hint: SliceHint) -> Iterator[ImageDetections]:
+def _told(results: Iterator[ImageDetections], inputs: Inputs, hint: SliceHint) -> Iterator[ImageDetections]:
+    """The results, with warnings of what a user should know."""
     with python_names():
-        for result in predictor.stream(inputs):
+        for result in results:
             for line in hint(*result.image.shape[:2]):
                 warnings.warn(in_python(line), stacklevel=3)
             yield result

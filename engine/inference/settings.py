@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,17 @@ from utils.errors import UserError, nearest, shown
 # name here -> field of `DetectConfig`, whose help says what it is
 NAMES = {"conf": "conf_thres", "iou": "iou_thres", "agnostic": "agnostic_nms"}
 NAMES |= {name: name for name in ("imgsz", "max_det", "classes", "slice", "overlap", "with_full", "merge", "augment",
-                                  "vid_stride", "max_pixels")}
+                                  "track", "vid_stride", "max_pixels", "reconnect")}
 FLAGS = {field.replace("_", "-"): name for name, field in NAMES.items()}
-FLAGS |= {flag: flag for flag in ("device", "half", "trust")}
+FLAGS |= {flag: flag for flag in ("device", "half", "trust", "source")}
 FLAG = re.compile(rf"--({'|'.join(FLAGS)})(?![\w-])")
 
 
-def config_of(weights: Sequence[str], settings: Mapping[str, Any]) -> DetectConfig:
-    """The configuration that these settings make; None stands for the default. Raises `UserError` for an unknown
-    setting, a value that the flag would not take, and settings without effect together."""
+def config_of(weights: Sequence[str], source: Any, settings: Mapping[str, Any]) -> DetectConfig:
+    """The configuration that these settings make; None stands for the default. source: as `predict` got it.
+
+    Raises `UserError` for an unknown setting, a value that the flag would not take, and settings without effect.
+    """
     flags = {flag.name: flag for flag in fields(DetectConfig)}
     values = {}
     for name, value in settings.items():
@@ -33,8 +36,9 @@ def config_of(weights: Sequence[str], settings: Mapping[str, Any]) -> DetectConf
             raise UserError(f"predict: no setting is called {shown(name)}; {hint}", "unknown-setting")
         if value is not None:
             values[NAMES[name]] = _checked(name, value, flags[NAMES[name]].metadata["words"])
+    place = str(source) if isinstance(source, str | Path | int) else "memory"
     with python_names():
-        return DetectConfig(tuple(weights), "predict", **values, given=values).check()
+        return DetectConfig(tuple(weights), place, **values, given=values).check()
 
 
 def _checked(name: str, value: Any, words: Mapping[str, Any]) -> Any:
@@ -43,7 +47,9 @@ def _checked(name: str, value: Any, words: Mapping[str, Any]) -> Any:
         if not isinstance(value, bool | np.bool_):
             raise UserError(f"{name}={shown(value)}: give True or False", "bad-value")
         return bool(value)
-    several = "nargs" in words
+    if isinstance(value, bool) and "const" in words:  # a flag that is given without a value
+        return words["const"] if value else None
+    several = words.get("nargs") == "+"
     parts = list(value) if several and isinstance(value, list | tuple | set | range | np.ndarray) else [value]
     if not parts or len(parts) > 2 and name == "imgsz":
         raise UserError(f"{name}={shown(value)}: give {'one or two numbers' if name == 'imgsz' else 'one or more'}, or "

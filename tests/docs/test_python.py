@@ -44,7 +44,7 @@ def run(texts: list[str], names: dict) -> dict:
 @pytest.mark.filterwarnings("ignore:hint")
 def test_the_page_about_python(place, capsys):
     pytest.importorskip("pandas")
-    pytest.importorskip("supervision")
+    pytest.importorskip("trackers")
     texts = blocks("docs/python.md")
     assert len(texts) == 7
     names = run(texts, {})

@@ -107,6 +107,28 @@ def test_lists_and_generators(place, model):
     assert isinstance(model.predict([place / "images" / "a.png", place / "clip.mp4"]), GeneratorType)
 
 
+def test_iterators_are_read_as_they_come(place, model):
+    path, taken = place / "images" / "a.png", []
+
+    def pictures():
+        for k in range(20):
+            taken.append(k)
+            yield path if k % 2 else cv2.imread(str(path))[..., ::-1]
+
+    found = model.predict(pictures(), rgb=True)
+    assert isinstance(found, GeneratorType) and same(next(found), model.predict(path)[0]) and len(taken) < 20
+    assert next(found).path == str(path)
+
+
+def test_objects_are_followed(place, model):
+    pytest.importorskip("trackers")
+    frame = cv2.imread(str(place / "images" / "a.png"))
+    for source in (place / "clip.mp4", [frame] * 3, iter([frame] * 3)):
+        found = list(model.predict(source, track="bytetrack"))
+        assert found[0].ids.tolist() == [-1] * len(found[0]) and max(found[-1].ids.tolist()) > 0
+    assert model.predict(frame, track=True)[0].ids is not None and model.predict(frame, track=False)[0].ids is None
+
+
 def test_nothing_stays_for_the_next_call(place, model):
     path = place / "images" / "a.png"
     before = model.predict(path)[0]
@@ -144,6 +166,7 @@ def test_threads_get_what_one_gets(place, model):
     ({"classes": 7}, "unknown-class", "classes 7"), ({"imgsz": (1, 2, 3)}, "bad-value", "imgsz"),
     ({"imgsz": 0}, "bad-value", "imgsz"), ({"augment": "yes"}, "bad-value", "True or False"),
     ({"merge": "soft", "slice": 64}, "bad-value", "nmm"), ({"slice": 3}, "bad-value", "32"),
+    ({"track": "sort"}, "bad-value", "bytetrack"), ({"reconnect": 5}, "flag-without-effect", "reconnect"),
     ({"rgb": True}, "flag-without-effect", "rgb"), ({"device": "cuda:77"}, "missing-device", "device cuda:77")])
 def test_wrong_settings_are_told_by_their_python_names(place, model, settings, code, said):
     with user_error(code, said) as error:
