@@ -1,25 +1,27 @@
 """The doctor's contact sheet: images with their labels drawn, suspicious labels enlarged, like images side by side."""
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from data.doctor.checks import Pair
 from data.doctor.suspicious_labels import Suspects
 from data.images.store import read_canonical, read_frame
 from data.index import Index
 from data.labels.records import Record, RecordTable
-from utils.errors import printable
 from utils.files import write_bytes
-from utils.reporting.draw import class_name, color, draw_box
-from utils.reporting.fonts import put_text
+from utils.reporting.draw import class_name, color, draw_box, draw_marks
+from utils.reporting.layout import Text
+from utils.reporting.mosaic import legend_strip, strip, titled, truth_marks
+from utils.structures import Targets
 
-ACROSS, WIDTH, HEIGHT, STRIP = 6, 320, 240, 18  # cells in a row, pixels of a cell, and of its caption
+ACROSS, WIDTH, HEIGHT = 6, 320, 240  # cells in a row, pixels of a cell below its caption
 RANDOM, SUSPICIOUS, TWINS = 12, 12, 6  # cells per split, labels per split, pairs
-GREY, CROWD = 60, (160, 160, 160)
+GREY, COLOURS = 60, 20  # classes of the legend: as many as there are colours
 SHORT = {"thin": "thin", "whole": "whole image", "stretched": "stretched", "contested": "two classes", "twice": "twice"}
 
 
@@ -39,7 +41,9 @@ def save_sheet(indexes: Mapping[str, Index], found: Mapping[str, Suspects], pair
     cells = [_whole(indexes[split].records[i], indexes[split].names, f"{split} {'=' if p.exact else '~'}")
              for p in pairs[:TWINS] for split, i in (p.a, p.b)]
     rows += _section("like images: = exact copies, ~ near ones", cells) if cells else []
-    rows.append(_legend(next(iter(indexes.values())).names))
+    names = next(iter(indexes.values())).names
+    rows.append(legend_strip([(color(k), class_name(names, k)) for k in range(min(len(names), COLOURS))],
+                             ACROSS * WIDTH))
     _, encoded = cv2.imencode(path.suffix, np.concatenate(rows), [cv2.IMWRITE_JPEG_QUALITY, 90])
     write_bytes(path, encoded.tobytes())
 
@@ -56,7 +60,7 @@ def _whole(record: Record, names: Sequence[str], mark: str = "") -> np.ndarray:
         size = tuple(max(round(side * scale), 1) for side in (record.height, record.width))
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     picture = np.ascontiguousarray(image)
-    _draw(picture, record.boxes * scale, record, names, len(record) <= 12)
+    _draw(picture, record.boxes * scale, record, names)
     return _cell(picture, caption)
 
 
@@ -88,51 +92,29 @@ def _crop(record: Record, box: np.ndarray, word: str, names: Sequence[str]) -> n
     scale = min(WIDTH / part.shape[1], HEIGHT / part.shape[0])
     size = max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1)
     picture = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    _draw(picture, (record.boxes - np.tile(low, 2)) * scale, record, names, len(record) <= 12)
+    _draw(picture, (record.boxes - np.tile(low, 2)) * scale, record, names)
     draw_box(picture, ((box - np.tile(low, 2)) * scale).tolist(), (255, 255, 255), line=2)
     return _cell(picture, caption)
 
 
-def _draw(picture: np.ndarray, boxes: np.ndarray, record: Record, names: Sequence[str], named: bool) -> None:
-    """Boxes in the colours of their classes, with names where there are few; ignore regions in grey."""
-    for box, label, ignore in zip(boxes.tolist(), record.labels.tolist(), record.ignore.tolist(), strict=True):
-        word = "ignored" if ignore else class_name(names, label)
-        draw_box(picture, box, CROWD if ignore else color(label), word if named else "", 1)
+def _draw(picture: np.ndarray, boxes: np.ndarray, record: Record, names: Sequence[str]) -> None:
+    """Boxes in the colours of their classes, ignore regions in grey."""
+    targets = Targets(*(torch.from_numpy(column) for column in (record.boxes, record.labels, record.ignore)))
+    draw_marks(picture, replace(truth_marks(targets, names), boxes=boxes.astype(np.float64)))
 
 
 def _cell(picture: np.ndarray, caption: str) -> np.ndarray:
-    """(HEIGHT + STRIP, WIDTH, 3): the picture in the middle of its cell, the caption above it."""
-    cell = np.full((HEIGHT + STRIP, WIDTH, 3), GREY, np.uint8)
+    """The picture in the middle of a cell of HEIGHT x WIDTH, the caption above it."""
+    cell = np.full((HEIGHT, WIDTH, 3), GREY, np.uint8)
     height, width = min(picture.shape[0], HEIGHT), min(picture.shape[1], WIDTH)
-    top, left = STRIP + (HEIGHT - height) // 2, (WIDTH - width) // 2
+    top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
     cell[top:top + height, left:left + width] = picture[:height, :width]
     cell[:, -2:] = 0  # a line to the next one
-    _text(cell[:STRIP], caption, 0.38)
-    return cell
+    return titled(cell, caption)
 
 
 def _section(title: str, cells: Sequence[np.ndarray]) -> list[np.ndarray]:
     """A strip with the title, then rows of cells."""
-    strip = np.zeros((STRIP + 10, ACROSS * WIDTH, 3), np.uint8)
-    _text(strip[5:5 + STRIP], title, 0.5)
-    blank = np.full((HEIGHT + STRIP, WIDTH, 3), GREY, np.uint8)
-    full = [*cells, *[blank] * (-len(cells) % ACROSS)]
-    return [strip, *(np.concatenate(full[k:k + ACROSS], axis=1) for k in range(0, len(full), ACROSS))]
-
-
-def _legend(names: Sequence[str]) -> np.ndarray:
-    """The colours of the classes, as many as there are colours."""
-    shown = list(names[:20])
-    strip = np.zeros((STRIP * 2 * math.ceil(len(shown) / 10), ACROSS * WIDTH, 3), np.uint8)
-    for k, _ in enumerate(shown):
-        top, left = k // 10 * STRIP * 2, k % 10 * (ACROSS * WIDTH // 10)
-        strip[top + 10:top + 26, left + 6:left + 22] = color(k)
-        _text(strip[top + 9:top + 9 + STRIP, left + 24:left + ACROSS * WIDTH // 10], class_name(names, k), 0.45)
-    return strip
-
-
-def _text(strip: np.ndarray, text: str, scale: float) -> None:
-    """Write into a strip in place, cut where it ends."""
-    canvas = np.ascontiguousarray(strip)
-    put_text(canvas, printable(text), (4, strip.shape[0] - 5), scale, (255, 255, 255), 1)
-    strip[:] = canvas
+    full = [*cells, *[_cell(np.zeros((0, 0, 3), np.uint8), "")] * (-len(cells) % ACROSS)]
+    return [strip(title, ACROSS * WIDTH, Text.at(0.5), ground=0),
+            *(np.concatenate(full[k:k + ACROSS], axis=1) for k in range(0, len(full), ACROSS))]

@@ -114,7 +114,7 @@ class LegendBox:
 @dataclass(frozen=True)
 class Layout:
     """Of a picture: text; lines (N,) pixels; small (N,) bool: objects that nothing may cover; captions; legend, where
-    some boxes have no caption."""
+    some kind, or most boxes, have no caption."""
 
     text: Text
     lines: list[int]
@@ -155,7 +155,9 @@ def plan(marks: Marks, shape: tuple[int, int], line: int | None = None) -> Layou
     numbered = [row for row in unnamed.tolist() if marks.numbers and marks.numbers[row]]
     if marks.numbers and len(numbered) <= MOST_CAPTIONS:
         made.captions.extend(_captions(around, small, np.array(numbered, int), [marks.numbers], page, made.captions))
-    legend = _legend(marks, made, around, shape) if marks.legend and forms and len(unnamed) else None
+    named = {marks.kinds[row] for row in np.setdiff1d(np.arange(len(boxes)), unnamed).tolist()}
+    clear = named == set(marks.kinds) and 2 * len(unnamed) <= len(boxes)  # captions say what each colour means
+    legend = _legend(marks, made, around, shape) if marks.legend and forms and not clear else None
     return replace(made, legend=legend)
 
 

@@ -66,11 +66,16 @@ def truth_marks(targets: Targets, names: Sequence[str], scale: float = 1.0) -> M
 
 def titled(picture: np.ndarray, title: str) -> np.ndarray:
     """A picture below a strip with its title, cut in the middle where it is too long."""
-    text = Text.of((min(picture.shape[:2]), picture.shape[1]))
-    strip = np.full((text.height, picture.shape[1], 3), BACKGROUND, np.uint8)
-    put_text(strip, elided(title, text, picture.shape[1]), (text.pad, text.height - text.pad - text.below), text.scale,
-             INK, text.weight)
-    return np.concatenate((strip, picture))
+    width = picture.shape[1]
+    return np.concatenate((strip(title, width, Text.of((width, width))), picture))
+
+
+def strip(words: str, width: int, text: Text, ground: int = BACKGROUND) -> np.ndarray:
+    """(text.height, width, 3): words in one line."""
+    line = np.full((text.height, width, 3), ground, np.uint8)
+    put_text(line, elided(words, text, width), (text.pad, text.height - text.pad - text.below), text.scale, INK,
+             text.weight)
+    return line
 
 
 def elided(words: str, text: Text, width: int) -> str:
@@ -116,15 +121,15 @@ def legend_strip(legend: Sequence[tuple[Colour, str]], width: int) -> np.ndarray
             lines, x = [*lines, []], text.pad
         lines[-1].append((x, colour, words))
         x += step + text.height // 2
-    strip = np.full((len(lines) * text.height + 2 * text.pad, width, 3), BACKGROUND, np.uint8)
+    canvas = np.full((len(lines) * text.height + 2 * text.pad, width, 3), BACKGROUND, np.uint8)
     for k, line in enumerate(lines):
         top = text.pad + k * text.height
         for x, colour, words in line:
-            cv2.rectangle(strip, (x, top + text.pad), (x + text.height - 2 * text.pad, top + text.height - text.pad),
-                          colour, -1)
-            put_text(strip, words, (x + text.height, top + text.height - text.pad - text.below), text.scale, INK,
+            corner = x + text.height - 2 * text.pad, top + text.height - text.pad
+            cv2.rectangle(canvas, (x, top + text.pad), corner, colour, -1)
+            put_text(canvas, words, (x + text.height, top + text.height - text.pad - text.below), text.scale, INK,
                      text.weight)
-    return strip
+    return canvas
 
 
 def square(image: np.ndarray, low: Sequence[int], side: int, pixels: int) -> np.ndarray:
