@@ -10,6 +10,7 @@ rows, crops, JSON and CSV go to runs/detect/exp, exp2, ... Ctrl-C finishes the i
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.threads import shorten_spinning
 
@@ -17,10 +18,10 @@ if __name__ == "__main__":
     shorten_spinning()  # OpenMP reads it when PyTorch is imported
 
 from engine.inference.config import DetectConfig
-from engine.inference.explain import Explainer
 from engine.inference.hints import SliceHint
 from engine.inference.predictor import make_predictor
 from engine.inference.progress import Progress, print_end
+from engine.inference.runtimes.base import Runtime
 from engine.inference.runtimes.open import load_runtime
 from engine.inference.sources import open_source
 from engine.inference.tracking import Tracker
@@ -29,6 +30,9 @@ from engine.inference.writer import ResultWriter
 from models.plugins import load_plugins
 from utils.errors import run_script
 from utils.signals import StopRequest
+
+if TYPE_CHECKING:
+    from engine.inference.explain import Explainer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +45,7 @@ def main(args: argparse.Namespace) -> Path | None:
     load_plugins(config.plugin)
     runtimes = [load_runtime(weights, config.device, config.half, config.trust) for weights in config.weights]
     predictor = make_predictor(runtimes, config)
-    explain = Explainer(runtimes[0], config.imgsz) if config.explain else None
+    explain = open_explainer(runtimes[0], config)
     frames = open_source(config.source, vid_stride=config.vid_stride, max_pixels=config.max_pixels,
                          patience=config.patience)
     look = predictor.looks.looks[0]
@@ -62,6 +66,15 @@ def main(args: argparse.Namespace) -> Path | None:
     if stop.number:
         sys.exit(stop.code)
     return results.folder
+
+
+def open_explainer(runtime: Runtime, config: DetectConfig) -> "Explainer | None":
+    """What draws the maps of `--explain`, None without that flag."""
+    if not config.explain:
+        return None
+    from engine.inference.explain import Explainer  # here, since detection starts without it
+
+    return Explainer(runtime, config.imgsz)
 
 
 if __name__ == "__main__":
