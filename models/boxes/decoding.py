@@ -35,7 +35,8 @@ def dfl_expectation(box_logits: Tensor, bins: int = 16) -> Tensor:
 
     Generalized Focal Loss (Li et al. 2020, eq. 5): each side is a distribution over 0..bins-1.
     """
-    probability = box_logits.unflatten(-1, (4, bins)).softmax(-1)  # (..., 4, bins)
+    logits = box_logits.reshape(*box_logits.shape[:-1], 4, bins)  # ONNX has `unflatten` from operator set 13 on only
+    probability = logits.softmax(-1)  # (..., 4, bins)
     # Not a product of matrices: autocast would round that to its low precision, and 15 bins of 32 px need more.
     return (probability * torch.arange(bins, device=box_logits.device, dtype=box_logits.dtype)).sum(-1)
 
