@@ -27,6 +27,7 @@ from engine.inference.sources import open_source
 from engine.inference.tracking import Tracker
 from engine.inference.window import Window
 from engine.inference.writer import ResultWriter
+from engine.inference.writing.ids import result_ids
 from models.plugins import load_plugins
 from utils.errors import run_script
 from utils.signals import StopRequest
@@ -51,18 +52,18 @@ def main(args: argparse.Namespace) -> Path | None:
     look = predictor.looks.looks[0]
     hint = SliceHint(look.runtime, look.size, sliced=config.slice is not None)
     progress, window = Progress(hint), Window(config.style) if config.view_img else None
+    ids = result_ids(config.data, runtimes[0]) if config.save_json else None
     tracker = Tracker(config.track, config.conf_thres) if config.track else None
     with (StopRequest("finishing this image, then the results", frames.stop) as stop,
-          ResultWriter(config, predictor.names) as results):
+          ResultWriter(config, predictor.names, ids) as results):
         for result in map(tracker, predictor.stream(frames)) if tracker else predictor.stream(frames):
             progress.add(result)
             results.add(result, explain(result) if explain else None)
             if window and not window.show(result):
                 frames.stop()
     print_end(frames, predictor.images, predictor.speed(), interrupted=stop.number > 0)
-    if tracker:
-        print(tracker.summary())
-    print(f"results: {results.summary()}")
+    notes = tracker and tracker.summary(), ids and ids.note, f"results: {results.summary()}"
+    print(*filter(None, notes), sep="\n")
     if stop.number:
         sys.exit(stop.code)
     return results.folder

@@ -64,7 +64,7 @@ VAL = {
 DETECT = {
     "update": f"checkpoints stay as they are; {DROP}", "visualize": f"feature maps are not drawn; {DROP}",
     "dnn": f"ONNX files run with onnxruntime; {DROP}", "no-trace": f"nothing is traced here; {DROP}",
-    "data": f"class names come from the weights; {DROP}", "save-frames": "--vid-stride leaves frames out; --save-crop "
+    "save-frames": "--vid-stride leaves frames out; --save-crop "
     "writes objects", "save": "pictures are written, but for --nosave",
     **_each("stream stream-buffer", f"of a stream the newest frame is looked at; {DROP}"),
     "show-labels": "drawn, but for --hide-labels", "show-conf": "drawn, but for --hide-conf",

@@ -30,6 +30,7 @@ DETECT_RULES = [
     Rule("save_conf", lambda config, _: config.save_txt, "adds scores to label rows; add --save-txt"),
     *(Rule(flag, lambda config, _: not config.nosave or config.view_img, NO_PICTURES)
       for flag in ("line_thickness", "hide_labels", "hide_conf")),
+    Rule("data", lambda config, _: config.save_json, "names images and classes in predictions.json; add --save-json"),
     Rule("reconnect", lambda config, _: is_stream(config.source) or config.source.endswith(LIST_SUFFIXES),
          "is about cameras and streams, which --source is none of"),
     Rule("hide_conf", lambda config, _: not config.hide_labels, "--hide-labels hides both class and score; drop one"),
@@ -78,6 +79,8 @@ class DetectConfig(Options):
     save_crop: bool = option(False, "crops/<class>/<name>_<n>.jpg")
     save_json: bool = option(False, "predictions.json, rows like COCO results")
     explain: bool = option(False, "explain/<name>_<map>.jpg: gate and levels of a scale-sequence neck, attention")
+    data: str | None = option(None, "data set whose ids predictions.json has, as that of val.py (default: that of the "
+                              "training, for its own images)", metavar="DATA.yaml")
     save_csv: bool = option(False, "predictions.csv: image, frame, class, name, confidence, corners in pixels, id")
     view_img: bool = option(False, "show what is drawn in a window; q ends")
     project: str = option("runs/detect", "results go to <project>/<name>", metavar="DIR")
