@@ -144,6 +144,7 @@ def test_pieces_that_fail_are_results_and_a_second_call_goes_on(tmp_path, plan, 
     assert "error" not in again["wrong"] and again["right"] == found["right"]
 
 
+@pytest.mark.slow
 def test_a_piece_that_hangs_costs_its_own_time_alone(tmp_path, plan):
     """And what it has started ends with it."""
     plan(("hangs", f"{FAULTS}.start_and_hang"), ("right", f"{FAULTS}.measure"), limit=2.0)

@@ -232,7 +232,9 @@ class _Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("head, padded", [("dfl", False), ("anchor", False), ("ota", False), ("ota", True)])
+@pytest.mark.parametrize("head, padded", [
+    ("dfl", False), pytest.param("anchor", False, marks=pytest.mark.slow),
+    pytest.param("ota", False, marks=pytest.mark.slow), ("ota", True)])
 def test_five_thousand_boxes_on_one_image_stay_within_memory(head, padded, monkeypatch):
     targets = random_targets(1, 5000, 640, 3, largest=0.06)
     if padded:

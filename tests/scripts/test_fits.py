@@ -128,6 +128,7 @@ def test_flags_that_the_frame_gives_no_meaning_are_refused(place, fit, flags, co
         _train(place, fit, "refused", *size, *flags)
 
 
+@pytest.mark.slow
 def test_a_batch_that_fits_is_measured_in_the_frames_of_the_model(place, capsys, monkeypatch) -> None:
     import engine.training.setup
 

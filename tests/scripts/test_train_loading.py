@@ -19,7 +19,7 @@ WAYS = {
 }
 
 
-QUICK = ("multi-scale", "on the device")  # the others run with -m slow
+QUICK = ("on the device",)  # the others run with -m slow
 
 
 @pytest.fixture(scope="module")

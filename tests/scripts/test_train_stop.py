@@ -50,6 +50,7 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on(whole, place, numbe
     assert_same_end(whole, place / name)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_saved_within_an_epoch_resumes_there(whole, place, monkeypatch):
     """Saved after every step; the one within the second epoch is the last that is taken."""
     steps, step = [], train.step
@@ -110,6 +111,7 @@ def test_steps_means_and_groups_without_averaging_go_on_too(place, monkeypatch):
     assert second == pytest.approx(first / 10)
 
 
+@pytest.mark.slow
 def test_a_torn_checkpoint_gives_way_to_the_one_before(whole, place):
     process = begin(place, "torn")
     wait_for(place / "torn/weights/previous.pt", process)  # two epochs are done

@@ -131,6 +131,7 @@ def test_a_torchvision_model_of_other_classes_keeps_them(tmp_path, vision):
     assert model.num_classes == 2 and model.names == ["class0", "class1"]
 
 
+@pytest.mark.slow
 def test_a_file_with_something_more_is_refused(tmp_path, golden):
     state = filled_state_dict(golden("ssd300-vgg")[0])
     with user_error("unknown-model", "original.pth"):

@@ -135,7 +135,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(place, monkeypatch, capsys
     assert most <= (60 if way == "sliced" else 100)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_goes_on_to_the_same_bytes(place, whole, end):
     name = f"ended{int(end)}"
     journal = place / "runs" / name / "journal/process0.bin"
