@@ -68,7 +68,8 @@ class AvEncoder:
         self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", 1 / rate
 
     def write(self, image: np.ndarray, position: int) -> None:
-        frame = self._av.VideoFrame.from_ndarray(image, format="bgr24")
+        # CPU time of a frame of 1280x720 with its encoding: 14 to 17 ms with OpenCV's conversion, 20 to 21 with PyAV's
+        frame = self._av.VideoFrame.from_ndarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
         frame.pts = self._last = max(position, self._last + 1)  # times only rise
         with self._as_os_error():
             self._container.mux(self._stream.encode(frame))
