@@ -1,5 +1,6 @@
 """How one model, or several as an ensemble, look at an image: whole or sliced, as it is or augmented."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,6 +31,13 @@ class Look:
                                                  Views(predict=self.predict, limit=thresholds.max_det))
         self.clock = self.sliced.clock if self.sliced else StageClock(runtime.device, STAGES)
         self.seen = ""
+
+    def twin(self) -> "Look":
+        """The same for another thread: it shares the model, and has clocks and batches of its own."""
+        twin = copy.copy(self)
+        twin.sliced = self.sliced and self.sliced.twin()
+        twin.clock = twin.sliced.clock if twin.sliced else StageClock(self.runtime.device, STAGES)
+        return twin
 
     def __call__(self, image: np.ndarray) -> Detections:
         """The detections in an image (h, w, 3) uint8 BGR, in its frame, on the CPU. Raises `UserError` for boxes that
@@ -75,6 +83,12 @@ class Ensemble:
                 look.thresholds = own
                 if look.sliced:
                     look.sliced.thresholds = own
+
+    def twin(self) -> "Ensemble":
+        """As `Look.twin`."""
+        twin = copy.copy(self)
+        twin.looks, twin.clock = [look.twin() for look in self.looks], StageClock(self.clock.device, ("ensemble",))
+        return twin
 
     def __call__(self, image: np.ndarray) -> Detections:
         """As `Look`."""

@@ -6,6 +6,7 @@ an image of its own. `val.py` and `detect.py` both come here, so they find the s
 Legend: T windows of one image, N boxes of one image, H, W pixels of the model's frame.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,12 @@ class SlicedDetector:
         self.clock = StageClock(runtime.device, STAGES)
         self._select, self._predict = views.select or runtime.select, views.predict or runtime.predict
         self._open: dict[tuple[bool, tuple[int, int]], _Batch] = {}
+
+    def twin(self) -> "SlicedDetector":
+        """The same for another thread: it shares the model, and has a clock and batches of its own."""
+        twin = copy.copy(self)
+        twin.clock, twin._open = StageClock(self.runtime.device, STAGES), {}
+        return twin
 
     def run(self, images: Iterable[np.ndarray]) -> Iterator[Sliced]:
         """What is found in each image (h, w, 3) uint8 BGR, in order. Some images may be asked for ahead."""

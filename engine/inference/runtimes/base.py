@@ -31,8 +31,11 @@ class Runtime:
     only (height, width) it takes, or None; fixed_batch: the only batch size of the file, or None (`predict` takes any:
     it pads or splits); is_set: whether the model answers with a set; finds_sets: whether no box that `predict` gives
     suppresses another; trained, thresholds, precision: see `ExportMetadata`; selection: the thresholds of a file that
-    selects detections itself, else None; device: the device of `boxes` and `scores`, on which images are best put too.
+    selects detections itself, else None; device: the device of `boxes` and `scores`, on which images are best put too;
+    workers: how many images are best looked at at a time, where there are many and no single one is waited for.
     """
+
+    workers = 1
 
     def __init__(self, path: Path, metadata: ExportMetadata, device: torch.device,
                  selection: Selector | None = None) -> None:

@@ -53,7 +53,8 @@ def test_same_answers(runtimes, suffix, count):
         torch.testing.assert_close(a, b, atol=5e-3, rtol=1e-4)
     assert got[0].shape == (count, 64 * 96 // 64 + 64 * 96 // 256 + 64 * 96 // 1024, 4)
     for a, b in zip(runtimes[".pt"].select(*expected), runtimes[suffix].select(*got), strict=True):
-        assert len(a) > 0 and a.labels.tolist() == b.labels.tolist()
+        assert len(a) > 0  # of scores that differ by rounding alone, either may come first
+        assert sorted(a.labels.tolist()) == sorted(b.labels.tolist())
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -214,10 +215,10 @@ def test_wrong_use_is_told(files, runtimes, monkeypatch):
 
 
 def test_a_model_that_is_opened_has_imported_what_its_first_image_needs():
-    """torchvision takes a second to import, which no stage of the first image should be charged with."""
-    code = ("import sys, torch, engine.inference.runtimes.base as runtime\n"
+    """The operator of NMS is loaded, which no stage of the first image should be charged with."""
+    code = ("import torch, engine.inference.runtimes.base as runtime, utils.select as select\n"
             "from engine.inference.metadata import ExportMetadata\n"
-            "assert 'torchvision' not in sys.modules\n"
+            "assert not select.nms_operator.cache_info().currsize\n"
             "runtime.Runtime('m', ExportMetadata(('a',), (8,), None, None, False), torch.device('cpu'))\n"
-            "assert 'torchvision.ops' in sys.modules")
+            "assert select.nms_operator.cache_info().currsize")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
