@@ -20,8 +20,8 @@ def _each(words: str, text: str) -> dict[str, str]:
 
 
 EVERYWHERE = {
-    "model": "--weights", "line-width": "--line-thickness", "show": "--view-img", "nms": "NMS is part of every model "
-    "that needs it; drop the flag", "cls-remap": "classes are matched by name; drop the flag",
+    "model": "--weights", "nms": "NMS is part of every model that needs it; drop the flag",
+    "cls-remap": "classes are matched by name; drop the flag",
     "mode": "the script says it: train.py, val.py, detect.py, export.py",
     **_each("retina-masks overlap-mask no-overlap-mask mask-ratio mask-downsample-ratio pose kobj rle erasing "
             "auto-augment embed angle dlog dgrad dlam", OTHER_TASK),
@@ -62,7 +62,9 @@ VAL = {
 }
 
 DETECT = {
-    "update": f"checkpoints stay as they are; {DROP}", "visualize": f"feature maps are not drawn; {DROP}",
+    "line-width": "--line-thickness", "show": "--view-img",
+    "update": f"checkpoints stay as they are; {DROP}",
+    "visualize": "use --explain, which draws gates, levels and attention",
     "dnn": f"ONNX files run with onnxruntime; {DROP}", "no-trace": f"nothing is traced here; {DROP}",
     "save-frames": "--vid-stride leaves frames out; --save-crop "
     "writes objects", "save": "pictures are written, but for --nosave",
@@ -128,6 +130,7 @@ def translated(words: Sequence[str], script: str) -> str:
             lacking += [word.partition("=")[0]] if own is None else []
         elif word not in (*MODES, *TASKS, "yolo"):
             flags.append(word)
+    flags += ["--track"] * ("track" in modes)
     others = [task for task in TASKS[1:] if task in words or f"task={task}" in words]
     parts = [f"settings are flags here: {command(target)} {shlex.join(flags)}"]
     parts += [refusal(lacking, target)] if lacking else []

@@ -53,9 +53,8 @@ class DetectConfig(Options):
                          required=True, metavar="SOURCE")
     imgsz: tuple[int, ...] | None = size_option()  # None: the size that the file is bound to or was trained at
     vid_stride: int = option(1, "take every n-th frame of a video or stream", type=positive, metavar="N")
-    reconnect: float = option(PATIENCE.reconnect, "try a broken stream again until it has sent nothing for so many "
-                              f"seconds (default {PATIENCE.reconnect:g}; 0: never)", type=number(float, 0, 1e6),
-                              metavar="S")
+    reconnect: float = option(PATIENCE.reconnect, "seconds until a broken stream is given up, 0: at once; "
+                              f"default {PATIENCE.reconnect:g}", type=number(float, 0, 1e6), metavar="S")
     max_pixels: int = max_pixels_option()
     trust: bool = option(False, "load a .torchscript, which is a program, from elsewhere")
     plugin: tuple[str, ...] = plugin_option()
@@ -65,8 +64,7 @@ class DetectConfig(Options):
     max_det: int = option(1000, "most detections per image", type=positive, metavar="N")
     classes: tuple[str, ...] | None = option(None, "keep these only, by index or name", nargs="+", metavar="CLASS")
     agnostic_nms: bool = option(False, "NMS across classes")
-    track: str | None = option(None, f"follow objects from frame to frame: {' or '.join(METHODS)} (default "
-                               f"{next(iter(METHODS))}); every result has their ids", nargs="?",
+    track: str | None = option(None, f"follow objects through a video, with ids: {' or '.join(METHODS)}", nargs="?",
                                const=next(iter(METHODS)), choices=tuple(METHODS), metavar="METHOD")
     slice: int | None = slice_option()
     overlap: float | None = overlap_option()

@@ -17,8 +17,9 @@ from tests.refusals import user_error
 from tests.scripts.trainings import parsed, rows
 from tests.tiny import NAMES, picture
 from utils.checkpoint import load_checkpoint
-from utils.cli import Parser, given
+from utils.cli import given
 from utils.errors import UserError
+from utils.parser import Parser
 
 
 def yolo_data(folder, name="data.yaml", names=NAMES):

@@ -9,7 +9,7 @@ import export
 import train
 import val
 from utils.errors import UserError
-from utils.other_programs import MODES, WORDS, is_setting, spelled
+from utils.other_programs import MODES, WORDS, _is_flag, is_setting, spelled
 
 PARSERS = {"train": train.build_parser, "val": val.build_parser, "detect": detect.build_parser,
            "export": export.build_parser}
@@ -66,6 +66,14 @@ def test_no_word_of_the_table_is_a_flag_of_ours(script):
     assert all(text and "_" not in word for word, text in WORDS[script].items())
 
 
+def test_flags_that_are_advised_exist():
+    parsers = {script: set(build()._option_string_actions) for script, build in PARSERS.items()}
+    renamed = [(script, text) for script, words in WORDS.items() for text in words.values() if _is_flag(text)]
+    assert renamed and [(script, flag) for script, flag in renamed if flag not in parsers[script]] == []
+    texts = " ".join(text for words in WORDS.values() for text in words.values())
+    assert set(re.findall(r"--[a-z][\w-]*", texts)) <= set().union(*parsers.values())
+
+
 @pytest.mark.parametrize("script, words, told", [
     ("train", ["--lr0", "0.1", "--box=3"], "--lr0, --box are not supported: part of the recipe"),
     ("train", ["--adam"], "--adam is not supported: use --optimizer Adam"),
@@ -79,6 +87,7 @@ def test_no_word_of_the_table_is_a_flag_of_ours(script):
     ("train", ["--rect", "imgsz=640"], "--rect --imgsz 640"),
     ("train", ["yolo", "predict", "model=a.pt", "source=x y.jpg"],
      "python detect.py --weights a.pt --source 'x y.jpg"),
+    ("train", ["track", "model=a.pt", "source=0"], "python detect.py --weights a.pt --source 0 --track"),
     ("detect", ["segment", "predict", "model=a.pt"], "segment: only boxes are found here"),
     ("val", ["val"], "python val.py"), ("detect", ["model=a.pt", "classes=[0, 2]"], "--classes 0 2"),
     ("export", ["export", "model=a.pt", "format=onnx", "half=True"], "--weights a.pt --include onnx --half")])
