@@ -4,6 +4,7 @@ Legend: H, W pixels of the image, h, w cells of a map.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import cv2
 import numpy as np
@@ -33,7 +34,8 @@ class Explainer:
             raise UserError(f"--explain: the maps inside {runtime.path} cannot be read; give the checkpoint (.pt) that "
                             "it was exported from", "flag-without-effect")
         self.runtime, self.size = runtime, runtime.choose_size(imgsz)
-        self.has_neck, self.attends = bool(neck_rows(runtime.model)), bool(attention_rows(runtime.model))
+        self.model = deepcopy(runtime.model)  # hooks would see the images that another thread runs at the time
+        self.has_neck, self.attends = bool(neck_rows(self.model)), bool(attention_rows(self.model))
         if not (self.has_neck or self.attends):
             raise UserError(f"--explain: {runtime.path} has neither a scale-sequence neck nor attention units; take a "
                             "model such as yolov8n-assn or assd300", "flag-without-effect")
@@ -46,16 +48,16 @@ class Explainer:
         placed, letterbox = self.runtime.prepare(found.image, self.size)
         placed, pictures = placed[0].to(self.runtime.device), {}
         if self.has_neck:
-            for name, values in gate_maps(self.runtime.model, placed).items():
+            for name, values in gate_maps(self.model, placed).items():
                 values = in_image(values.cpu().numpy(), letterbox)
                 low, high = float(values.min()), float(values.max())
                 kind = "" if name.endswith("gate") else ": share of the level"
                 pictures[name] = _finish(draw_heat(found.image, values, low, high), found,
                                          f"{name}{kind}, blue {low:.2f} to red {high:.2f}")
         if self.attends:
-            point = _point(found)
+            point = shown_from(found)
             inside = letterbox.forward(torch.tensor([point * 2]))[0, :2].tolist()
-            for name, weights in attention_maps(self.runtime.model, placed, tuple(inside)).items():
+            for name, weights in attention_maps(self.model, placed, tuple(inside)).items():
                 weights = in_image(weights.float().cpu().numpy(), letterbox)
                 pictures[name] = _finish(draw_weights(found.image, weights, point), found,
                                          f"{name}: attention from the cross, blue 0 to red {weights.max():.3f}")
@@ -69,8 +71,8 @@ def in_image(values: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     return frame[top:top + height, left:left + width]
 
 
-def _point(found: ImageDetections) -> tuple[float, float]:
-    """Where attention is shown from, in pixels of the image."""
+def shown_from(found: ImageDetections) -> tuple[float, float]:
+    """The point whose attention is shown, in pixels of the image."""
     height, width = found.image.shape[:2]
     if not len(found):
         return width / 2, height / 2

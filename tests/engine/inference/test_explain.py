@@ -5,12 +5,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import detect
-from engine.inference.explain import Explainer, in_image
+from engine.inference.detections import ImageDetections
+from engine.inference.explain import Explainer, in_image, shown_from
 from engine.inference.runtimes.base import Runtime
+from engine.inference.sources import Frame
 from tests.refusals import refused
-from tests.tiny import ROWS, picture, tiny_checkpoint
+from tests.tiny import ROWS, picture, tiny_checkpoint, video
 from utils.structures import Letterbox
 
 
@@ -36,15 +39,28 @@ def test_the_maps_of_a_neck(assn, tmp_path, capsys):
     assert np.abs(heat[0][strip:].astype(int) - cv2.imread(str(source))).mean() > 10
 
 
+def test_frames_of_a_video_have_maps_of_their_own(assn, tmp_path):
+    folder = run(assn, video(tmp_path / "v.mp4", 2), tmp_path / "out", "--imgsz", 64)
+    names = {p.name for p in (folder / "explain").iterdir()}
+    assert names == {f"v_{k}_{name}.jpg" for k in (0, 1) for name in ("gate", "P3", "P4", "P5")}
+    first, second = (cv2.imread(str(folder / "explain" / f"v_{k}_gate.jpg")) for k in (0, 1))
+    assert (first != second).any()
+
+
 def test_the_maps_of_attention(tmp_path):
     weights = tiny_checkpoint(tmp_path / "best.pt", "assd300-r18")
-    source = picture(tmp_path / "a.jpg")
-    nothing = run(weights, source, tmp_path / "none", "--conf-thres", 1.0)  # attention from the middle of the image
-    middle = cv2.imread(str(nothing / "explain" / "a_att0.jpg"))
-    assert tuple(middle[middle.shape[0] - 48, 64]) > (200, 200, 200)  # the cross
-    folder = run(weights, source, tmp_path / "out", "--nosave")
+    folder = run(weights, picture(tmp_path / "a.jpg"), tmp_path / "out", "--nosave", "--conf-thres", 1.0)
     assert {p.name for p in (folder / "explain").iterdir()} == {f"a_att{k}.jpg" for k in range(6)}
     assert [p.name for p in folder.iterdir()] == ["explain"]
+    heat = cv2.imread(str(folder / "explain" / "a_att0.jpg"))
+    assert tuple(heat[heat.shape[0] - 48, 64]) > (200, 200, 200)  # nothing is found: the cross is in the middle
+
+
+def test_attention_is_that_of_the_best_detection():
+    frame = Frame("a.png", 0, np.zeros((60, 100, 3), np.uint8), "image")
+    boxes = torch.tensor([[10.0, 20, 30, 40], [50, 50, 60, 60]])
+    found = ImageDetections(boxes, torch.tensor([0.9, 0.5]), torch.tensor([0, 0]), frame, ["a"])
+    assert shown_from(found) == (20, 30) and shown_from(found[found.scores > 1]) == (50, 30)
 
 
 def test_maps_are_cut_to_the_image():
