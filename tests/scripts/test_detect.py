@@ -19,6 +19,7 @@ import export
 from engine.inference.runtimes.base import Runtime
 from tests.engine.inference.sources.server import camera_server
 from tests.refusals import refused
+from tests.running import ended, start
 from tests.tiny import NAMES, picture, tiny_checkpoint, video
 from utils.errors import UserError
 
@@ -249,6 +250,25 @@ def test_a_signal_keeps_the_work(run, tmp_path, monkeypatch, capsys):
     assert cv2.VideoCapture(str(folder / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
     assert {row["frame"] for row in json.loads((folder / "predictions.json").read_text())} == set(range(4))
     assert {p.name for p in folder.iterdir()} == {"clip.mp4", "predictions.json", "predictions.csv"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_as_users_press_it(weights, tmp_path, number, code):
+    """While a stream waits for its next frame, which never comes."""
+    with camera_server(lambda path, n: [*range(10), 60.0]) as server:
+        process = start("detect.py", "--weights", weights, "--source", server.url("cam"), "--img", 64, "--save-json",
+                        "--project", tmp_path / "out")
+        for line in process.stdout:
+            if line.startswith("stream http"):
+                break
+        process.send_signal(number)
+        done = ended(process)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    assert "interrupted after" in done.stdout and "once more stops at once" in done.stderr
+    video, = (tmp_path / "out" / "exp").glob("*.mp4")
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
+    assert json.loads((tmp_path / "out" / "exp" / "predictions.json").read_text())
 
 
 def test_a_second_signal_ends_at_once_and_leaves_old_results(run, tmp_path, monkeypatch):

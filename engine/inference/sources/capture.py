@@ -11,8 +11,8 @@ class Unreachable(Exception):  # noqa: N818  told as a sentence, not raised to t
 
 
 def open_stream(address: str, timeout: float, max_pixels: int) -> cv2.VideoCapture:
-    """A camera, by its number, or a URL, opened. timeout: seconds that opening, and later each frame, may take; a
-    camera's driver has its own limit.
+    """A camera, by its number, or a URL, opened. timeout: seconds that a frame may take, and opening twice as
+    long; a camera's driver has its own limit.
 
     Raises `Unreachable`, and `ValueError` if its frames are too large.
     """
@@ -22,11 +22,11 @@ def open_stream(address: str, timeout: float, max_pixels: int) -> cv2.VideoCaptu
             capture = cv2.VideoCapture(int(address))
         else:
             limit = max(int(1000 * timeout), 1)
-            capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit,
+            capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 2 * limit,
                                                                  cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit])
     except Exception:  # whatever a driver or demuxer raises
         capture = None
     if capture is None or not capture.isOpened():
-        raise Unreachable(why_unreachable(address, timeout))
+        raise Unreachable(why_unreachable(address, 2 * timeout))
     check_size(capture, max_pixels)
     return capture

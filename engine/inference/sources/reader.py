@@ -12,12 +12,14 @@ from engine.inference.sources.capture import Unreachable, open_stream
 from engine.inference.sources.frames import Frame
 from engine.inference.sources.videos import MIN_FRAMES, grab, number, rate, retrieve
 
+BROKE = "it ended or broke off"
 POLL = 0.1  # seconds between two looks at whether to stop
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long is waited for a stream, in seconds. timeout: for it to open, and for a frame; reconnect: without a frame
+    """How long is waited for a stream, in seconds. timeout: for a frame; opening may take twice as
+    long, since some cameras first send seconds of what cannot be decoded; reconnect: without a frame
     until it is given up; first, longest: pause before it is tried again, doubled each time."""
 
     timeout: float = 5.0
@@ -71,7 +73,7 @@ class Reader(threading.Thread):
     def _run(self) -> None:
         patience, pause, last = self.patience, self.patience.first, time.monotonic()
         while not self.stopped:
-            before, why = self.received, "the connection broke"
+            before, why = self.received, BROKE
             try:
                 capture = open_stream(self.address, patience.timeout, self.max_pixels)
             except Unreachable as error:
@@ -85,7 +87,7 @@ class Reader(threading.Thread):
             if self.received > before:
                 pause, last = patience.first, time.monotonic()
             elif not self.received:
-                why = why if why != "the connection broke" else "it opened, but sent no frame"
+                why = why if why != BROKE else "it opened, but sent no frame"
                 with self.changed:
                     self.failed, self.reason = True, why
                     self.changed.notify_all()

@@ -44,7 +44,7 @@ class StreamSource(Source):
             with changed:
                 changed.notify_all()
             for reader in readers:
-                reader.join(self.patience.timeout + POLL)
+                reader.join(2 * self.patience.timeout + POLL)
             self._report(readers)
 
     def _in_turn(self, readers: list[Reader], changed: threading.Condition) -> Iterator[Frame]:

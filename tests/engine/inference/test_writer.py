@@ -13,7 +13,7 @@ from engine.inference.detections import ImageDetections
 from engine.inference.sources import Frame
 from engine.inference.writer import ResultWriter
 from engine.inference.writing.names import class_folders, shorten
-from engine.inference.writing.video import VideoFile
+from engine.inference.writing.video import VideoFile, has_h264
 
 ODD = ["car/truck", "car:truck", "../up", "nul ", "", "...", "CAR_truck", "a\x1b[31m", "圆形", "x" * 300,
        "x" * 300 + "y"]
@@ -49,9 +49,19 @@ def test_a_frame_never_takes_the_name_of_a_picture(tmp_path):
     assert len(list((tmp_path / "exp" / "crops").rglob("*.jpg"))) == 3
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 33), (4, 9000)])
-@pytest.mark.parametrize("fps", [480 / 7, 0.5, float("nan"), 29.97])
-def test_videos_of_any_size_and_rate_are_written(tmp_path, size, fps):
+@pytest.fixture(params=["h264", "mpeg4"])
+def codec(request, monkeypatch):
+    """Both encoders."""
+    if request.param == "h264" and not has_h264():
+        pytest.skip("PyAV is not installed")
+    monkeypatch.setattr("engine.inference.writing.video.has_h264", lambda: request.param == "h264")
+    monkeypatch.setattr("engine.inference.writer.has_h264", lambda: request.param == "h264")
+    return request.param
+
+
+@pytest.mark.parametrize(("size", "fps"), [((1, 1), 480 / 7), ((3, 5), 0.5), ((17, 33), float("nan")),
+                                           ((4, 9000), 29.97)])
+def test_videos_of_any_size_and_rate_are_written(tmp_path, codec, size, fps):
     video = VideoFile(tmp_path / "ü" / "v.mp4", fps, *size)
     for value in (10, 120):
         video.write(np.full((*size, 3), value, np.uint8))
@@ -59,9 +69,54 @@ def test_videos_of_any_size_and_rate_are_written(tmp_path, size, fps):
     assert [p.name for p in (tmp_path / "ü").iterdir()] == ["v.mp4"]
     capture = cv2.VideoCapture(str(tmp_path / "ü" / "v.mp4"))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(fps if fps == fps else 30, rel=1e-3)
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little")
+    assert code.lower() in ((b"avc1", b"h264") if codec == "h264" else (b"mp4v", b"fmp4"))
     frames = [capture.read()[1] for _ in range(2)]
     expected = tuple(side + side % 2 for side in size) if max(size) < 8190 else (4, 8190)
     assert frames[1].shape[:2] == expected and abs(frames[1].mean() - 120) < 8
+
+
+def test_frames_that_were_left_out_do_not_shorten_a_video(tmp_path, codec):
+    video = VideoFile(tmp_path / "v.mp4", 10.0, 32, 32)
+    for position, value in ((0, 10), (5, 90), (6, 170)):
+        video.write(np.full((32, 32, 3), value, np.uint8), position)
+    video.close()
+    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    seen = []
+    while capture.grab():
+        seen.append((capture.get(cv2.CAP_PROP_POS_MSEC), capture.retrieve()[1].mean()))
+    at = {value: min(ms for ms, mean in seen if abs(mean - value) < 8) for value in (10, 90, 170)}
+    assert at[90] - at[10] == pytest.approx(500, abs=2) and at[170] - at[90] == pytest.approx(100, abs=2)
+
+
+def test_streams_are_written_in_pieces(tmp_path, codec, monkeypatch, capsys):
+    monkeypatch.setattr("engine.inference.writing.videos.SEGMENT", 0.3)
+    with ResultWriter(DetectConfig(project=str(tmp_path)), ["a"]) as results:
+        for index in range(8):
+            for name in "xy":
+                size = 40 if name == "x" or index < 6 else 20  # y comes back with another size
+                frame = Frame(f"rtsp://***@host/{name}", index, np.zeros((size, 40, 3), np.uint8), "stream", 10.0)
+                results.add(found(frame))
+            if index == 5:
+                assert (tmp_path / "exp" / "host_x_0001.mp4").stat().st_size  # finished before the end
+    names = sorted(p.name for p in (tmp_path / "exp").iterdir())
+    assert names == ["host_x_0001.mp4", "host_x_0002.mp4", "host_y_0001.mp4", "host_y_0002.mp4", "host_y_0003.mp4"]
+    counts = [cv2.VideoCapture(str(tmp_path / "exp" / name)).get(cv2.CAP_PROP_FRAME_COUNT) for name in names]
+    assert counts == [4, 4, 4, 2, 2]
+    assert "videos: 5" in results.summary() and ("assn[video]" in results.summary()) == (codec == "mpeg4")
+
+
+def test_an_error_leaves_rows_of_an_earlier_run(tmp_path):
+    config = DetectConfig(nosave=True, save_json=True, save_csv=True, project=str(tmp_path), exist_ok=True)
+    frame = Frame("a.png", 0, np.zeros((20, 20, 3), np.uint8), "image")
+    with ResultWriter(config, ["a"]) as results:
+        results.add(found(frame))
+    before = {p.name: p.read_bytes() for p in (tmp_path / "exp").iterdir()}
+    assert set(before) == {"predictions.json", "predictions.csv"}
+    with pytest.raises(ZeroDivisionError), ResultWriter(config, ["a"]) as results:
+        results.add(found(frame))
+        results.add(1 / 0)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "exp").iterdir()} == before
 
 
 def test_names_are_cut_between_letters():

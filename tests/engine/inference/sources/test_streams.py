@@ -39,7 +39,7 @@ def test_a_stream_gives_its_frames_in_order_and_ends():
     assert first.kind == "stream" and first.image.shape == (48, 64, 3)
     assert first.stem == f"127.0.0.1_{server.server_port}_cam"
     assert first.path == f"http://***@127.0.0.1:{server.server_port}/cam?..." and "stream http://***" in str(first)
-    assert source.skipped == [] and "the connection broke" in source.incomplete[0]
+    assert source.skipped == [] and "broke off" in source.incomplete[0]
     assert int(source.notes[0].rpartition(": ")[2].split()[0]) == indices[-1] + 1
 
 
