@@ -55,11 +55,26 @@ def draw_marks(picture: np.ndarray, marks: Marks, line: int | None = None) -> La
     if layout.legend:  # below the boxes: where there is no free spot, it hides none
         draw_legend(picture, layout.legend)
     colours = [marks.meaning[kind][0] for kind in marks.kinds]
-    for box, colour, width in list(zip(marks.boxes.tolist(), colours, layout.lines, strict=True))[::-1]:
-        draw_frame(picture, box, colour, width)
+    rows = list(zip(marks.boxes.tolist(), colours, layout.lines, strict=True))[::-1]
+    small = layout.small[::-1].tolist()
+    insides = _insides(picture, marks.boxes[layout.small])
+    for is_small in (False, True):
+        if is_small:  # no line of a larger box crosses a small object
+            for part, inside in insides:
+                part[:] = inside
+        for (box, colour, width), own in zip(rows, small, strict=True):
+            if own == is_small:
+                draw_frame(picture, box, colour, width)
     for caption in layout.captions:
         write_caption(picture, caption.words, caption.at, colours[caption.row], layout.text)
     return layout
+
+
+def _insides(picture: np.ndarray, boxes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The parts of a picture within boxes (N, 4), as views and as copies."""
+    corners = np.concatenate((np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])), 1).clip(0).astype(int).tolist()
+    views = [picture[y1:y2, x1:x2] for x1, y1, x2, y2 in corners]
+    return [(view, view.copy()) for view in views]
 
 
 def draw_frame(picture: np.ndarray, box: Sequence[float], colour: Colour, line: int = 1) -> None:

@@ -103,6 +103,14 @@ def test_text_follows_picture_and_boxes():
     assert planned(large / 20, (3000, 4000)).text.height < heights[2] / 1.5
 
 
+def test_lines_of_large_boxes_do_not_cross_small_objects():
+    image = np.full((480, 640, 3), 90, np.uint8)
+    boxes = np.array([[100.0, 100, 400, 400], [90, 200, 112, 215]])
+    drawn = draw_detections(image, detections(boxes), NAMES, Style(labels=False))
+    assert (drawn[200:215, 90:112] == 90).all()  # the left line of the first runs through it
+    assert tuple(drawn[190, 99]) == color(0) and tuple(drawn[207, 89]) == color(1)
+
+
 def test_numbers_of_tracks_are_written():
     one = np.array([[50.0, 60, 200, 200]])
     assert planned(one, (480, 640), ids=[7]).captions[0].words == "#7 class number 0 0.90"
