@@ -47,6 +47,7 @@ def test_frames_of_a_video_have_maps_of_their_own(assn, tmp_path):
     assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_the_maps_of_attention(tmp_path):
     weights = tiny_checkpoint(tmp_path / "best.pt", "assd300-r18")
     folder = run(weights, picture(tmp_path / "a.jpg"), tmp_path / "out", "--nosave", "--conf-thres", 1.0)
