@@ -80,14 +80,14 @@ class _Sequence:
 
         frame, labels = found.frame, found.labels.numpy()
         boxes, scores = found.boxes.double().numpy(), found.scores.double().numpy()
-        seconds = None if frame.is_still else frame.index / frame.fps  # also right where frames were left out
         ids = np.full(len(found), NO_ID, np.int64)
         for label in sorted({*self.trackers, *labels.tolist()}):
             if label not in self.trackers:
                 self.trackers[label] = self.make()
             rows = np.flatnonzero(labels == label)
             part = Detections(xyxy=boxes[rows], confidence=scores[rows], data={"row": rows})
-            told = self.trackers[label].update(part, timestamp=seconds)
+            # the time of the frame is right also where frames were left out
+            told = self.trackers[label].update(part, timestamp=frame.time)
             for row, own in zip(told.data.get("row", ()), told.tracker_id, strict=True):
                 if own >= 0:
                     ids[row] = self._id(label, int(own))

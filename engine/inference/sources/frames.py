@@ -16,8 +16,9 @@ class Frame:
     """One image (H, W, 3) uint8 BGR of the file, or of the stream, `path`.
 
     index: number of the frame in its video or stream, 0 for an image; frames: number of frames that the video announces
-    (0 if unknown), 1 for an image; fps: frames per second of the video or stream, 0 for an image. The `path` of a
-    stream has no secrets in it (`addresses.without_secrets`).
+    (0 if unknown), 1 for an image; fps: frames per second that the video or stream announces, 0 for an image; clock: of
+    a live stream, seconds from its start at which the frame came. The `path` of a stream has no secrets in it
+    (`addresses.without_secrets`).
     """
 
     path: str
@@ -26,6 +27,7 @@ class Frame:
     kind: Literal["image", "video", "stream"]
     fps: float = 0.0
     frames: int = 1
+    clock: float | None = None
 
     def __str__(self) -> str:
         if self.is_still:
@@ -37,6 +39,14 @@ class Frame:
     def is_still(self) -> bool:
         """Whether it is an image of its own, not a frame of a video or stream."""
         return self.kind == "image"
+
+    @property
+    def time(self) -> float | None:
+        """Seconds from the start of the video or stream; None for an image. Cameras send fewer frames in the dark, and
+        the announced rate of motion JPEG is a guess, so that of a live stream the clock counts."""
+        if self.clock is not None or not self.fps:
+            return self.clock
+        return self.index / self.fps
 
     @property
     def stem(self) -> str:

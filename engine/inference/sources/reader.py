@@ -48,7 +48,7 @@ class Reader(threading.Thread):
         self.stopped = self.over = self.failed = False
         self.received = self.dropped = self.lost = self.breaks = 0
         self.reason = ""
-        self.alive_at = time.monotonic()  # of the last sign of life
+        self.began = self.alive_at = time.monotonic()  # of the last sign of life
         self._newest: Frame | None = None
 
     def take(self) -> Frame | None:
@@ -114,7 +114,9 @@ class Reader(threading.Thread):
                     if image is None:
                         self.lost += 1
                     else:
-                        self._offer(Frame(self.name, self.received, image, "stream", fps, frames), wait=frames > 0)
+                        clock = None if frames else self.alive_at - self.began
+                        frame = Frame(self.name, self.received, image, "stream", fps, frames, clock)
+                        self._offer(frame, wait=frames > 0)
                 self.received += 1
         finally:
             capture.release()

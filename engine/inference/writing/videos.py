@@ -18,7 +18,7 @@ class Videos:
     def __init__(self, folder: Callable[[], Path], vid_stride: int) -> None:
         self.folder, self.vid_stride = folder, vid_stride
         self.finished = 0
-        self._open: dict[str, tuple[VideoFile, int]] = {}  # by path: the video and the index of its first frame
+        self._open: dict[str, tuple[VideoFile, float]] = {}  # by path: the video and the time of its first frame
         self._last: dict[str, int] = {}
         self._segments: Counter[str] = Counter()
 
@@ -34,9 +34,9 @@ class Videos:
                 self._segments[frame.path] += 1
                 number = f"_{self._segments[frame.path]:04d}"
             path = self.folder() / f"{stem}{number}.mp4"
-            self._open[frame.path] = VideoFile(path, frame.fps / self.vid_stride, *drawn.shape[:2]), frame.index
+            self._open[frame.path] = VideoFile(path, frame.fps / self.vid_stride, *drawn.shape[:2]), frame.time
         video, first = self._open[frame.path]
-        video.write(drawn, (frame.index - first) // self.vid_stride)
+        video.write(drawn, round((frame.time - first) * frame.fps / self.vid_stride))
         self._last[frame.path] = frame.index
 
     def _is_over(self, frame: Frame, drawn: np.ndarray) -> bool:
@@ -44,7 +44,7 @@ class Videos:
         video, first = self._open[frame.path]
         if frame.index <= self._last[frame.path]:
             return True
-        return frame.kind == "stream" and (frame.index - first > SEGMENT * frame.fps or drawn.shape[:2] != video.shape)
+        return frame.kind == "stream" and (frame.time - first > SEGMENT or drawn.shape[:2] != video.shape)
 
     def _finish(self, paths: list[str]) -> None:
         for path in paths:

@@ -106,6 +106,19 @@ def test_streams_are_written_in_pieces(tmp_path, codec, monkeypatch, capsys):
     assert "videos: 5" in results.summary() and ("assn[video]" in results.summary()) == (codec == "mpeg4")
 
 
+def test_a_stream_plays_as_fast_as_it_came(tmp_path, codec):
+    """One that announces 10 frames a second and sends 2."""
+    with ResultWriter(DetectConfig(project=str(tmp_path)), ["a"]) as results:
+        for k in range(5):
+            image = np.zeros((32, 32, 3), np.uint8)
+            results.add(found(Frame("camera 0", k, image, "stream", 10.0, 0, 3.0 + 0.5 * k)))
+    capture = cv2.VideoCapture(str(tmp_path / "exp" / "camera_0_0001.mp4"))
+    times = []
+    while capture.grab():
+        times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+    assert times[-1] - times[0] == pytest.approx(2000, abs=2)
+
+
 def test_an_error_leaves_rows_of_an_earlier_run(tmp_path):
     config = DetectConfig(nosave=True, save_json=True, save_csv=True, project=str(tmp_path), exist_ok=True)
     frame = Frame("a.png", 0, np.zeros((20, 20, 3), np.uint8), "image")

@@ -39,6 +39,8 @@ def test_a_stream_gives_its_frames_in_order_and_ends():
     assert first.kind == "stream" and first.image.shape == (48, 64, 3)
     assert first.stem == f"127.0.0.1_{server.server_port}_cam"
     assert first.path == f"http://***@127.0.0.1:{server.server_port}/cam?..." and "stream http://***" in str(first)
+    times = [frame.time for frame in frames]
+    assert times == sorted(times) and times[0] >= 0 and times[-1] < 20
     assert source.skipped == [] and "broke off" in source.incomplete[0]
     assert int(source.notes[0].rpartition(": ")[2].split()[0]) == indices[-1] + 1
 
@@ -194,5 +196,7 @@ def test_a_recording_is_read_whole_and_once(monkeypatch):
 
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: Recording(5))
     source = open_source("http://host/clip.mp4", patience=Patience(0.1, 9.0, 0.02, 0.05))
-    seen = [frame.index for frame in source if not time.sleep(0.01)]
-    assert seen == list(range(5)) and source.incomplete == source.skipped == []
+    frames = [frame for frame in source if not time.sleep(0.01)]
+    seen, frame_times = [frame.index for frame in frames], [frame.time for frame in frames]
+    assert seen == list(range(5)) and frame_times == [k / 15 for k in range(5)]
+    assert source.incomplete == source.skipped == []
