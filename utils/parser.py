@@ -4,13 +4,13 @@ A parser of ours can be used like any of argparse; prefixes of flags work (`--ba
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.commands import command
-from utils.errors import nearest, shown
+from utils.errors import SCREEN, nearest, printable, shown
 from utils.other_programs import MODES, TASKS, is_setting, refusal, spelled, translated
 
 COLUMN = 37  # where the texts of the help begin
@@ -72,6 +72,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with one sentence (exit code 2)."""
+        message = printable(message if len(message) <= SCREEN else f"{message[:SCREEN]} ...")
         self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
@@ -101,7 +102,8 @@ class Parser(argparse.ArgumentParser):
         if refused:
             self.error(refused)
         before = ["", *words]
-        settings = [word for k, word in enumerate(words) if is_setting(word) and not Path(word).exists()
+        # os.path, since Path raises for a name that is too long
+        settings = [word for k, word in enumerate(words) if is_setting(word) and not os.path.exists(word)  # noqa: PTH110
                     and not (before[k].startswith("--") and "=" not in before[k])]
         self._refuse_settings(settings, words)
         leading = list(words[:next((k for k, word in enumerate(words) if word.startswith("-")), len(words))])

@@ -77,8 +77,8 @@ class DetectConfig(Options):
     save_crop: bool = option(False, "crops/<class>/<name>_<n>.jpg")
     save_json: bool = option(False, "predictions.json, rows like COCO results")
     explain: bool = option(False, "explain/<name>_<map>.jpg: gate and levels of a scale-sequence neck, attention")
-    data: str | None = option(None, "data set whose ids predictions.json has, as that of val.py (default: that of the "
-                              "training, for its own images)", metavar="DATA.yaml")
+    data: str | None = option(None, "data set whose ids predictions.json has; default: that of the training",
+                              metavar="NAME")
     save_csv: bool = option(False, "predictions.csv: image, frame, class, name, confidence, corners in pixels, id")
     view_img: bool = option(False, "show what is drawn in a window; q ends")
     project: str = option("runs/detect", "results go to <project>/<name>", metavar="DIR")

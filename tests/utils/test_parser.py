@@ -53,6 +53,14 @@ def test_an_error_is_one_sentence(words, told, capsys):
     assert said.endswith("(python train.py --help lists the flags)\n")
 
 
+def test_a_hostile_command_line_is_told_in_a_short_printable_line(capsys):
+    for words in (["model=a\x1b[2J\n.pt"], ["--epochs", "\x1b[2J"], ["x\n" * 5000], ["epochs=" + "9" * 5000]):
+        with pytest.raises(SystemExit):
+            train.build_parser().parse_args(words)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "\x1b" not in said and len(said) < 2000
+
+
 def test_prefixes_and_explicit_flags():
     args = train.build_parser().parse_args(["--batch", "16", "--img", "320", "--weight", "a.pt", "--sync"])
     assert args.given == {"batch_size": 16, "imgsz": [320], "weights": "a.pt", "sync_bn": True}
