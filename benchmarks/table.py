@@ -102,20 +102,20 @@ def grouped(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """What tells each group from the others: its settings that differ between groups; of one group its model."""
+    """What tells each group from the others: its settings that differ between groups, else its model."""
     firsts = [group[0] for group in groups]
     keys = list(dict.fromkeys(key for run in firsts for key in run.settings))
     differing = [key for key in keys if len({str(run.settings.get(key, MISSING)) for run in firsts}) > 1]
-    named = [key for key in ("cfg", "weights", "data") if key in keys]
+    several = len({run.protocol for run in firsts}) > 1
     names = []
     for run in firsts:
-        shown = differing or [key for key in named if run.settings.get(key)] or named[:1]
-        words = [f"{key} {short(run.settings.get(key))}" for key in shown
-                 if run.settings.get(key) not in (None, "", False)]
-        if len({run.protocol for run in firsts}) > 1:
-            words.append(f"by {run.protocol}")
-        names.append(", ".join(words) or "as by default")
+        words = _words(run, differing) or _words(run, ("cfg", "weights", "data")) or ["as by default"]
+        names.append(", ".join(words + [f"by {run.protocol}"] * several))
     return names
+
+
+def _words(run: Run, keys: Sequence[str]) -> list[str]:
+    return [f"{key} {short(value)}" for key in keys if (value := run.settings.get(key)) not in (None, "", False)]
 
 
 def columns(runs: Sequence[Run]) -> list[str]:

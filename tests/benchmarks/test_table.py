@@ -84,4 +84,6 @@ def test_a_validation_is_of_the_training_that_made_its_weights(tmp_path):
         (folder / "metrics.json").write_text(json.dumps(content))
         rows.append(folder)
     row, = table(*rows)
+    both = table(tmp_path / "a0", *rows)
+    assert both[0]["setting"] == "cfg yolov8n, data bccd" and "val.task test" in both[1]["setting"]
     assert row["seeds"] == "0 1" and row["AP"] == pytest.approx((0.3, 0.0))
