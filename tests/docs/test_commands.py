@@ -19,7 +19,7 @@ COMMAND = re.compile(r"^\s*(?:[A-Z_]+=\S+ )*(?:python3?|torchrun|assn-\w+) (?:.*
 LAUNCHER = re.compile(r"torchrun .*?(?=train\.py|val\.py)")
 # Flags of other programs that pages name.
 THEIRS = {"--lr0", "--upgrade", "--strict", "--nproc-per-node", "--nnodes", "--no-deps", "--target", "--max-restarts",
-          "--rdzv-backend", "--rdzv-endpoint", "--python-version"}
+          "--rdzv-backend", "--rdzv-endpoint", "--python-version", "--force-reinstall"}
 
 
 @cache
