@@ -1,5 +1,6 @@
 """Several images at a time: the next one is read, and the last one drawn and saved, while threads look at others."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,6 +9,30 @@ from typing import TypeVar
 import torch
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+class _Cores:
+    """The cores that PyTorch has while nothing runs here. Its workers set the number of the whole process: the last
+    pass that ends, of several in different threads of a user, puts it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.passes, self.cores = threading.Lock(), 0, 0
+
+    def __enter__(self) -> int:
+        with self.lock:
+            if not self.passes:
+                self.cores = torch.get_num_threads()
+            self.passes += 1
+            return self.cores
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.passes -= 1
+            if not self.passes:
+                torch.set_num_threads(self.cores)
+
+
+_all_cores = _Cores()
 
 
 def in_order(work: Callable[[Item], Result], items: Iterator[Item], workers: int,
@@ -22,21 +47,20 @@ def in_order(work: Callable[[Item], Result], items: Iterator[Item], workers: int
     pending: deque[Future[Result]] = deque()
     failed: Exception | None = None
     over = False
-    cores = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, "look", torch.set_num_threads, (max(cores // workers, 1),))
-    try:
-        while (pending or not over) and not stopped():
-            while not over and len(pending) <= workers:
-                try:
-                    pending.append(pool.submit(work, next(items)))
-                except StopIteration:
-                    over = True
-                except Exception as error:  # raised below
-                    failed, over = error, True
-            if pending:
-                yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(cores)  # the workers have set that of the process, too
+    with _all_cores as cores:
+        pool = ThreadPoolExecutor(workers, "look", torch.set_num_threads, (max(cores // workers, 1),))
+        try:
+            while (pending or not over) and not stopped():
+                while not over and len(pending) <= workers:
+                    try:
+                        pending.append(pool.submit(work, next(items)))
+                    except StopIteration:
+                        over = True
+                    except Exception as error:  # raised below
+                        failed, over = error, True
+                if pending:
+                    yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
     if failed:
         raise failed

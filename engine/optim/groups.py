@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from engine.optim.rules import GroupRule, find_places
+from utils.commands import command
 from utils.errors import UserError
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
@@ -94,8 +95,8 @@ def freeze(model: nn.Module, layers: Sequence[int]) -> list[str]:
     last = max(numbers, default=0)
     beyond = [row for row in rows if row > last]
     if beyond:
-        raise UserError(f"--freeze {' '.join(map(str, layers))}: this model has rows 0 to {last}; see python -m models",
-                        "bad-value")
+        raise UserError(f"--freeze {' '.join(map(str, layers))}: this model has rows 0 to {last}; see "
+                        f"{command('models')}", "bad-value")
     prefixes = tuple(f"model.{row}." for row in rows)
     names = [name for name, _ in model.named_parameters() if name.startswith(prefixes)] if prefixes else []
     frozen = set(names)

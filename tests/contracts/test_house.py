@@ -223,7 +223,8 @@ def test_no_path_outside_the_project():
 
 
 def test_expected_files_exist():
-    folders = ("models", "utils", "data", "engine", "cfg/models", "cfg/data", "cfg/train", "tests", "benchmarks")
+    folders = ("assn", "models", "utils", "data", "engine", "cfg/models", "cfg/data", "cfg/train", "tests",
+               "benchmarks")
     files = ("train.py", "val.py", "detect.py", "export.py", "requirements.txt", "README.md", "LICENSE", "Makefile",
              "pyproject.toml", ".ci/run")
     assert not [entry for entry in folders if not (ROOT / entry).is_dir()]

@@ -58,3 +58,19 @@ def test_an_error_comes_after_the_results_before_it():
 
 def test_nothing_to_do():
     assert list(in_order(str, iter(()), 2)) == []
+
+
+def test_passes_at_the_same_time_share_all_cores():
+    """A thread that begins while another has divided the cores does not divide its part again."""
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(4)
+    try:
+        first = in_order(lambda k: k, iter(range(3)), 4)  # a core for each
+        assert next(first) == 0
+        other = threading.Thread(target=lambda: seen.extend(
+            in_order(lambda k: torch.get_num_threads(), iter(range(3)), 2)))
+        other.start()
+        other.join()
+        assert seen == [2, 2, 2] and [*first] == [1, 2] and torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
