@@ -57,9 +57,9 @@ class Pictures:
         return len(self.names)
 
 
-def built_in(size: tuple[int, int]) -> Pictures:
+def built_in(size: tuple[int, int], count: int = SCENES) -> Pictures:
     """Scenes of the built-in shapes, of (height, width) pixels."""
-    scenes = {f"built-in scene {number}": number for number in range(SCENES)}
+    scenes = {f"built-in scene {number}": number for number in range(count)}
     return Pictures([*scenes], lambda name: render(0, "val", scenes[name], size, Scene())[0])
 
 

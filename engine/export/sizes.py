@@ -24,6 +24,11 @@ def export_size(model: nn.Module, config: ExportConfig) -> tuple[int, int]:
                         "drop the flag", "fixed-size")
     trained = model.config.get("trained", {}).get("imgsz", [])[-1:] if frame.size is None else None
     wanted = config.imgsz or trained or None
-    if frame.fits_images and wanted is not None and len(wanted) == 2:
-        return frame.up(tuple(wanted))  # tall or wide
-    return frame.up(frame.round(wanted, name))
+    if not frame.fits_images:
+        return frame.up(frame.round(wanted, name))
+    is_given = wanted is not None and len(wanted) == 2
+    size = frame.up(tuple(wanted) if is_given else frame.round(wanted, name))  # given, it may be tall
+    if not config.dynamic and not is_given:
+        print(f"{name} has frames that fit each image; this file has one, {size[0]} x {size[1]}, in which tall images get "
+              f"smaller: {'--dynamic leaves it free' if model.head.free_size else '--imgsz H W chooses another'}")
+    return size

@@ -1,9 +1,8 @@
 """A program as an ONNX graph, from which OpenVINO and TensorRT are made too."""
 
 import io
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from engine.export.program import Program
 from engine.inference.metadata import METADATA_KEY, ExportMetadata
 from engine.inference.runtimes.base import first_line
 from utils.errors import UserError
+from utils.frame import SIDE
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -66,12 +66,17 @@ def describe(metadata: ExportMetadata) -> str:
 
 
 def entries_of(metadata: ExportMetadata) -> dict[str, str]:
-    """What a file says about itself: our metadata, and what Ultralytics' readers look for."""
-    sides = metadata.size or metadata.frame.size or ()
-    return {METADATA_KEY: metadata.to_json(), "stride": str(metadata.frame.multiple),
-            "names": repr(dict(enumerate(metadata.names))), "task": "detect", "batch": str(metadata.batch or 1),
-            "imgsz": json.dumps(list(sides) or [640, 640]),
-            "end2end": str(metadata.selection is not None), "args": repr({"nms": metadata.selection is not None})}
+    """What a file says about itself, as text: our metadata, and what Ultralytics' readers look for."""
+    return {METADATA_KEY: metadata.to_json(), **{key: str(value) for key, value in known_to_others(metadata).items()}}
+
+
+def known_to_others(metadata: ExportMetadata) -> dict[str, Any]:
+    """The entries by which Ultralytics' readers choose size and batch, name classes, and see whether NMS is inside."""
+    sides = metadata.size or metadata.frame.size or metadata.trained.get("imgsz", [SIDE])[-1:]
+    selects = metadata.selection is not None
+    return {"stride": metadata.frame.multiple, "names": dict(enumerate(metadata.names)), "task": "detect",
+            "batch": metadata.batch or 1, "imgsz": [sides[0], sides[-1]], "end2end": selects,
+            "args": {"nms": selects, "dynamic": metadata.size is None and metadata.frame.size is None}}
 
 
 def _trace(program: Program, metadata: ExportMetadata, config: ExportConfig) -> "ModelProto":

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from engine.export.config import ExportConfig
-from engine.export.formats.onnx import describe, graph_of
+from engine.export.formats.onnx import describe, graph_of, known_to_others
 from engine.export.pictures import Pictures
 from engine.export.program import Program
 from engine.inference.metadata import METADATA_KEY, ExportMetadata
@@ -38,9 +38,7 @@ def convert(program: Program, metadata: ExportMetadata, config: ExportConfig) ->
 def save(network: Model, folder: Path, metadata: ExportMetadata, name: str) -> None:
     """Write the files of a network."""
     import_module("openvino").save_model(network, str(folder / f"{name}.xml"), compress_to_fp16=metadata.half)
-    content = {"description": describe(metadata), "stride": metadata.frame.multiple, "task": "detect",
-               "batch": metadata.batch or 1, "imgsz": list(metadata.size or metadata.frame.size or (640, 640)),
-               "names": dict(enumerate(metadata.names)), METADATA_KEY: metadata.to_json()}
+    content = {"description": describe(metadata), **known_to_others(metadata), METADATA_KEY: metadata.to_json()}
     (folder / METADATA_FILE).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

@@ -174,3 +174,16 @@ def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch) -> None:
     with refused("export-differs", "best.torchscript"):
         export(small_detr(), tmp_path / "best.torchscript", ExportConfig(imgsz=SIZE))
     assert [path.name for path in tmp_path.iterdir()] == ["best_torchscript_worst.jpg"]
+
+
+def test_a_frame_that_tall_images_do_not_fill_is_told(folder, tmp_path, capsys) -> None:
+    words = ["--weights", str(folder / "best.pt"), "--nms", "--output", str(tmp_path / "a"), "--conf-thres", "0.1"]
+    path, = script.main(script.build_parser().parse_args(words))
+    assert "this file has one, 128 x 192, in which tall images get smaller: --imgsz H W" in capsys.readouterr().out
+    runtime, reference = load_runtime(path, "cpu"), load_runtime(folder / "best.pt", "cpu")
+    images = torch.rand(1, 3, *SIZE)
+    found, = runtime.select(*runtime.predict(images))
+    wanted, = reference.select(*reference.predict(images), runtime.selection)
+    assert len(found) == len(wanted) > 5 and torch.allclose(found.scores, wanted.scores, atol=1e-4)
+    with refused("flag-without-effect", "--iou-thres, --agnostic-nms: SalienceDETR answers with a set"):
+        script.main(script.build_parser().parse_args([*words, "--iou-thres", "0.5"]))
