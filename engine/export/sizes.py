@@ -29,6 +29,6 @@ def export_size(model: nn.Module, config: ExportConfig) -> tuple[int, int]:
     is_given = wanted is not None and len(wanted) == 2
     size = frame.up(tuple(wanted) if is_given else frame.round(wanted, name))  # given, it may be tall
     if not config.dynamic and not is_given:
-        print(f"{name} has frames that fit each image; this file has one, {size[0]} x {size[1]}, in which tall images get "
-              f"smaller: {'--dynamic leaves it free' if model.head.free_size else '--imgsz H W chooses another'}")
+        print(f"{name} has frames that fit each image; this file has one, {size[0]} x {size[1]}, in which tall images "
+              f"get smaller: {'--dynamic leaves it free' if model.head.free_size else '--imgsz H W chooses another'}")
     return size
