@@ -7,7 +7,9 @@ torchvision (RetinaNet, 91 classes).
 """
 
 import argparse
+import json
 import re
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,7 +19,8 @@ from models.registry import known_necks
 from models.summary import summarise
 from utils.errors import UserError, run_script
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "zoo.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, TIMES = ROOT / "docs" / "zoo.md", ROOT / "benchmarks" / "results" / "zoo_latency_cpu.json"
 SIZE = 640  # px
 
 # name -> parameters, GFLOPs where known
@@ -58,7 +61,8 @@ VOC_CLASSES = 20
 
 
 def measure(name: str) -> list[str]:
-    """The cells of a model's row: name, strides, recipe, parameters (ours, published, fused), GFLOPs (ours, published).
+    """The cells of a model's row: name, strides, recipe, parameters (ours, published, fused), GFLOPs (ours, published),
+    milliseconds (PyTorch, ONNX) as stored.
 
     Nothing is stored or computed: the model is built without data.
     """
@@ -75,13 +79,25 @@ def measure(name: str) -> list[str]:
         published = PUBLISHED_VOC[name]
     fused = sum(p.numel() for p in model.fuse().parameters())
     return [f"`{name}`", strides, model.config["recipe"], ours, f"{published:,}" if published else "",
-            f"{fused:,}", f"{flops:.1f}", f"{published_flops:.1f}" if published_flops else ""]
+            f"{fused:,}", f"{flops:.1f}", f"{published_flops:.1f}" if published_flops else "", *_latency(name)]
+
+
+@cache
+def stored_times() -> dict[str, dict[str, float]]:
+    """What `benchmarks.zoo_latency` has measured, by model; nothing where it has not run."""
+    return json.loads(TIMES.read_text(encoding="utf-8"))["pieces"] if TIMES.is_file() else {}
+
+
+def _latency(name: str) -> list[str]:
+    times = stored_times().get(name, {})
+    return [f"{times[key]:.0f}" if key in times else "" for key in ("torch", "onnx")]
 
 
 def table(names: list[str]) -> str:
     """The models as a Markdown table."""
-    head = ["model", "strides", "recipe", "parameters", "published", "fused", f"GFLOPs at {SIZE}", "published"]
-    rows = [head, ["---"] * 3 + ["---:"] * 5, *(measure(name) for name in names)]
+    head = ["model", "strides", "recipe", "parameters", "published", "fused", f"GFLOPs at {SIZE}", "published",
+            "ms, PyTorch", "ms, ONNX"]
+    rows = [head, ["---"] * 3 + ["---:"] * 7, *(measure(name) for name in names)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

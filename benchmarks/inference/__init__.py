@@ -1,0 +1,1 @@
+"""Latency by stage, batch size and runtime."""
