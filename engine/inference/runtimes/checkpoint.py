@@ -26,7 +26,7 @@ class TorchRuntime(Runtime):
     model: the module; on a CPU `predict` runs a copy of it (`packed`) that has the weights of when it was opened.
     half: fp16 on a GPU and bf16 on a CPU, where fp16 is about a hundred times slower.
     workers: on a CPU two images on a core each are done sooner than one after the other on both cores
-    (benchmarks/results/detect_cpu.md): the threads of one image wait for each other in every layer.
+    (`python -m benchmarks.detecting`): the threads of one image wait for each other in every layer.
     """
 
     def __init__(self, path: Path, model: torch.nn.Module, device: torch.device, half: bool) -> None:
