@@ -69,7 +69,8 @@ class Model:
             config = config_of([str(runtime.path) for runtime in runtimes], source, settings)
             inputs = open_inputs(source, rgb, config)
             predictor = make_predictor(runtimes, config)
-            results = predictor.stream(inputs)
+            # an iterator may be a camera, or fill the same array again: it is asked when its picture is due
+            results = predictor.stream(inputs, ahead=not isinstance(source, Iterator))
             if config.track:
                 results = map(Tracker(config.track, config.conf_thres), results)
         look = predictor.looks.looks[0]

@@ -30,18 +30,19 @@ class Predictor:
         self._idle: queue.SimpleQueue[Ensemble] = queue.SimpleQueue()
         self._idle.put(looks)
 
-    def stream(self, frames: Iterable[Frame]) -> Iterator[ImageDetections]:
+    def stream(self, frames: Iterable[Frame], ahead: bool = True) -> Iterator[ImageDetections]:
         """The detections of each frame, in order. Raises `UserError`, which names the file, for boxes that are not
         finite.
 
         Images and videos are looked at by `Runtime.workers` threads, while the caller uses the results before: a frame
-        of a stream, or a single image, is waited for and gets all cores.
+        of a stream, or a single image, is waited for and gets all cores. ahead: whether frames may be taken before the
+        results of others are used.
         """
         source, frames = frames, iter(frames)
         for frame in frames:
             following = None
             try:
-                following = next(frames, None) if frame.kind != "stream" else None
+                following = next(frames, None) if ahead and frame.kind != "stream" else None
             except Exception:
                 yield self._count(self._predict(frame))
                 raise

@@ -49,10 +49,10 @@ def test_order_and_boxes_are_those_of_one_after_the_other(slicing):
     assert several.speed().count(" ms ") == alone.speed().count(" ms ")
 
 
-@pytest.mark.parametrize(("kind", "count"), [("stream", 3), ("image", 1)])
-def test_what_is_waited_for_is_looked_at_by_this_thread(kind, count):
+@pytest.mark.parametrize(("kind", "count", "ahead"), [("stream", 3, True), ("image", 1, True), ("image", 3, False)])
+def test_what_is_waited_for_is_looked_at_by_this_thread(kind, count, ahead):
     taken, one = [], predictor()
-    for number, _ in enumerate(one.stream(taken.append(frame) or frame for frame in frames(count, kind))):
+    for number, _ in enumerate(one.stream((taken.append(frame) or frame for frame in frames(count, kind)), ahead)):
         assert len(taken) == number + 1  # the newest frame, not one that was read ahead
     assert set(one.looks.looks[0].runtime.threads) == {threading.current_thread()} and one.images == count
 
