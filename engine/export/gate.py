@@ -123,6 +123,10 @@ def compare(given: Input, reference: Runtime, exported: Runtime) -> Comparison:
         (boxes, scores), (other_boxes, other_scores) = reference.predict(given.images), exported.predict(given.images)
     except UserError as error:
         raise UserError(f"not written, the exported model does not run: {error}", error.code) from None
+    for values, whose in ((boxes, "model"), (scores, "model"), (other_boxes, "file"), (other_scores, "file")):
+        if not values.isfinite().all():
+            raise UserError(f"{exported.path}: not written, on {given.name or given.kind} the {whose} answers with "
+                            "values that are not finite", "export-differs")
     coarse, other_coarse, thresholds = scores, other_scores, exported.selection
     if thresholds is None:
         decimals = 4 if exported.precision == "float32" else 2
