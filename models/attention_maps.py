@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.detector import Detector
+from models.hooks import run_hooked
 from models.layers.attention import SelfAttention
 from utils.errors import UserError
 
@@ -44,11 +45,5 @@ def attention_maps(model: Detector, image: Tensor, point: tuple[float, float]) -
     if not handles:
         raise UserError(f"{model.config['source']}: no row is a SelfAttention; take a model such as assd300",
                         code="no-attention")
-    training = model.training
-    try:
-        model.eval()(image[None])
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.train(training)
+    run_hooked(model, image, handles)
     return found

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.detector import Detector
 from models.graph import Node
+from models.hooks import run_hooked
 from models.necks.forks import SpatialMask
 from models.necks.gates import SpatialGate
 from utils.errors import UserError
@@ -39,13 +40,7 @@ def gate_maps(model: Detector, image: Tensor) -> dict[str, Tensor]:
         handles += [gate.register_forward_hook(_note_gate(found, prefix)) for gate in _gates(layer)]
         if hasattr(layer, "contributions"):
             handles.append(layer.register_forward_pre_hook(_note_levels(found, prefix, _levels(model, node))))
-    training = model.training
-    try:
-        model.eval()(image[None])
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.train(training)
+    run_hooked(model, image, handles)
     return found
 
 
