@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from models.builder import build_graph
 from models.catalogue import resolve
@@ -38,9 +39,20 @@ def load_model(path: str | Path, device: torch.device | str = "cpu", *,
     return _checked(model, path).float().to(device).eval()
 
 
+class _Unfilled(TorchFunctionMode):
+    """Within it parameters are not filled with random numbers, and counts lie on the CPU: on the meta device, where
+    there is nothing to fill, PyTorch does both in Python, for which it imports torch._dynamo, 2 s of CPU time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__.endswith(("normal_", "uniform_")):  # of a tensor, or of torch.nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **{**kwargs, "device": "cpu"} if func is torch.arange else kwargs)
+
+
 def _check_shapes(config: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> None:
     """Compare the model that a checkpoint describes with its tensors before memory is taken for it."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         ours = {f"model.{key}": value.shape for key, value in build_graph(config).state_dict().items()}
     wrong = next((key for key in (*ours, *state) if key not in state or key not in ours or
                   state[key].shape != ours[key]), None)
