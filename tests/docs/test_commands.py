@@ -93,7 +93,8 @@ def all_flags() -> frozenset[str]:
     modules = [*SCRIPTS, "data.__main__", "models.__main__", "models.convert", "models.module_table",
                "engine.evaluation.__main__", *(f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py")
                                                if path.stem != "__init__"),
-               "benchmarks.gpu.__main__", "benchmarks.gpu.pack", "benchmarks.merging.__main__"]
+               *(f"benchmarks.{path.parent.name}.__main__" for path in (ROOT / "benchmarks").glob("*/__main__.py")),
+               "benchmarks.gpu.pack"]
     parsers = filter(None, map(parser_of, modules))
     return frozenset(flag for parser in parsers for flag in parser._option_string_actions) | {"--debug"}
 
