@@ -114,7 +114,7 @@ class ImageDetections(Detections):
     def __repr__(self) -> str:
         counts = count_classes(self.labels.tolist(), self.names) or "nothing"
         height, width = self.image.shape[:2]
-        return f"<{len(self)} detections in {self.frame}, {width}x{height}: {counts}>"
+        return f"<{len(self)} detection{'s' * (len(self) != 1)} in {self.frame}, {width}x{height}: {counts}>"
 
     def to_coco(self, image_id: int | str | None = None) -> list[dict[str, Any]]:
         """Rows of a COCO results file: image_id, category_id (the number of the class, from 0), bbox (left, top, width,

@@ -22,8 +22,6 @@ Model = Any  # openvino.Model; the package is optional
 COMPUTES = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}  # what 8 bits make faster
 
 
-
-
 def convert(program: Program, metadata: ExportMetadata, config: ExportConfig) -> Model:
     """The network, read from its ONNX graph."""
     openvino = import_module("openvino")
