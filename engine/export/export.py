@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from engine.export.pictures import Pictures, built_in, inputs_of
 from engine.export.program import Program
 from engine.inference.metadata import ExportMetadata
 from engine.inference.runtimes.base import Runtime
-from engine.inference.runtimes.checkpoint import TorchRuntime
+from engine.inference.runtimes.checkpoint import TorchRuntime, metadata_of
 from engine.inference.runtimes.open import load_runtime
 from engine.inference.runtimes.openvino import METADATA_FILE
 from utils.errors import UserError
@@ -92,11 +92,9 @@ def export(model: nn.Module, path: Path, config: ExportConfig, pictures: Picture
 
 def describe_file(model: nn.Module, config: ExportConfig, device: str) -> ExportMetadata:
     """What the file will say about itself; device: the type that it is bound to, or ""."""
-    return ExportMetadata(
-        tuple(model.names), tuple(model.strides), None if config.dynamic else config.size,
-        None if config.dynamic else config.batch_size, config.half, device=device,
-        trained=model.config.get("trained", {}), select=model.head.selection, thresholds=model.thresholds,
-        frame=model.frame, pixels=model.pixels, layout=config.layout, selection=config.selection, int8=config.int8)
+    return replace(metadata_of(model, config.half), size=None if config.dynamic else config.size,
+                   batch=None if config.dynamic else config.batch_size, device=device, layout=config.layout,
+                   selection=config.selection, int8=config.int8)
 
 
 def _check(model: nn.Module, path: Path, name: str, config: ExportConfig, device: torch.device) -> None:
