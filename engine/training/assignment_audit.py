@@ -1,28 +1,24 @@
 """`train.py --audit-assignment`: which objects get how many positives, before anything is trained.
 
-Legend: B images, M boxes of the fullest image, N objects, L levels of the pyramid.
+Legend: B images, H, W pixels of the frame, M boxes of the fullest image, N objects, L levels of the pyramid.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.object_sizes import object_sizes
 from engine.training.assignment_report import Audited, write_report
 from engine.training.config import DEFAULT_MODEL, TrainConfig
-from engine.training.inputs import fixed_weights, open_loaders, open_splits, open_train
-from engine.training.multiscale import to_device
 from engine.training.nonfinite import BufferSnapshot
-from engine.training.setup import start_model
+from engine.training.preview import open_preview
 from models.assign.assignment import Assignment
 from models.boxes.similarity import box_similarity
 from models.detector import Detector
-from utils.device import amp_dtype, describe, seed_everything
+from utils.device import describe
 from utils.distributed.group import Group
 from utils.errors import UserError
 from utils.reporting.run_log import increment_dir
@@ -30,8 +26,8 @@ from utils.structures import Batch, PackedTargets
 
 PROJECT = "runs/audit"  # where no --project is given
 
-# a batch -> its images, normalised to the model's device and size, and its targets
-Prepare = Callable[[Batch], tuple[Tensor, PackedTargets]]
+# images (B, 3, H, W) and targets on the device of the model, and the batch as the loader made it
+Batches = Iterable[tuple[Tensor, PackedTargets, Batch]]
 
 
 @dataclass
@@ -65,21 +61,27 @@ class Tally:
                        prior if has["prior"] else None, cost if has["cost"] else None)
 
 
-def tally(model: Detector, batches, prepare: Prepare, amp: torch.dtype | None, split: str) -> Audited:
-    """Count the positives of some batches. The model is run as a training step runs it, batch norms over the batch and
-    without a gradient; its running statistics stay."""
-    counted, snapshot, images, has = Tally(len(model.strides)), BufferSnapshot(model), 0, {}
-    model.train()
-    for batch in batches:
-        pixels, targets = prepare(batch)
+def tally(models: Mapping[str, Detector], batches: Batches, amp: torch.dtype | None,
+          split: str) -> dict[str, Audited]:
+    """Count the positives of some batches, by each of several models that differ in nothing but the assigner.
+
+    Only the first is run, as a training step runs it, batch norms over the batch and without a gradient; its running
+    statistics stay.
+    """
+    runs = next(iter(models.values()))
+    counted = {name: Tally(len(model.strides)) for name, model in models.items()}
+    snapshot, images, has = BufferSnapshot(runs), 0, {name: {"prior": False, "cost": False} for name in models}
+    runs.train()
+    for pixels, targets, batch in batches:
         with torch.no_grad(), torch.autocast(pixels.device.type, dtype=amp, enabled=amp is not None):
-            raw = model(pixels, targets=targets)
-        found = model.assignment(raw, targets)
-        has = {"prior": found.prior is not None, "cost": found.cost is not None}
-        counted.add(targets, found)
+            raw = runs(pixels, targets=targets)
+        for name, model in models.items():
+            found = model.assignment(raw, targets)
+            has[name] = {"prior": found.prior is not None, "cost": found.cost is not None}
+            counted[name].add(targets, found)
         images += len(batch)
     snapshot.restore()
-    return counted.finish(split, images, has or {"prior": False, "cost": False})
+    return {name: part.finish(split, images, has[name]) for name, part in counted.items()}
 
 
 def audit(config: TrainConfig, group: Group, device: torch.device) -> Path:
@@ -87,29 +89,11 @@ def audit(config: TrainConfig, group: Group, device: torch.device) -> Path:
     weights, data, recipe and sizes of a training; print the table and write it. Returns the folder."""
     if not group.is_single:
         raise UserError("--audit-assignment: counts in one process; start it without torchrun", "flag-conflict")
-    seed_everything(config.seed, device)
-    train_index, val_index = open_splits(config, group)
-    model, config, recipe = start_model(config, train_index.names,
-                                        lambda placement: object_sizes(train_index.records, placement))
-    model = model.to(device, memory_format=torch.channels_last)
-    policy = recipe.make_policy(model.frame.fill)
-    if policy.needs_polygons:
-        train_index = open_train(config, polygons=True)
-    loader, val_loader = open_loaders(config, policy, (train_index, val_index), fixed_weights(config, train_index),
-                                      model, group, device)
-    amp, run = amp_dtype(device, config.amp), SimpleNamespace(device=device, model=model, epoch=0, batch=0)
-
-    def training_batches():
-        for number in range(config.audit_assignment):
-            run.epoch, run.batch = divmod(number, len(loader))
-            if run.batch == 0:
-                loader.set_epoch(run.epoch)
-                batches = iter(loader)
-            yield next(batches)
-
-    plain = SimpleNamespace(multi_scale=False)
-    found = [tally(model, training_batches(), lambda batch: to_device(config, run, batch)[:2], amp, "train"),
-             tally(model, val_loader, lambda batch: to_device(plain, run, batch)[:2], amp, "val")]
+    preview = open_preview(config, group, device)
+    model, config = preview.model, preview.config
+    found = [part[""] for part in (
+        tally({"": model}, preview.training_batches(config.audit_assignment), preview.amp, "train"),
+        tally({"": model}, preview.validation_batches(), preview.amp, "val"))]
     folder = increment_dir(config.project if "project" in config.given else PROJECT, config.name, config.exist_ok)
     table = write_report(found, model.strides, header(config, model, device), folder, plots=not config.noplots)
     print(f"{table}\nresults in {folder}")

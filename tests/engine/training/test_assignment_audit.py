@@ -72,7 +72,7 @@ def test_running_statistics_stay_and_a_batch_is_run_as_in_training():
     targets, _ = three_objects()
     batch = Batch(torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8), targets, [1, 2],
                   [Letterbox((256, 256), (256, 256), (1.0, 1.0), (0, 0))] * 2)
-    result = tally(model, [batch], lambda b: (b.images, b.targets), None, "train")
+    result = tally({"": model}, [(batch.images, batch.targets, batch)], None, "train")[""]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert result.images == 2 and len(result.size) == 3 and result.prior is not None and result.positives[2] > 0
     # anchors of 10 x 13 to 30 x 61 px fit an object of 10 x 40 within a ratio of 4, that of 16 x 30 among them
