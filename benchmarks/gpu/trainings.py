@@ -5,7 +5,6 @@ They are stopped when the time is up, and resumed by the next call.
 
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from statistics import median
 import torch
 import yaml
 
+from benchmarks.processes import stop
 from benchmarks.record import PROJECT, Piece, Section, last_line, write_whole
 from data import load_index
 from data.loading.build import eval_loader
@@ -141,7 +141,7 @@ def measure(runs: Sequence[Run], section: Section, device: torch.device, deadlin
                     failed.append(f"{run.key}: {error}")
             time.sleep(POLL)
     finally:
-        stop([process for process in going.values() if process])
+        stop([process for process in going.values() if process], GRACE / 2)
     return failed
 
 
@@ -178,22 +178,6 @@ def _start(run: Run, device: torch.device, workers: int) -> subprocess.Popen | N
         # No session of its own: whoever ends this program and its group, ends its trainings with it.
         return subprocess.Popen([sys.executable, *flags], cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT,
                                 stdin=subprocess.DEVNULL)
-
-
-def stop(processes: Sequence[subprocess.Popen]) -> None:
-    """End trainings by an interrupt, or by force where they do not listen; their workers end when they miss them.
-
-    Each loses the epoch it is in and nothing else: checkpoints are whole and written after every epoch.
-    """
-    until = time.monotonic() + GRACE / 2
-    for process in processes:
-        process.send_signal(signal.SIGINT)
-    for process in processes:
-        try:
-            process.wait(max(until - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _evaluated(run: Run, device: torch.device, workers: int, jobs: int) -> Piece:

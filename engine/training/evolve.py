@@ -5,10 +5,8 @@ and imported only when it is used.
 """
 
 import csv
-import importlib
 import io
 import random
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ import yaml
 from engine.training.autobatch import is_out_of_memory
 from engine.training.config import TrainConfig
 from engine.training.recipe import Recipe, known_gains, known_options
+from engine.training.study import load_optuna, open_study
 from utils.errors import UserError
 from utils.files import write_bytes
 
@@ -88,11 +87,12 @@ def evolve(objective: Callable[[Recipe, Trial], float], recipe: Recipe, *, folde
     for --hyp, evolve.csv, evolve.png. Raises `UserError` if Optuna is missing, the storage cannot be opened, or no
     trial gave a result.
     """
-    optuna = _optuna()
+    optuna = load_optuna("--evolve")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     space = search_space(recipe)
-    found = _open_study(optuna, storage or f"sqlite:///{(folder / 'evolve.db').as_posix()}", study or "evolve", seed)
+    found = open_study(optuna, storage or f"sqlite:///{(folder / 'evolve.db').as_posix()}", study or "evolve",
+                       sampler=_sampler(optuna, seed, 0), pruner=optuna.pruners.MedianPruner(n_startup_trials=5))
     _enqueue(found, {key: recipe.values()[key] for key in space})
     try:
         for _ in range(trials):
@@ -118,7 +118,7 @@ def stop_if_hopeless(trial: Trial, fitness: float, epoch: int) -> None:
     below the median of the other trials at that epoch."""
     trial.report(fitness, epoch)
     if trial.should_prune():
-        raise _optuna().TrialPruned(f"worse than the median after epoch {epoch}")
+        raise load_optuna("--evolve").TrialPruned(f"worse than the median after epoch {epoch}")
 
 
 def _try_once(optuna: ModuleType, study: Study, objective: Callable[[Recipe, Trial], float],
@@ -145,40 +145,11 @@ def _try_once(optuna: ModuleType, study: Study, objective: Callable[[Recipe, Tri
         print(f"--evolve: trial {trial.number} failed: {error}")
 
 
-def _optuna() -> ModuleType:
-    try:
-        optuna = importlib.import_module("optuna")
-    except ImportError:
-        raise UserError("--evolve: Optuna is not installed: pip install optuna", "missing-package") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
 def _sampler(optuna: ModuleType, seed: int, number: int) -> Any:
     with warnings.catch_warnings():  # the two arguments were experimental in Optuna 3 and 4
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(n_startup_trials=STARTUP, multivariate=False, constant_liar=True,
                                           seed=random.Random(f"{seed} {number}").randrange(2**32))
-
-
-def _open_study(optuna: ModuleType, storage: str, name: str, seed: int) -> Study:
-    """Create or join a study. Raises `UserError`, without the password in the URL, if the storage cannot be opened."""
-    shown = re.sub(r"//[^@/]*@", "//...@", storage)
-    try:
-        place: Any = storage
-        if "://" not in storage:
-            backend = importlib.import_module("optuna.storages.journal").JournalFileBackend(storage)
-            place = optuna.storages.JournalStorage(backend)
-        return optuna.create_study(storage=place, study_name=name, direction="maximize", load_if_exists=True,
-                                   sampler=_sampler(optuna, seed, 0),
-                                   pruner=optuna.pruners.MedianPruner(n_startup_trials=5))
-    except ImportError as error:
-        raise UserError(f"--storage {shown}: needs a package that is not installed: pip install "
-                        f"{'psycopg2-binary' if error.name == 'psycopg2' else error.name}",
-                        "missing-package") from None
-    except Exception as error:  # errors of SQLAlchemy and the drivers have no common base
-        cause = re.sub(r"//[^@/]*@", "//...@", (str(error).splitlines() or [type(error).__name__])[0])
-        raise UserError(f"--storage {shown}: this study cannot be opened: {cause}", "bad-storage") from None
 
 
 def _enqueue(study: Study, values: Mapping[str, float]) -> None:
