@@ -101,12 +101,12 @@ def table(names: list[str]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def fill(page: str, key: str, text: str) -> str:
-    """The page with `text` between the markers of `key`. Raises `UserError` where it has no such markers."""
+def fill(page: str, key: str, text: str, name: str = PAGE.name) -> str:
+    """The page with `text` between the markers of `key`. Raises `UserError` where it, called `name`, has none."""
     start, end = f"<!-- {key} -->\n", f"\n<!-- end of {key} -->"
     found = re.search(f"{re.escape(start)}.*?{re.escape(end)}", page, re.DOTALL)
     if found is None:
-        raise UserError(f"{PAGE.name}: no lines {start.strip()} and {end.strip()} to write the table between",
+        raise UserError(f"{name}: no lines {start.strip()} and {end.strip()} to write the table between",
                         code="corrupt-file")
     return page[:found.start()] + start + text + end + page[found.end():]
 
