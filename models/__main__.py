@@ -5,6 +5,7 @@ import argparse
 import torch
 
 from models.catalogue import NO_NECK, known_models
+from models.config_checks import LEVELS
 from models.detector import build_model
 from models.plugins import load_plugins
 from models.registry import known_necks
@@ -23,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
                        help="side, or height and width; default: the model's, 640 where it is free")
     group.add_argument("--nc", type=int, metavar="N", help="number of classes; the model file's by default")
     group.add_argument("--neck", metavar="NAME", help=f"put this neck on: {', '.join([NO_NECK, *known_necks()])}")
+    group.add_argument("--levels", choices=LEVELS, help="p2: add a level of half the finest stride")
     add_flag(group, "plugin", plugin_option())
     return flags
 
@@ -36,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     if args.imgsz and len(args.imgsz) > 2:
         raise UserError("--imgsz takes one number, or height and width", code="bad-value")
     with torch.device("meta"):  # nothing is computed, so nothing need be stored
-        model = build_model(args.model, args.nc, neck=args.neck)
+        model = build_model(args.model, args.nc, neck=args.neck, levels=args.levels)
     frame = model.frame
     size = frame.up(frame.resolve()) if args.imgsz is None else (args.imgsz[0], args.imgsz[-1])
     if any(side < 1 or side % frame.multiple for side in size) or frame.size not in (None, size):

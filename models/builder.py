@@ -14,6 +14,7 @@ from models.graph import IMAGE, Graph, Node, Series, output_strides
 from models.heads import Head, anchor, dfl, retina, salience_detr, ssd
 from models.layers import extras, mapper, rearrange
 from models.layers.conv import activation, default_activation
+from models.levels import Body, finer_level
 from models.necks import forks
 from models.registry import LayerType, choose, known_layers, known_necks
 from models.rows import Row, aliases_of, find_layer, parse_row
@@ -43,36 +44,48 @@ class Scale:
 def build_graph(config: dict[str, Any]) -> Graph:
     """The layers of a resolved config (`models.catalogue.resolve`). Raises `UserError` naming the row and the cause."""
     rows = _rows(config)
-    scale = Scale(config["depth_multiple"], config["width_multiple"], config["max_channels"])
-    aliases = aliases_of(config)
-    check_size(config["source"], layers=sum(scale.repeats(row.repeats) for row in rows))
-    built: list[nn.Module] = []
-    nodes: list[Node] = []
-    parameters = 0
+    check_size(config["source"], layers=sum(_scale(config).repeats(row.repeats) for row in rows))
+    body = _Assembly(_scale(config), aliases_of(config))
     with default_activation(_activation(config)):
-        for index, row in enumerate(rows):
-            try:
-                links = _link(row, index, nodes)
-                layer, kind = _build_row(row, links, nodes, scale, aliases)
-                stride = output_strides(layer, _read(links[0], nodes)[1])
-                for one in stride if isinstance(stride, tuple) else (stride,):
-                    check_stride(one)
-            except Exception as error:  # a row is the user's, and so may be the layer (--debug shows the traceback)
-                text = str(error) if len(str(error)) <= 600 else str(error)[:600] + " ..."
-                code = error.code if isinstance(error, UserError) else "bad-row"
-                raise UserError(f"{row}: {text or type(error).__name__}", code=code) from error
-            built.append(layer)
-            parameters += sum(p.numel() for p in layer.parameters())
-            check_size(str(row), parameters=parameters)
-            channels = layer.out_channels if isinstance(layer.out_channels, int) else tuple(layer.out_channels)
-            sources, maps = zip(*links, strict=True)
-            nodes.append(Node(index, row.name, kind.name, sources, maps, kind.multi_input, channels, stride))
-    if not isinstance(built[-1], Head):
+        for row in rows[:-1]:
+            body.append(row)
+        for row in _last_rows(config, rows, body):
+            body.append(row)
+    if not isinstance(body.layers[-1], Head):
         raise UserError(f"{rows[-1]}: the last row must be a head such as Detect or IDetect", code="no-head")
-    graph = Graph(built, nodes)
+    graph = Graph(body.layers, body.nodes)
     for name in config.get("frozen", []):
-        graph[_find_row(name, nodes, config["source"])].requires_grad_(False)
+        graph[_find_row(name, body.nodes, config["source"])].requires_grad_(False)
     return graph
+
+
+class _Assembly:
+    """Rows made into layers one after the other, each wired to those before it."""
+
+    def __init__(self, scale: Scale, aliases: dict[str, Any]) -> None:
+        self.scale, self.aliases = scale, aliases
+        self.layers: list[nn.Module] = []
+        self.nodes: list[Node] = []
+        self._parameters = 0
+
+    def append(self, row: Row) -> None:
+        """Build the layer of a row. Raises `UserError` naming the row and the cause."""
+        try:
+            links = _link(row, len(self.nodes), self.nodes)
+            layer, kind = _build_row(row, links, self.nodes, self.scale, self.aliases)
+            stride = output_strides(layer, _read(links[0], self.nodes)[1])
+            for one in stride if isinstance(stride, tuple) else (stride,):
+                check_stride(one)
+        except Exception as error:  # a row is the user's, and so may be the layer (--debug shows the traceback)
+            text = str(error) if len(str(error)) <= 600 else str(error)[:600] + " ..."
+            code = error.code if isinstance(error, UserError) else "bad-row"
+            raise UserError(f"{row}: {text or type(error).__name__}", code=code) from error
+        self.layers.append(layer)
+        self._parameters += sum(p.numel() for p in layer.parameters())
+        check_size(str(row), parameters=self._parameters)
+        channels = layer.out_channels if isinstance(layer.out_channels, int) else tuple(layer.out_channels)
+        sources, maps = zip(*links, strict=True)
+        self.nodes.append(Node(len(self.nodes), row.name, kind.name, sources, maps, kind.multi_input, channels, stride))
 
 
 def _find_row(name: str, nodes: list[Node], source: str) -> int:
@@ -94,20 +107,40 @@ def _activation(config: dict[str, Any]) -> str:
     return name
 
 
+def _scale(config: dict[str, Any]) -> Scale:
+    return Scale(config["depth_multiple"], config["width_multiple"], config["max_channels"])
+
+
 def _rows(config: dict[str, Any]) -> list[Row]:
-    """All rows of a config, the neck's among them, the head with the options that were asked for."""
+    """The rows of a config as its lists have them, the head with the options that were asked for."""
     written = [*config.get("backbone", []), *config["head"]]
     rows = [parse_row(entry, f"{config['source']} row {i}") for i, entry in enumerate(written)]
-    if config["neck"]:
-        _insert_neck(rows, config["neck"], _lead(config, rows[-1]))
     rows[-1].options = {**rows[-1].options, **config["options"]}
     return rows
+
+
+def _last_rows(config: dict[str, Any], rows: list[Row], body: _Assembly) -> list[Row]:
+    """What follows the rows of the base in `body`: those of an added level, the neck, and the head that reads them."""
+    head, index = rows[-1], len(rows) - 1
+    head.sources = [s if isinstance(s, str) or s >= 0 else s + index for s in head.sources]
+    added: list[Row] = []
+    if config.get("levels"):
+        try:
+            sources = [source for source, _ in _link(head, index, body.nodes)]
+        except UserError as error:
+            raise UserError(f"{head}: {error}", code=error.code) from None
+        base = Body(rows[:-1], body.nodes, body.layers, len(config.get("backbone", [])), body.aliases)
+        added = finer_level(base, head, sources, config["source"])
+    last = [*added, head]
+    if config["neck"]:
+        last.insert(-1, _neck_row(head, index + len(added), config["neck"], _lead(config, head)))
+    return last
 
 
 def _lead(config: dict[str, Any], head: Row) -> int:
     """How many of the head's inputs are its levels: auxiliary heads read further maps."""
     anchors = config.get("anchors")
-    if isinstance(anchors, list):
+    if isinstance(anchors, list) and not config.get("levels"):
         return len(anchors)
     try:
         kind, *_ = find_layer(head, aliases_of(config))
@@ -116,15 +149,15 @@ def _lead(config: dict[str, Any], head: Row) -> int:
     return len(head.sources) // getattr(kind.cls, "heads", 1)
 
 
-def _insert_neck(rows: list[Row], neck: dict[str, Any], lead: int) -> None:
-    """Put the neck in front of the head: it reads what the head reads and takes the place of the finest level.
+def _neck_row(head: Row, index: int, neck: dict[str, Any], lead: int) -> Row:
+    """The neck, as row `index` in front of the head: it reads what the head reads and takes the place of the finest
+    level.
 
     `levels` picks among the head's inputs, the one to replace first; by default the `lead` first ones.
     """
     options, known = dict(neck), known_necks()
     kind = options.pop("type")
-    head, index = rows[-1], len(rows) - 1
-    sources = [s if isinstance(s, str) or s >= 0 else s + index for s in head.sources]
+    sources = head.sources
     levels = options.pop("levels", None) or list(range(min(lead, len(sources))))
     last = len(sources) - 1
     if not isinstance(levels, list) or any(not is_whole(i, 0, last) for i in levels) or len(set(levels)) < 2:
@@ -134,7 +167,7 @@ def _insert_neck(rows: list[Row], neck: dict[str, Any], lead: int) -> None:
     if module not in known_layers():
         choose("neck", kind, [NO_NECK, *known])
     head.sources = [index if i == levels[0] else s for i, s in enumerate(sources)]
-    rows.insert(index, row)
+    return row
 
 
 Link = tuple[int, int | None]  # a row, and which of its maps where it gives several

@@ -4,7 +4,8 @@ A model file holds `backbone` and `head`, lists of rows, as YOLO files do; or `b
 changes. Keys: nc, anchors, activation; depth_multiple, width_multiple, max_channels, or for a family
 `scales: {n: [depth, width, max_channels], ...}`; `aliases` (`words` in older files), what names in rows stand for,
 numbers or modules; `replace`, for rows of the base by name: `[module, args, options]`, options where wanted; `neck`, a
-name or a mapping with `type`; `necks`, the default options of each neck on this base; `recipe`, the file in `cfg/train`
+name or a mapping with `type`; `necks`, the default options of each neck on this base; `levels`, p2 for
+a level of half the finest stride (`models.levels`); `recipe`, the file in `cfg/train`
 to train by, by default the one that the head declares; `frame` and `pixels`, what the model asks of its input
 (`utils.frame`); `batch_norm`, [eps, momentum] of all 2-D batch norms; `frozen`, names of rows that are never trained.
 
@@ -17,9 +18,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from models.config_checks import MAX_BASES, MAX_CHANNELS, MAX_TEXT, checked_config
-from models.registry import LayerType, known_necks
-from models.rows import aliases_of, find_layer, parse_row
+from models.config_checks import LEVELS, MAX_BASES, MAX_CHANNELS, MAX_TEXT, checked_config
+from models.levels import with_finer_level
+from models.registry import LayerType, choose, known_necks
+from models.rows import Row, aliases_of, find_layer, parse_row
 from utils.commands import command
 from utils.config import CFG_ROOT, MAX_CLASSES, is_number, is_whole, read_yaml
 from utils.errors import UserError, nearest, short, shown
@@ -28,7 +30,7 @@ NO_NECK = "pan"  # what every base has already
 
 _KNOWN_KEYS = {"nc", "names", "anchors", "activation", "depth_multiple", "width_multiple", "max_channels", "scales",
                "scale", "neck", "necks", "base", "backbone", "head", "options", "name", "source", "recipe", "trained",
-               "aliases", "words", "replace", "frame", "pixels", "batch_norm", "frozen"}
+               "aliases", "words", "levels", "replace", "frame", "pixels", "batch_norm", "frozen"}
 
 
 def known_models() -> list[str]:
@@ -41,7 +43,8 @@ def known_models() -> list[str]:
 
 
 def resolve(model: str | Path | dict[str, Any], num_classes: int | None = None, names: Any = None,
-            neck: str | dict[str, Any] | None = None, options: dict[str, Any] | None = None) -> dict[str, Any]:
+            neck: str | dict[str, Any] | None = None, options: dict[str, Any] | None = None,
+            levels: str | None = None) -> dict[str, Any]:
     """The config of a model with everything explicit, plain data throughout.
 
     model: a name such as `yolov8n-assn`, a path, or a dict of the same content. Arguments that are given win over the
@@ -56,6 +59,7 @@ def resolve(model: str | Path | dict[str, Any], num_classes: int | None = None, 
     if not config.get("head"):
         raise UserError(f"{where}: no `head` rows and no `base`, so there is no model to build", code="no-head")
     _resolve_scale(config)
+    _resolve_levels(config, levels)
     _resolve_neck(config, neck)
     _resolve_classes(config, num_classes, names)
     config["options"] = {**config.get("options", {}), **{k: v for k, v in (options or {}).items() if v is not None}}
@@ -184,6 +188,23 @@ def _resolve_scale(config: dict[str, Any]) -> None:
         config.setdefault(key, default)
 
 
+def _resolve_levels(config: dict[str, Any], given: str | None) -> None:
+    """Enter `levels`; a neck that the config has already reads the added level as well."""
+    if given is None or config.get("levels") == given:
+        return
+    config["levels"] = choose("levels", given, LEVELS)
+    neck = config.get("neck")
+    if isinstance(neck, dict) and "levels" in neck:
+        config["neck"] = {**neck, "levels": _neck_levels(config, neck["levels"])}
+
+
+def _neck_levels(config: dict[str, Any], levels: Any) -> Any:
+    """`levels` of a neck, written for the base's head, with a level that is added to it."""
+    if not config.get("levels"):
+        return levels
+    return with_finer_level(levels, len(_head_row(config).sources), head_type(config))
+
+
 def _resolve_neck(config: dict[str, Any], given: str | dict[str, Any] | None) -> None:
     """`neck` becomes None or a mapping with `type` and every option that this base sets."""
     neck = config.get("neck") if given is None else given
@@ -197,7 +218,10 @@ def _resolve_neck(config: dict[str, Any], given: str | dict[str, Any] | None) ->
     if not isinstance(kind, str):
         raise UserError(f"{config['source']}: a neck needs a type: {', '.join([NO_NECK, *known_necks()])}",
                         code="bad-value")
-    config["neck"] = {**defaults.get(kind, {}), **neck}
+    options = dict(defaults.get(kind, {}))
+    if "levels" in options:
+        options["levels"] = _neck_levels(config, options["levels"])
+    config["neck"] = {**options, **neck}
 
 
 def _resolve_classes(config: dict[str, Any], num_classes: int | None, names: Any) -> None:
@@ -230,9 +254,13 @@ def _resolve_recipe(config: dict[str, Any]) -> None:
 
 def head_type(config: dict[str, Any]) -> LayerType:
     """What the last row of a config names. Raises `UserError` naming the row where there is no such layer."""
-    last = len(config.get("backbone", [])) + len(config["head"]) - 1
-    row = parse_row(config["head"][-1], f"{config['source']} row {last}")
+    row = _head_row(config)
     try:
         return find_layer(row, aliases_of(config))[0]
     except UserError as error:
         raise UserError(f"{row}: {error}", code=error.code) from None
+
+
+def _head_row(config: dict[str, Any]) -> Row:
+    last = len(config.get("backbone", [])) + len(config["head"]) - 1
+    return parse_row(config["head"][-1], f"{config['source']} row {last}")

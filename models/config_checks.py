@@ -16,6 +16,7 @@ MAX_CHANNELS = 65_536
 MAX_STRIDE = 1_024  # input pixels to a cell; the published models end at 128
 MIN_STRIDE = 0.25
 MAX_BASES = 8  # files in a chain of `base:`
+LEVELS = ("p2",)  # that can be added to a base (`models.levels`)
 MAX_TEXT = 200  # characters of a name or key
 
 
@@ -51,6 +52,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "frame": _MAPPING, "pixels": _MAPPING, "batch_norm": _NORM,
     "words": _MAPPING, "aliases": _MAPPING, "replace": _MAPPING, "options": _MAPPING,
     "neck": (lambda v: is_text(v) or is_mapping(v), "a name such as assn, or a mapping with `type`"),
+    "levels": (lambda v: v in LEVELS, "p2: a level of half the finest stride"),
     "necks": (lambda v: is_mapping(v) and all(is_mapping(o) for o in v.values()),
               "the options of each neck, such as assn: {levels: [0, 1, 2]}"),
 }

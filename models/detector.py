@@ -161,14 +161,15 @@ def _inside(content: Tensor, height: int, width: int) -> Tensor:
 
 def build_model(model: str | Path | dict[str, Any], num_classes: int | None = None, *,
                 names: Sequence[str] | dict[int, str] | None = None, neck: str | dict[str, Any] | None = None,
-                **head_options: Any) -> Detector:
+                levels: str | None = None, **head_options: Any) -> Detector:
     """A detector by name (`yolov8n-assn`), by path of a model file, or from a dict of such content.
 
     num_classes: by default that of names or of the file (80 in ours). neck: "pan", "ssfpn", "assn", or a mapping with
-    `type` and the neck's options. head_options: arguments of the head by name, such as box_loss, assign, gains; None
-    means the head's default. Raises `UserError` naming the file, row or option that is wrong.
+    `type` and the neck's options. levels: "p2" adds a level of half the finest stride (`models.levels`). head_options:
+    arguments of the head by name, such as box_loss, assign, gains; None means the head's default. Raises `UserError`
+    naming the file, row or option that is wrong.
     """
-    detector = Detector(resolve(model, num_classes, names, neck, head_options))
+    detector = Detector(resolve(model, num_classes, names, neck, head_options, levels))
     if isinstance(model, dict) or Path(model).suffix in {".yaml", ".yml"}:  # ours, by name, are tested
         check_forward(detector)
     return detector

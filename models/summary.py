@@ -72,7 +72,7 @@ def format_summary(model: Detector, lines: list[LayerLine]) -> str:
     neck = model.config["neck"]
     total = (f"{model.config.get('name', 'model')}: {len(lines)} layers, {params:,} parameters, "
              f"{flops / 1e9:.1f} GFLOPs, {model.num_classes} classes, strides {', '.join(map(str, model.strides))}, "
-             f"neck {neck['type'] if neck else 'pan'}")
+             f"neck {neck['type'] if neck else 'pan'}" + (", level p2 added" if model.config.get("levels") else ""))
     return "\n".join([header, *body, total])
 
 

@@ -76,7 +76,7 @@ def adapt_anchors(config: dict[str, Any], wh: np.ndarray, imgsz: int, threshold:
         head = build_graph(config)[-1]
     levels, per_level = head.anchors.shape[:2]
     always = bool(count) or isinstance(given, int)
-    table = np.array(anchor_pairs(count or given, head.strides))  # (L, na, 2)
+    table = np.array(anchor_pairs(count or given, head.strides, head.added_levels))  # (L, na, 2)
     if len(wh) == 0:
         return config, f"anchors: no objects of 2 px or more at {imgsz} px to fit to; kept as they are"
     found = best_possible_recall(wh, table, threshold)

@@ -7,6 +7,7 @@ from engine.optim.optimizer import OPTIMIZERS
 from engine.training.recipe import Recipe
 from models.boxes.similarity import KINDS
 from models.catalogue import NO_NECK
+from models.config_checks import LEVELS
 from models.losses.anchor_head import ASSIGNERS
 from models.registry import known_necks
 from utils.cli import LONGEST_SIDE, Rule, check_flags, flag_of, fraction, not_empty, number, positive
@@ -47,6 +48,7 @@ class TrainConfig(Options):
                       metavar="NAME")
     neck: str | None = option(None, f"another neck: {', '.join([NO_NECK, *known_necks()])}, or a plugin's",
                               metavar="NAME")
+    levels: str | None = option(None, "p2: add a level of half the finest stride", choices=LEVELS)
     box_loss: str | None = option(None, f"{', '.join(KINDS)}, or a plugin's; default ciou", metavar="NAME")
     assign: str | None = option(None, f"of anchor heads: {', '.join(ASSIGNERS)}; default as published", metavar="NAME")
     noautoanchor: bool = option(False, "keep the anchors of --cfg, however well they fit the data")

@@ -46,7 +46,7 @@ def family_recipe(config: TrainConfig, recipe_name: str | None) -> Recipe:
 def recipe_to_evolve(config: TrainConfig) -> Recipe:
     """The recipe that `--evolve` starts from: as in its file, before any flag or scaling."""
     cfg = config.cfg or (load_model(config.weights).config if config.weights else DEFAULT_MODEL)
-    model_config = resolve(cfg, 1, ["item"], config.neck, {})
+    model_config = resolve(cfg, 1, ["item"], config.neck, {}, config.levels)
     return family_recipe(config, model_config["recipe"]).for_head(head_type(model_config).cls)
 
 
@@ -61,7 +61,7 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Place
     cfg = config.cfg or (start.config if start else DEFAULT_MODEL)
     head_flags = {"box_loss": config.box_loss, "assign": config.assign}
     try:
-        model_config = resolve(cfg, len(names), names, config.neck, head_flags)
+        model_config = resolve(cfg, len(names), names, config.neck, head_flags, config.levels)
         recipe = recipe or family_recipe(config, model_config["recipe"])
         with torch.device("meta"):  # no memory, no initialisation: only to know its head
             blank = build_model(model_config)

@@ -24,13 +24,15 @@ from utils.boxes import cxcywh_to_xyxy
 from utils.structures import PackedTargets, Raw
 
 
-def anchor_pairs(anchors: Sequence[Sequence] | int, strides: Sequence[int]) -> list[list[list[float]]]:
+def anchor_pairs(anchors: Sequence[Sequence] | int, strides: Sequence[int], added: int = 0) -> list[list[list[float]]]:
     """Per level a list of [width, height] in pixels, from lists that are flat (w, h, w, h, ...) or of pairs.
 
     A table written in the opposite order of the levels is turned round, as the original code bases do. A number, as
     in YOLOv5's `anchors: 3`, stands for so many per level: squares whose sides run from two to eight strides, with
     which a ratio of 4 reaches everything from half a stride to 32 strides of its level; training puts learned ones in
-    their place. Raises ValueError where the numbers do not make equally many pairs per level.
+    their place. added: how many of the first levels the base does not have: a table for the others alone gets the
+    halves of its finest level for the one before, and so on. Raises ValueError where the numbers do not make equally
+    many pairs per level.
     """
     if isinstance(anchors, int) and not isinstance(anchors, bool):
         if anchors < 1:
@@ -44,6 +46,11 @@ def anchor_pairs(anchors: Sequence[Sequence] | int, strides: Sequence[int]) -> l
         flat = []
     if not flat or not flat[0] or any(len(level) != len(flat[0]) or len(level) % 2 for level in flat):
         raise ValueError(f"anchors {anchors!r} are not lists of width, height pairs, equally many per level")
+    if added and len(flat) == len(strides) - added:
+        pairs = anchor_pairs(anchors, strides[added:])
+        for _ in range(added):
+            pairs.insert(0, [[w / 2, h / 2] for w, h in pairs[0]])
+        return pairs
     if len(flat) != len(strides):
         raise ValueError(f"{len(flat)} lists of anchors for {len(strides)} levels")
     pairs = [[list(pair) for pair in zip(level[::2], level[1::2], strict=True)] for level in flat]
@@ -67,7 +74,8 @@ class AnchorDetect(Head):
     """One 1x1 convolution per level. Anchors are in pixels.
 
     gain_rule: how the gains of a recipe are scaled (`models.losses.gains`); the arguments before it are those of
-    `models.losses.AnchorLossConfig`.
+    `models.losses.AnchorLossConfig`. added_levels: of the finest levels, which `anchors` and `balance` may leave out;
+    the balance then goes on at its coarse end by the ratio of its last two weights.
     """
 
     gains = {"box": 0.05, "obj": 1.0, "cls": 0.5}
@@ -81,17 +89,20 @@ class AnchorDetect(Head):
     signature = r"\.m\.\d\.weight$"
     prior_slack = 0.99999  # class prior 0.6 / (nc - slack)
     heads = 1  # how many read each level
+    level_parts = ("m", "ia", "im", "m2")
 
     def __init__(self, channels: list[int], nc: int, anchors: Sequence[Sequence] | int, *, strides: list[int],
                  box_loss: str = "ciou", assign: str | None = None, gains: dict[str, float] | None = None,
                  label_smoothing: float = 0.0, focal_gamma: float = 0.0, anchor_t: float = 4.0, cls_pw: float = 1.0,
                  obj_pw: float = 1.0, balance: Sequence[float] | None = None,
-                 gain_rule: str = "yolov5") -> None:
+                 gain_rule: str = "yolov5", added_levels: int = 0) -> None:
         super().__init__()
         lead = len(channels) // self.heads
         if list(strides) != list(strides[:lead]) * self.heads:
             raise ValueError(f"inputs have strides {', '.join(map(str, strides))}; {self.heads} maps of each are read")
-        self.num_classes, self.strides = nc, list(strides[:lead])
+        self.num_classes, self.strides, self.added_levels = nc, list(strides[:lead]), added_levels
+        for _ in range(added_levels if balance is not None and len(balance) == lead - added_levels else 0):
+            balance = [*balance, balance[-1] * balance[-1] / balance[-2]]
         if balance is not None and len(balance) != lead:
             raise ValueError(f"balance {list(balance)} has not one weight for each of {lead} levels")
         self.gains = merge_gains(self.gains, gains)
@@ -99,7 +110,8 @@ class AnchorDetect(Head):
         self.loss_config = AnchorLossConfig(self.gains, assign or self.assign_default, box_loss, balance,
                                             label_smoothing, focal_gamma, anchor_t, cls_pw, obj_pw)
         # Geometry belongs to the config, from which it is rebuilt; it is not learned, so it is no part of the state.
-        self.register_buffer("anchors", torch.tensor(anchor_pairs(anchors, self.strides)), persistent=False)
+        self.register_buffer("anchors", torch.tensor(anchor_pairs(anchors, self.strides, added_levels)),
+                             persistent=False)
         self.m = self._convolutions(channels[:lead])
         self._add_parts(channels)
 

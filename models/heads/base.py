@@ -39,7 +39,10 @@ class Head(nn.Module):
     the row's name in the model file (`head`: the last row) and the name in the row; the first that is found counts.
     hints: what `forward` takes by name beside its maps, among content (B, 2) (where in their frames the images lie),
     targets (`PackedTargets` in training, else None) and image_size (height, width) of the frame. free_size: whether an
-    exported file can take other sizes than the one that it was traced at.
+    exported file can take other sizes than the one that it was traced at. level_parts: attributes that are lists of
+    modules with one for each of `strides`, so that weights find the level of their stride in another model. A head
+    whose constructor takes `added_levels`, how many of its finest levels its base does not have, can be given a finer
+    one (`models.levels`).
     """
 
     selection: str | Selector = "nms"
@@ -51,6 +54,7 @@ class Head(nn.Module):
     renames: Mapping[str, str] = {}
     hints: tuple[str, ...] = ()
     free_size: bool = True
+    level_parts: tuple[str, ...] = ()
     num_classes: int
     strides: list[int]  # pixels per cell of each level
     out_channels = 0  # no row reads a head

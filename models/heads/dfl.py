@@ -38,24 +38,28 @@ class DFLDetect(Head):
 
     channels, strides: of the levels read. box_loss: similarity of boxes (`models.losses.box_similarity`). gains:
     weights of the terms box, cls, dfl. class_branch: "conv", two 3x3 convolutions, or "depthwise", a depthwise 3x3 and
-    a 1x1 in place of each, as Ultralytics 8.3.0 to 8.3.15 built YOLOv8.
+    a 1x1 in place of each, as Ultralytics 8.3.0 to 8.3.15 built YOLOv8. The branches of all levels have
+    the width that follows from the finest level of the base; those of the `added_levels` before it, from their own.
     """
 
     gains = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
     recipe = "yolov8"
     signature = r"\.cv3\.\d\.2\.weight$"  # the last convolutions of the class branch
+    level_parts = ("cv2", "cv3")
 
     def __init__(self, channels: list[int], nc: int = 80, bins: int = 16, *, strides: list[int], box_loss: str = "ciou",
-                 assign: str = "tal", gains: dict[str, float] | None = None, class_branch: str = "conv") -> None:
+                 assign: str = "tal", gains: dict[str, float] | None = None, class_branch: str = "conv",
+                 added_levels: int = 0) -> None:
         super().__init__()
         self.num_classes, self.bins, self.strides = nc, bins, list(strides)
         self.gains = merge_gains(self.gains, gains)
         self.loss_config = DFLLossConfig(self.gains, bins, box_loss, assign)
-        box, cls = max(16, channels[0] // 4, 4 * bins), max(channels[0], min(nc, 100))
-        self.cv2 = nn.ModuleList(self._branch(c, box, 4 * bins) for c in channels)
+        first = [channels[min(i, added_levels)] for i in range(len(channels))]  # what sets the width of each level
+        self.cv2 = nn.ModuleList(self._branch(c, max(16, f // 4, 4 * bins), 4 * bins)
+                                 for c, f in zip(channels, first, strict=True))
         class_branch = choose("class_branch", class_branch, ("conv", "depthwise"))
         branch = self._depthwise_branch if class_branch == "depthwise" else self._branch
-        self.cv3 = nn.ModuleList(branch(c, cls, nc) for c in channels)
+        self.cv3 = nn.ModuleList(branch(c, max(f, min(nc, 100)), nc) for c, f in zip(channels, first, strict=True))
         self.dfl = Expectation(bins)
         self._init_bias()
 

@@ -68,11 +68,12 @@ def import_state_dict(model: Detector, original: Mapping[str, Tensor]) -> Transf
 def transfer(model: Detector, source: Detector) -> TransferReport:
     """Copy into `model` whatever of `source` fits: head to head, and the rest row by row or in order.
 
-    For fine-tuning with other classes or another neck. Row by row, rows of the same number and neck to neck, serves two
-    models of our rows. An original's model, of many small rows, lists the same tensors in the same order as ours of
-    compound rows: those are copied in order, up to the first that differs. Whichever way transfers more is taken.
+    For fine-tuning with other classes, another neck or an added level; levels of two heads meet by their strides. Row
+    by row, rows of the same number and neck to neck, serves two models of our rows. An original's model, of many small
+    rows, lists the same tensors in the same order as ours of compound rows: those are copied in order, up to the first
+    that differs. Whichever way transfers more is taken.
     """
-    ours, theirs = _by_row(model), _by_row(source)
+    ours, theirs = (_by_row(one, by_stride=model.strides != source.strides) for one in (model, source))
     by_row = {key: (key, "the model has no such tensor") for key in theirs}
     in_order = {**by_row, **_in_order(theirs, ours)}
     reports = [_compare(theirs, ours, pairs) for pairs in (by_row, in_order)]
@@ -90,15 +91,28 @@ def transfer(model: Detector, source: Detector) -> TransferReport:
 Entries = dict[tuple[str, str], tuple[str, Tensor]]
 
 
-def _by_row(model: Detector) -> Entries:
-    """State entries under (row, name in the row); the head and the neck are rows of their own name."""
+def _by_row(model: Detector, by_stride: bool = False) -> Entries:
+    """State entries under (row, name in the row); the head and the neck are rows of their own name. by_stride: parts of
+    the head that belong to a level are named by its stride in place of its number."""
     head = len(model.model) - 1
     rows = {str(head): "head", **({str(head - 1): "neck"} if model.config["neck"] else {})}
     entries = {}
     for key, value in model.state_dict().items():
         _, row, name = key.split(".", 2)
+        if by_stride and row == str(head):
+            name = _named_by_stride(name, model)
         entries[rows.get(row, row), name] = (key, value)
     return entries
+
+
+def _named_by_stride(name: str, model: Detector) -> str:
+    """`cv2.1.0.bias` -> `cv2.@16.0.bias`; other names, and those of levels that share their stride, stay."""
+    part, _, rest = name.partition(".")
+    number, _, rest = rest.partition(".")
+    strides = model.strides
+    if part not in model.head.level_parts or len(set(strides)) < len(strides):
+        return name
+    return f"{part}.@{strides[int(number)]}.{rest}"
 
 
 def _in_order(theirs: Entries, ours: Entries) -> dict[tuple[str, str], tuple[tuple[str, str], str]]:
