@@ -17,7 +17,7 @@ from utils.errors import UserError
 def neck_rows(model: Detector) -> list[tuple[Node, nn.Module]]:
     """The rows of a model that have a gate, or can tell what each level gives."""
     return [(node, layer) for node, layer in zip(model.model.nodes, model.model, strict=True)
-            if _gates(layer) or hasattr(layer, "contributions")]
+            if gates_of(layer) or hasattr(layer, "contributions")]
 
 
 @torch.no_grad()
@@ -37,18 +37,19 @@ def gate_maps(model: Detector, image: Tensor) -> dict[str, Tensor]:
     handles = []
     for node, layer in rows:
         prefix = f"{node.index}_" if len(rows) > 1 else ""
-        handles += [gate.register_forward_hook(_note_gate(found, prefix)) for gate in _gates(layer)]
+        handles += [gate.register_forward_hook(_note_gate(found, prefix)) for gate in gates_of(layer)]
         if hasattr(layer, "contributions"):
-            handles.append(layer.register_forward_pre_hook(_note_levels(found, prefix, _levels(model, node))))
+            handles.append(layer.register_forward_pre_hook(_note_levels(found, prefix, level_names(model, node))))
     run_hooked(model, image, handles)
     return found
 
 
-def _gates(layer: nn.Module) -> list[nn.Module]:
+def gates_of(layer: nn.Module) -> list[nn.Module]:
+    """The parts of a row that give a spatial mask (B, 1, h, w) in (0, 1)."""
     return [unit for unit in layer.modules() if isinstance(unit, SpatialGate | SpatialMask)]
 
 
-def _levels(model: Detector, node: Node) -> list[str]:
+def level_names(model: Detector, node: Node) -> list[str]:
     """The names of the levels that a row reads: P3 for a stride of 8."""
     strides = [model.model.nodes[source].output(index)[1] for source, index in zip(node.sources, node.maps,
                                                                                      strict=True)]

@@ -1,6 +1,7 @@
 """Audit a model, data set and recipe without training: python -m benchmarks.audit --cfg yolov8n-assn --data coco-tiny
 
-Which objects get positives, by size and by assigner; the sizes that the loss sees; with --weights of a trained model.
+Which objects get positives, by size and by assigner; the sizes that the loss sees; whether a neck's gate looks
+at objects; where the gradient of the loss goes. --weights looks at a trained model.
 """
 
 import argparse
@@ -8,8 +9,11 @@ from pathlib import Path
 
 from benchmarks.audit.figure import draw
 from benchmarks.audit.flags import make_parser, read_flags
+from benchmarks.audit.gradients import measure_gradients, report_gradients
+from benchmarks.audit.neck import look_at_neck
+from benchmarks.audit.neck_report import report_neck
 from benchmarks.audit.page import NAME, conclusions, write_files
-from benchmarks.audit.panels import of_positives, of_sizes
+from benchmarks.audit.panels import of_gradients, of_neck, of_positives, of_sizes
 from benchmarks.audit.positives import count_positives, report_positives
 from benchmarks.audit.sizes import report_sizes, seen_sizes
 from benchmarks.record import stamp
@@ -37,12 +41,17 @@ def main(args: argparse.Namespace) -> Path:
     found = count_positives(preview, names, args.batches)
     first = next(iter(found.values()))
     sizes = seen_sizes(preview, first["train"], first["val"])
-    sections = [report_positives(found, preview.model.strides), report_sizes(sizes, preview)]
+    strides, necks = preview.model.strides, look_at_neck(preview)
+    gradients = measure_gradients(preview, args.batches)
+    sections = [report_positives(found, strides), report_sizes(sizes, preview),
+                report_neck(necks, strides, config.seed, fresh=not config.weights),
+                report_gradients(gradients, strides, args.batches)]
     folder = increment_dir(config.project, config.name, config.exist_ok)
     head = [f"{config.cfg or config.weights or DEFAULT_MODEL} on {config.data or 'shapes'}",
             *header(preview.config, preview.model, device)]
     if not config.noplots:
-        panels = [*of_positives(found, preview.model.strides), *of_sizes(sizes)]
+        panels = [*of_positives(found, strides), *of_sizes(sizes), *of_gradients(gradients, strides),
+                  *(panel for record in necks for panel in of_neck(record, config.seed))]
         draw(folder / f"{NAME}.png", head[0], panels)
     write_files(folder, head, sections, stamp(device), picture=not config.noplots)
     print("\n".join([*head, "", *conclusions(sections), "", f"results in {folder}"]))

@@ -58,3 +58,8 @@ def percent(share: float | None, digits: int = 1) -> str:
 def number(value: float | None, form: str = ".3f") -> str:
     """A value as text; "-" where it is undefined."""
     return "-" if value is None else f"{value:{form}}"
+
+
+def level_title(number: int, strides: Sequence[int]) -> str:
+    """Of the map that the head reads at this place; auxiliary ones come behind the others."""
+    return f"stride {strides[number % len(strides)]}{' (auxiliary)' * (number >= len(strides))}"
