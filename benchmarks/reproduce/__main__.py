@@ -79,12 +79,16 @@ def chosen(names: list[str], everything: list[Row]) -> list[Row]:
 
 
 def plan(row: Row, place: Place) -> str:
-    """What a row lacks, and the commands that would run it."""
-    lacking = [f"  lacks {sentence}" for sentence in obstacles(row, place)]
-    lacking.append(f"  processes: {processes_for(row, place)} here, {row.processes} as published")
+    """What a row lacks, how it would be judged, and the commands that would run it."""
+    facts = [f"  lacks {sentence}" for sentence in obstacles(row, place)]
+    hours = f"; time as published: {row.hours}" if row.hours else ""
+    facts.append(f"  processes: {processes_for(row, place)} here, {row.processes} as published{hours}")
+    if row.comparable and not row.server:
+        allowed = ", ".join(f"{name} {row.tolerance[name]:g}" for name in row.published)
+        facts.append(f"  tolerance: {allowed}. {row.reason}")
     commands = [train_command(row, number, place) for number in range(len(row.stages))]
     commands.append(val_command(row, place))
-    return "\n".join([row.name, *lacking, *(f"  {shown_command(words)}" for words in commands if words)])
+    return "\n".join([row.name, *facts, *(f"  {shown_command(words)}" for words in commands if words)])
 
 
 def reproduce(row: Row, place: Place, results: Section, retry: bool) -> None:

@@ -8,6 +8,7 @@ the row starts from are left out. Models of one size keep it.
 import csv
 import json
 import math
+import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -60,6 +61,8 @@ def check(row: Row, place: Place, imgsz: int, batch: int) -> dict[str, Any]:
         device = ["--device", place.device] if place.device else []
         _train([*python_command(1), "train.py", *words_of(flags), *device], own)
         trainings.append(look(own))
+    for number in range(len(row.stages)):  # they are large, and of no use
+        shutil.rmtree(folder / f"train{number + 1}" / "weights")
     return {"key": row.key, "data": row.data, "imgsz": fixed[0] if fixed else imgsz, "batch": batch,
             "train_seconds": round(time.monotonic() - began, 1), "trainings": trainings}
 
