@@ -43,7 +43,7 @@ def paste_labels(plan: Paste, labels: Labels, size: Size, blended: bool = False)
     outlines: list[Array] = []
     for i in candidates[np.argsort(tickets[candidates])]:
         outline = None if labels.polygons is None or len(labels.polygons[i]) < 3 else labels.polygons[i]
-        if (outline is None or blended) and _is_shared(i, boxes):
+        if (outline is None or blended) and is_shared(i, boxes):
             continue
         mirrored = np.array((width - boxes[i, 2], boxes[i, 1], width - boxes[i, 0], boxes[i, 3]))
         covered = _common(mirrored, sight) / np.maximum(box_areas(sight), 1e-9)
@@ -90,7 +90,7 @@ def _drawn(outline: Array | None, box: Array, width: int) -> Array:
     return cut_outlines(mirrored, np.array([len(mirrored)]), (*(box[:2] + 0.5), *(box[2:] - 0.5)))[0]
 
 
-def _is_shared(i: int, boxes: Array) -> bool:
+def is_shared(i: int, boxes: Array) -> bool:
     """Whether box i and another share 30 % of the smaller of the two."""
     common = _common(boxes[i], boxes)
     common[i] = 0

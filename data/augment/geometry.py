@@ -9,6 +9,7 @@ spaces, all continuous pixels with (0, 0) at the outer corner of the first pixel
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,12 +52,22 @@ class MosaicLayer:
     crop: tuple[float, float, float, float] | None = None
 
 
+class Copy(NamedTuple):
+    """A part of a frame, pixels x1, y1, x2, y2, that shows the part `source` of the same frame in its own size,
+    mirrored where `flip` says so."""
+
+    place: tuple[int, int, int, int]
+    source: tuple[int, int, int, int]
+    flip: bool
+
+
 @dataclass(frozen=True)
 class Labels:
     """Labels of one image as arrays: boxes (N, 4) float32 xyxy, labels (N,) int64, ignore (N,) bool (crowd regions).
 
     polygons: an outline (k, 2) per label in the space of the boxes, k = 0 where it has none; None where none was read.
     pasted: outlines of the parts of a frame that show its mirror image (`data.augment.copy_paste`), in drawing order.
+    copied: parts of it that show others (`data.augment.copy_small`), drawn after those.
     """
 
     boxes: Array
@@ -64,6 +75,7 @@ class Labels:
     ignore: Array
     polygons: "list[Array] | None" = None
     pasted: "tuple[Array, ...]" = ()
+    copied: "tuple[Copy, ...]" = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,7 +84,7 @@ class Labels:
         polygons = self.polygons
         if polygons is not None:
             polygons = [polygons[i] for i in np.arange(len(self))[keep]]
-        return Labels(self.boxes[keep], self.labels[keep], self.ignore[keep], polygons, self.pasted)
+        return Labels(self.boxes[keep], self.labels[keep], self.ignore[keep], polygons, self.pasted, self.copied)
 
     @classmethod
     def join(cls, parts: "list[Labels]") -> "Labels":
@@ -83,7 +95,8 @@ class Labels:
         if any(p.polygons is not None for p in parts):
             polygons = [polygon for p in parts for polygon in p.polygons or [NO_POLYGON] * len(p)]
         arrays = (np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "labels", "ignore"))
-        return cls(*arrays, polygons, tuple(outline for p in parts for outline in p.pasted))
+        return cls(*arrays, polygons, tuple(outline for p in parts for outline in p.pasted),
+                   tuple(copy for p in parts for copy in p.copied))
 
     @classmethod
     def unknown(cls, height: int, width: int) -> "Labels":

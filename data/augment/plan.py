@@ -50,7 +50,8 @@ class Plan:
 
     colour: gains of hue, saturation and value for the whole frame, fill and all, or a photometric distortion of what is
     drawn of the one image. content: (height, width) at the frame's top left that the image covers, None: the whole.
-    paste: how `data.augment.copy_paste` draws the objects that are pasted; None where none is.
+    paste: how `data.augment.copy_paste` draws the objects that are pasted; small: how `data.augment.copy_small` chooses
+    the small ones that it copies; None where none is.
     """
 
     layers: tuple[MosaicLayer, ...]
@@ -58,6 +59,7 @@ class Plan:
     colour: tuple[float, float, float] | Photometric
     paste: Paste | None = None
     content: tuple[int, int] | None = None
+    small: Paste | None = None
 
     def letterbox(self, frame: tuple[int, int]) -> Letterbox:
         """An augmented sample is an image of its own, placed as it is."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data.augment.colour import HUES
 from data.augment.copy_paste import mask
+from data.augment.copy_small import copied_pixels
 from data.augment.geometry import Array, Labels, MosaicLayer, clip, is_axis_aligned, transform_boxes
 from data.augment.photometric import Photometric
 from data.augment.plan import Plan
@@ -76,7 +77,8 @@ class PlanBatch:
     B layers are those of the samples, the others are blended into samples `mixed` (M,), whose own weight is `blend`
     (M,). tables (B, 3, 256) uint8: the new hue, saturation, value; distortions (B, 8) float32: the numbers of
     `data.augment.photometric`, for the pixels in the first tile's box; one of the two has no rows. Samples `pasted`
-    (C,) show their own mirror image where the bits of `mirrored` (C, H, ceil(W / 8)) uint8 say so. frame: (height,
+    (C,) show their own mirror image where the bits of `mirrored` (C, H, ceil(W / 8)) uint8 say so. copied (2, Q)
+    int64: pixels of all B frames, row by row, that then show others, and those others. frame: (height,
     width); upright: no layer is turned; flat: none has a perspective; jitters: colours change by the tables.
     """
 
@@ -91,6 +93,7 @@ class PlanBatch:
     distortions: Tensor
     pasted: Tensor
     mirrored: Tensor
+    copied: Tensor
     frame: tuple[int, int]
     upright: bool
     flat: bool
@@ -136,7 +139,9 @@ def pack_plans(planned: list[tuple[Plan, Labels, int]], frame: tuple[int, int], 
         blend=torch.tensor([plans[k].blend for k in mixed], dtype=torch.float32),
         tables=tables, distortions=distortions,
         pasted=torch.tensor(pasted, dtype=torch.int64),
-        mirrored=torch.from_numpy(np.array(mirrored, np.uint8).reshape(-1, frame[0], -(-frame[1] // 8))), frame=frame,
+        mirrored=torch.from_numpy(np.array(mirrored, np.uint8).reshape(-1, frame[0], -(-frame[1] // 8))),
+        copied=torch.from_numpy(np.concatenate([k * frame[0] * frame[1] + copied_pixels(labels.copied, frame[1])
+                                                for k, (_, labels, _) in enumerate(planned)], 1)), frame=frame,
         upright=all(upright), flat=not matrices[:, 2, :2].any(),
         jitters=any(plan.colour != (1.0, 1.0, 1.0) for plan in plans) and len(tables) > 0,
         targets=pack_targets([Targets(*map(torch.from_numpy, (x.boxes, x.labels, x.ignore))) for _, x, _ in planned]),

@@ -16,6 +16,7 @@ import numpy as np
 
 from data.augment.colour import adjust_hsv
 from data.augment.copy_paste import paste_labels
+from data.augment.copy_small import copy_small_objects
 from data.augment.geometry import (
     Array,
     Labels,
@@ -89,14 +90,17 @@ def plan_labels(plan: Plan, labels_of: Callable[[int], Labels], size_of: Callabl
                 policy: Policy, damaged: Callable[[int], bool]) -> Labels:
     """The labels in the frame of a plan. Where an image should be that is damaged, there is an ignore region.
 
-    With copy-paste they hold the pasted objects, and `pasted` for `data.augment.copy_paste.draw_pasted`.
+    With copy-paste they hold the pasted objects, and `pasted` for `data.augment.copy_paste.draw_pasted`; with copies of
+    small objects those, and `copied` for `data.augment.copy_small.draw_copied`.
     """
     parts = []
     for layer in plan.layers:
         labels = [Labels.unknown(*size_of(t.index)) if damaged(t.index) else labels_of(t.index) for t in layer.tiles]
         parts.append(layer_labels(layer, labels, size, policy.box_filter))
     found = Labels.join(parts)
-    return found if plan.paste is None else paste_labels(plan.paste, found, size, blended=len(parts) > 1)
+    if plan.paste is not None:
+        found = paste_labels(plan.paste, found, size, blended=len(parts) > 1)
+    return found if plan.small is None else copy_small_objects(plan.small, found, plan.layers, size)
 
 
 def mixup(first: Array, second: Array, weight: float) -> Array:

@@ -54,6 +54,9 @@ def render(plans: PlanBatch, block: Tensor, images: Tensor, *, draw: "Callable[.
         pasted = plans.pasted[k:k + step]
         shown = mirror(images.index_select(0, pasted), plans.mirrored[k:k + step])
         images.index_copy_(0, pasted, shown)
+    if plans.copied.shape[1]:
+        flat = images.view(-1, 3)
+        flat.index_copy_(0, plans.copied[0], flat.index_select(0, plans.copied[1]))
     return images
 
 

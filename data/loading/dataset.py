@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from data.augment.copy_paste import draw_pasted
+from data.augment.copy_small import draw_copied
 from data.augment.geometry import Labels
 from data.augment.plan import Plan, Scene
 from data.augment.policies.policy import Policy
@@ -163,7 +164,7 @@ class DetectionDataset(Dataset):
             _, damaged = render_plan(plan, self.store.load_own, frame, self.augment, self._scratch, image)
         if damaged:
             found = self._find(plan, frame, damaged.__contains__)
-        draw_pasted(image, found.pasted)
+        draw_copied(draw_pasted(image, found.pasted), found.copied)
         return Sample(image, found.boxes, found.labels, found.ignore, self.image_id(index), plan.letterbox(frame))
 
     def _plain(self, index: int, image: np.ndarray) -> Sample:

@@ -54,7 +54,8 @@ MOSAIC, MIXUP = {"mosaic": 1.0}, {"mosaic": 1.0, "mixup": 1.0}
 # Each setting of a policy at a strong value, with what it needs to have an effect; all others change nothing.
 ALONE: dict[str, dict[str, Any]] = {
     "mosaic": MOSAIC, "mosaic9": {**MOSAIC, "mosaic9": 1.0}, "mixup": MIXUP, "mixup_alpha": {**MIXUP, "mixup_alpha": 1},
-    "copy_paste": {"copy_paste": 1.0}, "degrees": {"degrees": 45.0}, "translate": {"translate": 0.4},
+    "copy_paste": {"copy_paste": 1.0}, "copy_paste_small": {**MOSAIC, "copy_paste_small": 1.0},
+    "degrees": {"degrees": 45.0}, "translate": {"translate": 0.4},
     "scale": {"scale": 0.9}, "scale_extra": {"scale_extra": 0.8}, "shear": {"shear": 25.0},
     "perspective": {"perspective": 0.001}, "hsv_h": {"hsv_h": 0.5}, "hsv_s": {"hsv_s": 0.9}, "hsv_v": {"hsv_v": 0.9},
     "fliplr": {"fliplr": 1.0}, "flipud": {"flipud": 1.0}, "min_side": {"scale": 0.9, "min_side": 30.0},
@@ -101,6 +102,7 @@ SETTINGS = {
     "rect": Setting(rect=True), "tiles": Setting(tile=TILE), "weights": Setting(weights=True),
     "close_mosaic": Setting(TOGETHER, polygons=True, closed=True), "last of two processes": Setting(ranks=2),
     "device: defaults": Setting(device=True), "device: all": Setting(TOGETHER, polygons=True, device=True),
+    "device: copy_paste_small": Setting({**MOSAIC, "copy_paste_small": 1.0}, device=True),
     "device: rect": Setting(rect=True, device=True), "ssd": Setting(policy="ssd"),
     "ssd tiles": Setting(policy="ssd", tile=TILE), "device: ssd": Setting(policy="ssd", device=True)}
 EVALUATIONS: dict[str, dict[str, Any]] = {

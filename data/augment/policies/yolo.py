@@ -29,7 +29,7 @@ from data.images.letterbox import FILL, plan_letterbox
 from utils.errors import UserError
 
 LARGEST = {"degrees": 360.0, "shear": 89.0, "translate": 10.0, "scale_extra": 10.0, "fill": 255}  # of others 1e6
-PROBABILITIES = ("mosaic", "mosaic9", "mixup", "copy_paste", "fliplr", "flipud")
+PROBABILITIES = ("mosaic", "mosaic9", "mixup", "copy_paste", "copy_paste_small", "fliplr", "flipud")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class YoloPolicy(Policy):
     mixup: float = 0.0  # probability of blending a mosaic with another one
     mixup_alpha: float = 32.0  # Beta(a, a) of the blend: 32 in YOLOv5/v8, 8 in YOLOv7
     copy_paste: float = 0.0  # probability of each object to be pasted once more, mirrored, where there is room
+    copy_paste_small: float = 0.0  # probability of each object below 32 px to be copied to 1 to 3 free places
     degrees: float = 0.0  # rotation, +-
     translate: float = 0.1  # shift, +- fraction of the frame
     scale: float = 0.5  # zoom in [1 - scale, 1 + scale + scale_extra]
@@ -95,7 +96,10 @@ class YoloPolicy(Policy):
         blend = float(rng.beta(self.mixup_alpha, self.mixup_alpha)) if len(layers) == 2 else 1.0
         gains = hsv_gains(rng, self.hsv_h, self.hsv_s, self.hsv_v)
         paste = Paste(self.copy_paste, int(rng.integers(2**63))) if scene.mosaic and self.copy_paste else None
-        return Plan(tuple(layers), blend, gains, paste)
+        small = None
+        if scene.mosaic and self.copy_paste_small:
+            small = Paste(self.copy_paste_small, int(rng.integers(2**63)))
+        return Plan(tuple(layers), blend, gains, paste, small=small)
 
     def in_rectangles(self) -> "YoloPolicy":
         return replace(self, mosaic=0.0)

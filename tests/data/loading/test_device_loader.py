@@ -117,7 +117,7 @@ def test_pinning_and_moving_leave_no_tensor_behind(index, monkeypatch):
     plans = _loader(index)._planned[[(0, 0, True), (0, 1, True)]]
     tensors = {name for name, value in vars(plans).items() if isinstance(value, torch.Tensor)}
     moved = plans.to("meta")
-    assert len(tensors) == 11 and all(getattr(moved, name).is_meta for name in tensors)
+    assert len(tensors) == 12 and all(getattr(moved, name).is_meta for name in tensors)
     assert not moved.targets.boxes.is_meta
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 0)
     pinned = plans.pin_memory()
