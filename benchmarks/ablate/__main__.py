@@ -13,10 +13,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.ablate.latency import latencies
 from benchmarks.ablate.plan import GRID, Plan, budget, grid, listed, make_plan, seeds_of
+from benchmarks.ablate.report import make_report, write_report
 from benchmarks.ablate.runs import Machine, Runner, epochs_of, record
 from benchmarks.ablate.store import Store
 from benchmarks.record import stamp
+from engine.evaluation.comparison.bootstrap import RESAMPLES
 from engine.training.study import without_password
 from utils.cli import flag_of, number, positive
 from utils.device import select_device
@@ -47,6 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
     place.add_argument("--name", default="exp", metavar="NAME", help="of this one; what is there goes on")
     place.add_argument("--storage", default="", metavar="URL", help="Optuna's database, for machines that share runs")
     place.add_argument("--study", default="", metavar="NAME", help="its name in the database; default --name")
+    told = parser.group("report")
+    told.add_argument("--report", action="store_true", help="train nothing: the tables of what is done so far")
+    told.add_argument("--bootstrap", type=number(int, 0, 100_000), default=RESAMPLES, metavar="N",
+                      help=f"resamples of the intervals; 0: none; default {RESAMPLES}")
     machine = parser.group("machine")
     machine.add_argument("--device", default="", metavar="D", help="as train.py's")
     machine.add_argument("--workers", type=number(int, 0, 1024), metavar="N", help="loader processes of each training")
@@ -108,21 +115,40 @@ class Status:
         print(f"\r\033[K{text[:200]}\r" if self.terminal else text, end="" if self.terminal else "\n", flush=True)
 
 
+def report(args: argparse.Namespace, plan: Plan, store: Store, folder: Path, device: torch.device) -> None:
+    """Write and print the tables of all runs that are done."""
+    results = store.results()
+    if not results:
+        return
+    missing = len(plan.runs) - sum(run.key in results for run in plan.runs)
+    ms = latencies(plan, folder, results, device, measure=not args.report and not missing)
+    text = write_report(make_report(plan, folder, results, args.bootstrap, ms), folder)
+    print(f"{text}{missing} of {len(plan.runs)} runs are not done\n" if missing else text, end="")
+    print(f"table.txt, table.csv, table.tex, runs.json and AP.png in {folder}")
+
+
 def main(args: argparse.Namespace) -> None:
-    """Train and evaluate what is missing."""
+    """Train and evaluate what is missing, then write the report."""
     check_name(args.name)
     device = select_device(args.device)
     plan = plan_of(args, device)
     folder = Path(args.project) / args.name
     folder.mkdir(parents=True, exist_ok=True)
-    store, machine = open_store(args, plan, folder), machine_of(args, device)
+    store = open_store(args, plan, folder)
+    for line in (*plan.notes, budget(plan), f"{len(plan.arms)} arms x {len(plan.seeds)} seeds; results in {folder}"):
+        print(line)
+    if not args.report:
+        train_all(args, plan, store, folder, device)
+    report(args, plan, store, folder, device)
+
+
+def train_all(args: argparse.Namespace, plan: Plan, store: Store, folder: Path, device: torch.device) -> None:
+    """Train and evaluate what is missing; ends the program where it is stopped."""
     command = without_password(stamp(device)["command"])
     record(folder, {"event": "start", **stamp(device), "command": command, "data": plan.data,
                     "arms": {arm.name: list(arm.words) for arm in plan.arms}, "seeds": plan.seeds})
-    for line in (*plan.notes, budget(plan), f"{len(plan.arms)} arms x {len(plan.seeds)} seeds; results in {folder}"):
-        print(line)
     with StopRequest("the trainings save themselves") as stopping:
-        runner = Runner(plan, folder, store, machine)
+        runner = Runner(plan, folder, store, machine_of(args, device))
         runner.work(stopping, Status())
     record(folder, {"event": "stop" if stopping.number else "end", "failed": runner.failed,
                     "left": [run.key for run in runner.waiting]})
@@ -133,7 +159,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"{key}: under way on {holder}")
     if runner.failed:
         raise UserError(f"{len(runner.failed)} runs failed, see the logs in {folder / 'train'}; the same command tries "
-                        f"them again", "failed-runs")
+                        f"them again, and --report writes the tables of the others", "failed-runs")
 
 
 if __name__ == "__main__":
