@@ -16,6 +16,7 @@ from models.layers import extras, mapper, rearrange
 from models.layers.conv import activation, default_activation
 from models.levels import Body, finer_level
 from models.necks import forks
+from models.necks.start import STARTS
 from models.registry import LayerType, choose, known_layers, known_necks
 from models.rows import Row, aliases_of, find_layer, parse_row
 from utils.config import is_whole
@@ -153,10 +154,12 @@ def _neck_row(head: Row, index: int, neck: dict[str, Any], lead: int) -> Row:
     """The neck, as row `index` in front of the head: it reads what the head reads and takes the place of the finest
     level.
 
-    `levels` picks among the head's inputs, the one to replace first; by default the `lead` first ones.
+    `levels` picks among the head's inputs, the one to replace first; by default the `lead` first ones. `start` says how
+    its weights begin (`models.necks.start`).
     """
     options, known = dict(neck), known_necks()
     kind = options.pop("type")
+    choose(f"neck {kind}: start", options.pop("start", "published"), STARTS)
     sources = head.sources
     levels = options.pop("levels", None) or list(range(min(lead, len(sources))))
     last = len(sources) - 1

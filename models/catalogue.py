@@ -224,6 +224,11 @@ def _resolve_neck(config: dict[str, Any], given: str | dict[str, Any] | None) ->
     config["neck"] = {**options, **neck}
 
 
+def without_neck(config: dict[str, Any]) -> dict[str, Any]:
+    """A resolved config of the same model without its neck."""
+    return {**copy.deepcopy(config), "neck": None}
+
+
 def _resolve_classes(config: dict[str, Any], num_classes: int | None, names: Any) -> None:
     inherited = config.get("names") if num_classes in (None, config.get("nc")) else None
     names = inherited if names is None else names

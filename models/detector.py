@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from models.assign.assignment import Assignment
 from models.builder import build_graph
-from models.catalogue import resolve
+from models.catalogue import resolve, without_neck
 from models.details import apply_details
 from models.losses import AllReduce
+from models.necks.start import start_as_base, starts_as_identity
 from utils.errors import UserError
 from utils.frame import Frame, Pixels
 from utils.select import SelectConfig, find_selector
@@ -161,15 +162,18 @@ def _inside(content: Tensor, height: int, width: int) -> Tensor:
 
 def build_model(model: str | Path | dict[str, Any], num_classes: int | None = None, *,
                 names: Sequence[str] | dict[int, str] | None = None, neck: str | dict[str, Any] | None = None,
-                levels: str | None = None, **head_options: Any) -> Detector:
+                levels: str | None = None, base: Detector | None = None, **head_options: Any) -> Detector:
     """A detector by name (`yolov8n-assn`), by path of a model file, or from a dict of such content.
 
     num_classes: by default that of names or of the file (80 in ours). neck: "pan", "ssfpn", "assn", or a mapping with
-    `type` and the neck's options. levels: "p2" adds a level of half the finest stride (`models.levels`). head_options:
-    arguments of the head by name, such as box_loss, assign, gains; None means the head's default. Raises `UserError`
-    naming the file, row or option that is wrong.
+    `type`, the neck's options and `start`: "published" (default) or "identity", with which the model begins as the one
+    without the neck does: as `base`, by default a fresh one. levels: "p2" adds a level of half the finest stride
+    (`models.levels`). head_options: arguments of the head by name, such as box_loss, assign, gains; None means the
+    head's default. Raises `UserError` naming the file, row or option that is wrong.
     """
     detector = Detector(resolve(model, num_classes, names, neck, head_options, levels))
+    if starts_as_identity(detector.config):
+        start_as_base(detector.model, base.model if base else build_graph(without_neck(detector.config)))
     if isinstance(model, dict) or Path(model).suffix in {".yaml", ".yml"}:  # ours, by name, are tested
         check_forward(detector)
     return detector

@@ -10,7 +10,7 @@ from utils.parser import Parser
 
 # of train.py: what decides on the optimiser, on the length of a training, on its checkpoints and on searches
 LEFT_OUT = frozenset((
-    "freeze", "image_weights", "epochs", "optimizer", "cos_lr", "linear_lr", "close_mosaic", "clip_grad",
+    "freeze", "neck_lr", "image_weights", "epochs", "optimizer", "cos_lr", "linear_lr", "close_mosaic", "clip_grad",
     "skip_bad_batches", "resume", "allow_data_change", "patience", "save_best_by", "save_every_minutes", "save_period",
     "nosave", "noval", "val_interval", "protocol", "size_bins", "eval_iou", "logger", "compile", "sync_bn", "evolve",
     "storage", "study", "audit_assignment", "replay"))

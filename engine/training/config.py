@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 
 from engine.evaluation.protocol_flags import PROTOCOL_RULES, eval_iou_option, protocol_option, size_bins_option
 from engine.optim.optimizer import OPTIMIZERS
+from engine.optim.rules import MOST
 from engine.training.recipe import Recipe
 from models.boxes.similarity import KINDS
 from models.catalogue import NO_NECK
 from models.config_checks import LEVELS
 from models.losses.anchor_head import ASSIGNERS
+from models.necks.start import STARTS
 from models.registry import known_necks
 from utils.cli import LONGEST_SIDE, Rule, check_flags, flag_of, fraction, not_empty, number, positive
 from utils.errors import UserError
@@ -49,6 +51,10 @@ class TrainConfig(Options):
     neck: str | None = option(None, f"another neck: {', '.join([NO_NECK, *known_necks()])}, or a plugin's",
                               metavar="NAME")
     levels: str | None = option(None, "p2: add a level of half the finest stride", choices=LEVELS)
+    start: str | None = option(None, "of the neck: identity begins as the base alone; the default with --weights",
+                               choices=STARTS)
+    neck_lr: float | None = option(None, "learning rate of the neck put in by --neck, times the others'; default 1",
+                                   type=number(float, 0, MOST), metavar="F")
     box_loss: str | None = option(None, f"{', '.join(KINDS)}, or a plugin's; default ciou", metavar="NAME")
     assign: str | None = option(None, f"of anchor heads: {', '.join(ASSIGNERS)}; default as published", metavar="NAME")
     noautoanchor: bool = option(False, "keep the anchors of --cfg, however well they fit the data")

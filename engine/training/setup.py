@@ -19,9 +19,10 @@ from engine.training.autobatch import find_batch, optimizer_bytes, probe_step
 from engine.training.config import DEFAULT_MODEL, FRAME_RULES, HEAD_RULES, TrainConfig, resolve_settings
 from engine.training.recipe import Recipe, load_recipe
 from engine.training.state import NO_GROWTH, Training
-from models.catalogue import head_type, resolve
-from models.detector import build_model
+from models.catalogue import head_type, resolve, without_neck
+from models.detector import Detector, build_model
 from models.loading import load_model
+from models.necks.start import starts_as_identity
 from models.summary import smallest_normed
 from models.weights import load_backbone, pixels_note, transfer
 from utils.cli import check_flags, flag_of
@@ -65,6 +66,7 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Place
         recipe = recipe or family_recipe(config, model_config["recipe"])
         with torch.device("meta"):  # no memory, no initialisation: only to know its head
             blank = build_model(model_config)
+        config = _with_start(config, model_config, blank, start)
     except UserError as error:
         raise _naming_flag(error, {"neck": config.neck, **head_flags}) from None
     head = blank.head
@@ -83,17 +85,62 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Place
         if note:
             print(note)
     recipe = replace(recipe, gains=head.scale_gains(recipe.gains, max(config.imgsz)))
-    model = build_model(model_config, gains=recipe.gains, **recipe.head_arguments(head))
-    for note in recipe.notes + unreached_milestones(recipe, config.epochs) + no_mosaics(recipe, config):
+    if config.neck_lr is not None:
+        recipe = replace(recipe, groups=[{"match": r"^neck\.", "lr": config.neck_lr}, *recipe.groups])
+    model, carried = _build_from(start, config.weights, model_config, {"gains": recipe.gains,
+                                                                       **recipe.head_arguments(head)})
+    for note in recipe.notes + unreached_milestones(recipe, config.epochs) + no_mosaics(recipe, config) + carried:
         print(note)
     if start:
-        print(f"{config.weights}: {transfer(model, start)}")
         _check_weights(model, config.weights)
     if config.backbone:
         report = load_backbone(model, config.backbone)
         print(*filter(None, (f"--backbone {config.backbone}: {report}", pixels_note(model, report))), sep="\n")
         _check_weights(model, config.backbone)
     return model, config, recipe
+
+
+def _with_start(config: TrainConfig, model_config: dict[str, Any], blank: Detector,
+                source: Detector | None) -> TrainConfig:
+    """The settings with how the neck starts, which is entered into its options too: as `--start` says, else as the
+    model file does, else as nothing where weights are carried to a model whose neck they lack.
+
+    blank: the model; source: that of `--weights`. Raises `UserError` for flags of a neck without one that starts anew.
+    """
+    neck, flag = model_config["neck"], config.start
+    given = next((flag_of(name) for name in ("start", "neck_lr") if getattr(config, name) is not None), None)
+    if not neck:
+        if given:
+            raise UserError(f"{given}: this model has no neck that is put in; add --neck, or drop it",
+                            "flag-without-effect")
+        return config
+    if source and (source.config["neck"] or {}).get("type") == neck["type"]:
+        if flag:
+            raise UserError(f"--start {flag}: {config.weights} brings a neck {neck['type']} with its weights; drop it",
+                            "flag-without-effect")
+        neck.pop("start", None)
+        return config
+    able = hasattr(blank.model[-2], "start_as_identity")
+    start = flag or neck.get("start") or ("identity" if source and able else None)
+    if start:
+        neck["start"] = start
+    return config.replace(start=start)
+
+
+def _build_from(source: Detector | None, path: str, model_config: dict[str, Any],
+                arguments: dict[str, Any]) -> tuple[Detector, list[str]]:
+    """The model with the weights of `source`, which was read from `path`, and what there is to say of that. Where its
+    neck starts as nothing, they are transferred into its base."""
+    if source is None:
+        return build_model(model_config, **arguments), []
+    if not starts_as_identity(model_config):
+        model = build_model(model_config, **arguments)
+        return model, [f"{path}: {transfer(model, source)}"]
+    base = build_model(without_neck(model_config), **arguments)
+    report = transfer(base, source)
+    return build_model(model_config, base=base, **arguments), [
+        f"{path}: {report}", f"neck {model_config['neck']['type']} starts as identity: the model begins as its base "
+        "alone (--start published: as from scratch)"]
 
 
 def unreached_milestones(recipe: Recipe, epochs: int) -> list[str]:

@@ -215,8 +215,8 @@ class ImplicitDetect(AnchorDetect):
         """Weight and bias of the one convolution that equals im * conv(ia + x); exact, and it saves two passes over
         the map."""
         conv, ia, im = self.m[i], self.ia[i].implicit, self.im[i].implicit.flatten()  # im (c2,)
-        # Not a product of matrices, which autocast would round.
-        bias = conv.bias + (conv.weight * ia).sum((1, 2, 3))
+        # Not a product of matrices, which autocast would round; in double, so that zero columns change no digit.
+        bias = conv.bias + (conv.weight * ia).sum((1, 2, 3), dtype=torch.float64).to(conv.bias.dtype)
         return conv.weight * im[:, None, None, None], bias * im
 
     def fuse(self) -> None:

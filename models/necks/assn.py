@@ -14,6 +14,7 @@ from models.layers.blocks import ELANH
 from models.layers.conv import Conv
 from models.necks.gates import ScaleGate
 from models.necks.resample import check_pyramid, enlarge
+from models.necks.start import zero_affine
 from models.registry import register
 
 
@@ -48,6 +49,13 @@ class ASSN(nn.Module):
                        for unit in (self.elan.cv1, self.elan.cv2))
         p3, refined = pyramid[0], self.elan.refine(skip, start)
         return torch.cat((p3, refined), 1) if self.concat else p3 + refined
+
+    def start_as_identity(self) -> slice:
+        """Make the refined map 0 where it is added; see `models.necks.start`."""
+        finest = self.elan.out_channels
+        if not self.concat:
+            zero_affine(self.elan.cv3.bn, self.elan.cv3.act, "ASSN")
+        return slice(0, finest)
 
     def contributions(self, pyramid: list[Tensor]) -> list[Tensor]:
         """What each level adds at each pixel of the finest: (B, H, W) each, the length over channels of its part of

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.layers.conv import Conv, activation, fold_batch_norm
 from models.necks.assn import scale_factors
 from models.necks.resample import check_pyramid, conv3x3_enlarged
+from models.necks.start import zero_affine
 from models.registry import register
 
 
@@ -94,6 +95,14 @@ class SSFPN(nn.Module):
         check_pyramid("SSFPN", pyramid, self.factors)
         sequence = self.scale(self._levels(pyramid), self.factors)
         return torch.cat((sequence, pyramid[0]), 1) if self.concat else sequence + pyramid[0]
+
+    def start_as_identity(self) -> slice:
+        """Make the scale-sequence map 0 where it is added; see `models.necks.start`."""
+        sequence = self.scale.conv3d.out_channels
+        if not self.concat:
+            zero_affine(self.scale.batch3d, self.scale.act, "SSFPN")
+            return slice(0, sequence)
+        return slice(sequence, self.out_channels)
 
     def contributions(self, pyramid: list[Tensor]) -> list[Tensor]:
         """What each level adds at each pixel of the finest: (B, H, W) each, the length over planes and channels of its
