@@ -6,10 +6,10 @@ from engine.evaluation.protocol_flags import PROTOCOL_RULES, eval_iou_option, pr
 from engine.optim.optimizer import OPTIMIZERS
 from engine.optim.rules import MOST
 from engine.training.recipe import Recipe
+from models.assign.by_name import ANCHOR_ASSIGNERS, POINT_ASSIGNERS
 from models.boxes.similarity import KINDS
 from models.catalogue import NO_NECK
 from models.config_checks import LEVELS
-from models.losses.anchor_head import ASSIGNERS
 from models.necks.start import STARTS
 from models.registry import known_necks
 from utils.cli import LONGEST_SIDE, Rule, check_flags, flag_of, fraction, not_empty, number, positive
@@ -56,7 +56,8 @@ class TrainConfig(Options):
     neck_lr: float | None = option(None, "learning rate of the neck put in by --neck, times the others'; default 1",
                                    type=number(float, 0, MOST), metavar="F")
     box_loss: str | None = option(None, f"{', '.join(KINDS)}, or a plugin's; default ciou", metavar="NAME")
-    assign: str | None = option(None, f"of anchor heads: {', '.join(ASSIGNERS)}; default as published", metavar="NAME")
+    assign: str | None = option(None, f"heads with anchors: {', '.join(ANCHOR_ASSIGNERS)}; without: "
+                                f"{', '.join(POINT_ASSIGNERS)}", metavar="NAME")
     noautoanchor: bool = option(False, "keep the anchors of --cfg, however well they fit the data")
     freeze: tuple[int, ...] = option((0,), "rows not to train: 10 = rows 0 to 9, or a list", nargs="+",
                                      type=number(int, 0), metavar="N")

@@ -63,6 +63,7 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Place
     head_flags = {"box_loss": config.box_loss, "assign": config.assign}
     try:
         model_config = resolve(cfg, len(names), names, config.neck, head_flags, config.levels)
+        _check_head_takes(head_flags, model_config)
         recipe = recipe or family_recipe(config, model_config["recipe"])
         with torch.device("meta"):  # no memory, no initialisation: only to know its head
             blank = build_model(model_config)
@@ -170,6 +171,15 @@ def _with_size(config: TrainConfig, recipe: Recipe, frame: Frame, name: str) -> 
             print(f"imgsz {other} of the recipe is left out: {name} takes images of {size[0]} x {size[1]} pixels alone")
         return config.replace(imgsz=size)
     return config.replace(imgsz=(frame.short,)) if frame.fits_images and "imgsz" not in recipe.run else config
+
+
+def _check_head_takes(flags: dict[str, str | None], model_config: dict[str, Any]) -> None:
+    """Raises `UserError` where a flag is given that is no option of the model's head."""
+    kind = head_type(model_config)
+    for name, value in flags.items():
+        if value and name not in kind.signature.parameters:
+            raise UserError(f"{flag_of(name)} {value}: {kind.name}, the head of {model_config['source']}, does not "
+                            "take this flag; the heads of YOLOv3 to v8 do", "flag-without-effect")
 
 
 def _naming_flag(error: UserError, flags: dict[str, str | None]) -> UserError:

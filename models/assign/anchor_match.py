@@ -77,6 +77,25 @@ def all_matches(matches: Sequence[LevelMatches]) -> list[Positives]:
     return levels
 
 
+def closest_anchors(owner: Tensor, targets: PackedTargets, anchors: Tensor, shapes: Sequence[tuple[int, int]],
+                    per_box: int) -> list[Positives]:
+    """Each cell's box is learned by that anchor of the cell whose sides differ least from the box's by ratio.
+
+    owner (B, N): row of the box of each cell of all levels, -1 for none; anchors (L, na, 2) px; shapes: (h, w) per
+    level; per_box: the most cells that a box can have.
+    """
+    levels = []
+    cells = owner.split([height * width for height, width in shapes], 1)
+    for level, own, (height, width) in zip(cells, anchors, shapes, strict=True):
+        image, cell, keep = padded_nonzero(level >= 0, targets.boxes.shape[1] * per_box)
+        box = level[image, cell].clamp(min=0)
+        truth = targets.boxes[image, box]
+        ratio = (truth[:, None, 2:] - truth[:, None, :2]) / own.to(truth)  # (P, na, 2)
+        anchor = torch.maximum(ratio, 1 / ratio).amax(-1).argmin(-1)  # (P,)
+        levels.append(Positives(image, anchor * (height * width) + cell, box, keep))
+    return levels
+
+
 def take(level_map: Tensor, image: Tensor, place: Tensor) -> Tensor:
     """Rows of a (B, na, h, w, D) map of any memory layout, at flat places of (na, h, w): (..., D), without a copy."""
     return level_map[unravel(level_map, image, place)]

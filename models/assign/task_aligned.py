@@ -27,10 +27,12 @@ class TalOptions:
 
 
 class PointAssignment(NamedTuple):
-    """box (B, N) int64, the box assigned to each point, -1 for background; score (B, N), the target of its class."""
+    """box (B, N) int64, the box assigned to each point, -1 for background; score (B, N), the target of its class;
+    per_box: the most points that a box can have."""
 
     box: Tensor
     score: Tensor
+    per_box: int
 
 
 class _Claims(NamedTuple):
@@ -57,13 +59,14 @@ def assign_task_aligned(boxes: Tensor, class_logits: Sequence[Tensor], points: T
     batch, places = boxes.shape[:2]
     if targets.boxes.shape[1] == 0:
         background = torch.full((batch, places), -1, dtype=torch.int64, device=boxes.device)
-        return PointAssignment(background, boxes.new_zeros(batch, places))
+        return PointAssignment(background, boxes.new_zeros(batch, places), options.topk)
     claims = _claims(boxes, class_logits, points, targets, options)
     box, contested = resolve_claims(claims.places, claims.claimed, claims.best_box, places)
     overlap = torch.zeros_like(claims.best_overlap).scatter_reduce_(
         1, claims.places.flatten(1), (claims.overlaps * claims.claimed).flatten(1), "amax")
     overlap = torch.where(contested, claims.best_overlap, overlap)
-    return PointAssignment(box, _target_scores(box, overlap, class_logits, targets, options))
+    score = _target_scores(box, overlap, class_logits, targets, options)
+    return PointAssignment(box, score, options.topk)
 
 
 def _claims(boxes: Tensor, class_logits: Sequence[Tensor], points: Tensor, targets: PackedTargets,

@@ -34,12 +34,14 @@ class Expectation(nn.Module):
 # Registered behind the anchor head, which YOLOv3/v5/v7 files also call Detect, with anchors as second argument.
 @register("Detect", "DFLDetect", multi_input=True)
 class DFLDetect(Head):
-    """YOLOv8 head; learns by task-aligned assignment (TOOD, Feng et al. 2021) and DFL (Li et al. 2020).
+    """YOLOv8 head; learns by task-aligned assignment (TOOD, Feng et al. 2021), unless another is chosen, and DFL
+    (Li et al. 2020).
 
-    channels, strides: of the levels read. box_loss: similarity of boxes (`models.losses.box_similarity`). gains:
-    weights of the terms box, cls, dfl. class_branch: "conv", two 3x3 convolutions, or "depthwise", a depthwise 3x3 and
-    a 1x1 in place of each, as Ultralytics 8.3.0 to 8.3.15 built YOLOv8. The branches of all levels have
-    the width that follows from the finest level of the base; those of the `added_levels` before it, from their own.
+    channels, strides: of the levels read. assign: another assigner for points (`models.assign.by_name`). box_loss:
+    similarity of boxes (`models.losses.box_similarity`). gains: weights of the terms box, cls, dfl. class_branch:
+    "conv", two 3x3 convolutions, or "depthwise", a depthwise 3x3 and a 1x1 in place of each, as Ultralytics 8.3.0 to
+    8.3.15 built YOLOv8. The branches of all levels have the width that follows from the finest level of the base;
+    those of the `added_levels` before it, from their own.
     """
 
     gains = {"box": 7.5, "cls": 0.5, "dfl": 1.5}

@@ -1,10 +1,10 @@
-"""Loss of the anchor heads of YOLOv3, v5 and v7: matching or OTA, box similarity, objectness and class BCE.
+"""Loss of the anchor heads of YOLOv3, v5 and v7: assignment, box similarity, objectness and class BCE.
 
 Legend: B images, M boxes of the fullest image, na anchors per cell, P positives of a level (padded on a GPU), nc
 classes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,17 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.assign.anchor_match import (
-    Positives,
-    all_matches,
-    cell_corner,
-    decode_relative,
-    match_anchors,
-    take,
-    unravel,
-)
+from models.assign.anchor_match import Positives, cell_corner, decode_relative, take, unravel
 from models.assign.assignment import Assignment
-from models.assign.ota import assign_ota
+from models.assign.by_name import ANCHOR_ASSIGNERS, AnchorHead, choose_assigner
 from models.assign.padded_indices import ignored_cells
 from models.boxes.similarity import KINDS, box_similarity, full_precision, upcast
 from models.losses.checks import check_maps
@@ -30,9 +22,6 @@ from models.losses.normalisers import AllReduce, normalisers
 from models.registry import choose
 from utils.structures import PackedTargets, Raw
 
-# (maps, matches, anchors, strides, targets, top=) -> the positives of each level, from the candidates `matches`
-ASSIGNERS: dict[str, Callable[..., list[Positives]]] = {
-    "anchor": lambda maps, matches, *_, **__: all_matches(matches), "ota": assign_ota}
 REACH, REACH_AUX = 0.5, 1.0  # cells from a centre to the neighbours that learn it too
 AUX_WEIGHT = 0.25  # of every term of an auxiliary head
 TOP_SINGLE, TOP_AUX = 10, 20  # candidates that OTA's dynamic k counts, without and with auxiliary heads
@@ -42,11 +31,11 @@ TOP_SINGLE, TOP_AUX = 10, 20  # candidates that OTA's dynamic k counts, without 
 class AnchorLossConfig:
     """What is the same for every batch. Raises `UserError` for an unknown assign or box_loss.
 
-    gains: weights of the terms box, obj, cls; assign: "anchor" (every match is a positive) or "ota" (YOLOv7's choice
-    among them); box_loss: a kind of `box_similarity`; balance: weight of each level's objectness (default 4, 1, .4 for
-    three levels, else 4, 1, .25, .06, .02); label_smoothing: of the class targets; focal_gamma: of the class and
-    objectness terms; anchor_t: by how much a side of an anchor may differ from a box's; cls_pw, obj_pw: weights of
-    positive targets.
+    gains: weights of the terms box, obj, cls; assign: one of `ANCHOR_ASSIGNERS`: "anchor" (every match is a positive),
+    "ota" (YOLOv7's choice among them), ...; box_loss: a kind of `box_similarity`; balance: weight of each level's
+    objectness (default 4, 1, .4 for three levels, else 4, 1, .25, .06, .02); label_smoothing: of the class targets;
+    focal_gamma: of the class and objectness terms; anchor_t: by how much a side of an anchor may differ from a box's;
+    cls_pw, obj_pw: weights of positive targets.
     """
 
     gains: Mapping[str, float]
@@ -60,7 +49,7 @@ class AnchorLossConfig:
     obj_pw: float = 1.0
 
     def __post_init__(self) -> None:
-        choose("assign", self.assign, ASSIGNERS)
+        choose_assigner(self.assign, ANCHOR_ASSIGNERS)
         choose("box_loss", self.box_loss, KINDS)
 
     def level_balance(self, levels: int) -> Sequence[float]:
@@ -155,11 +144,9 @@ def anchor_assignment(raw: Raw, anchors: Tensor, strides: Sequence[int], targets
 def _assigned(raw: Raw, anchors: Tensor, strides: Sequence[int], targets: PackedTargets, config: AnchorLossConfig,
               reach: float) -> list[Positives]:
     """The positives of each level of a head that looks as far as `reach`, chosen by what the lead predicts."""
-    maps = raw.maps["lead"]
-    shapes = [(m.shape[2], m.shape[3]) for m in maps]
-    matches = match_anchors(targets, anchors, strides, shapes, ratio=config.anchor_t, reach=reach)
     top = TOP_AUX if "aux" in raw.maps else TOP_SINGLE
-    return ASSIGNERS[config.assign](maps, matches, anchors, strides, targets, top=top)
+    head = AnchorHead(raw.maps["lead"], anchors, strides, config.anchor_t, reach, top)
+    return ANCHOR_ASSIGNERS[config.assign](head, targets)
 
 
 def _level_terms(level: _Level, positives: Positives, count: Tensor, targets: PackedTargets,

@@ -1,4 +1,4 @@
-"""Loss of the decoupled anchor-free head of YOLOv8: task-aligned assignment, box similarity, DFL, class BCE.
+"""Loss of the decoupled anchor-free head of YOLOv8: assignment of points, box similarity, DFL, class BCE.
 
 Legend: B images, N anchor points of all levels, P positives (padded on a GPU), nc classes, bins DFL bins per side.
 """
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.assign.assignment import Assignment, of_points
+from models.assign.by_name import POINT_ASSIGNERS, PointHead, choose_assigner
 from models.assign.padded_indices import ignored_cells, padded_nonzero
-from models.assign.task_aligned import PointAssignment, TalOptions, assign_task_aligned
+from models.assign.task_aligned import PointAssignment, TalOptions
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.boxes.similarity import KINDS, box_similarity, full_precision, upcast
 from models.losses.checks import check_maps
@@ -26,7 +27,7 @@ class DFLLossConfig:
     """What is the same for every batch. Raises `UserError` for an unknown assign or box_loss.
 
     gains: weights of the terms box, cls, dfl; bins: of the distribution of each side; box_loss: a kind of
-    `box_similarity`; assign: "tal", task-aligned assignment, with the options tal.
+    `box_similarity`; assign: one of `POINT_ASSIGNERS`; tal: options of task-aligned assignment.
     """
 
     gains: Mapping[str, float]
@@ -36,7 +37,7 @@ class DFLLossConfig:
     tal: TalOptions = TalOptions()
 
     def __post_init__(self) -> None:
-        choose("assign", self.assign, ("tal",))
+        choose_assigner(self.assign, POINT_ASSIGNERS)
         choose("box_loss", self.box_loss, KINDS)
 
 
@@ -54,10 +55,10 @@ def dfl_head_loss(raw: Raw, strides: Sequence[int], targets: PackedTargets, conf
     with full_precision(cls_maps[0].device):
         box_levels, cls_levels = _levels(raw)
         points, steps = anchor_points(shapes, strides, cls_maps[0].device, cls_levels[0].dtype)
-        assigned, _ = _assigned(box_levels, cls_levels, (points, steps), targets, config)
+        assigned, _ = _assigned(box_levels, cls_levels, (points, steps), strides, targets, config)
         # every term is per unit of target score
         (total,), images = normalisers(assigned.score.sum()[None], len(cls_maps[0]), all_reduce)
-        logits, weight, box, label_logit, place = _positives(box_levels, cls_levels, assigned, targets, config.tal.topk)
+        logits, weight, box, label_logit, place = _positives(box_levels, cls_levels, assigned, targets)
         box_term, dfl_term = _box_terms(logits, box, points[place], steps[place], config)
         weights = _background_weights(assigned, targets, shapes, strides)  # (B, N)
         # BCE(x, t) = softplus(x) - x*t and t is zero but at the positives: no (B, N, nc) target is ever built
@@ -73,7 +74,7 @@ def dfl_assignment(raw: Raw, strides: Sequence[int], targets: PackedTargets, con
     with full_precision(raw.maps["cls"][0].device):
         box_levels, cls_levels = _levels(raw)
         points = anchor_points(shapes, strides, cls_levels[0].device, cls_levels[0].dtype)
-        found, boxes = _assigned(box_levels, cls_levels, points, targets, config)
+        found, boxes = _assigned(box_levels, cls_levels, points, strides, targets, config)
     return of_points(found.box, [height * width for height, width in shapes], boxes, found.score)
 
 
@@ -91,20 +92,21 @@ def _levels(raw: Raw) -> tuple[list[Tensor], list[Tensor]]:
 
 @torch.no_grad()
 def _assigned(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], grid: tuple[Tensor, Tensor],
-              targets: PackedTargets, config: DFLLossConfig) -> tuple[PointAssignment, Tensor]:
+              strides: Sequence[int], targets: PackedTargets, config: DFLLossConfig) -> tuple[PointAssignment, Tensor]:
     """The assignment and the predicted boxes (B, N, 4) px; grid: points and steps of `anchor_points`."""
     points, steps = grid
     distances = torch.cat([dfl_expectation(upcast(m).transpose(1, 2), config.bins) for m in box_levels], 1)
     boxes = distances_to_boxes(distances * steps, points)
-    return assign_task_aligned(boxes, [m.detach() for m in cls_levels], points, targets, config.tal), boxes
+    head = PointHead(boxes, [m.detach() for m in cls_levels], points, steps, strides)
+    return POINT_ASSIGNERS[config.assign](head, targets, config.tal), boxes
 
 
 def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assigned: PointAssignment,
-               targets: PackedTargets, topk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+               targets: PackedTargets) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Predictions and targets of the positives: box logits (P, 4*bins), weight (P,), true box (P, 4), logit of the true
     class (P,), index of the point among N (P,). Read level by level, so that the big maps are never joined."""
     start, parts = 0, []
-    bound = targets.boxes.shape[1] * topk
+    bound = targets.boxes.shape[1] * assigned.per_box
     for box_map, cls_map in zip(box_levels, cls_levels, strict=True):
         level = slice(start, start + cls_map.shape[-1])
         image, place, keep = padded_nonzero(assigned.box[:, level] >= 0, bound)

@@ -74,7 +74,8 @@ def test_a_wrong_row_is_told_by_number_module_and_cause(row, entry, code, names)
 
 @pytest.mark.parametrize("options, code, names", [
     ({"box_loss": "sciou"}, "unknown-name", ["box_loss 'sciou'", "ciou"]),
-    ({"assign": "ota"}, "unknown-name", ["assign 'ota'", "tal"]),
+    ({"assign": "ota"}, "unknown-name", ["assign 'ota'", "tal, stal, rfla", "this head has no anchors"]),
+    ({"assign": "rfl"}, "unknown-name", ["assign 'rfl'", "did you mean 'rfla'"]),
     ({"gains": {"boks": 1}}, "unknown-name", ["boks", "box, cls, dfl"]),
     ({"foo": 1}, "bad-arguments", ["foo=1", "Detect"]),
     ({"neck": "ass"}, "unknown-name", ["'ass'", "pan, assn, ssfpn", "did you mean 'assn'"]),
@@ -266,6 +267,15 @@ def test_assignments_can_be_exchanged():
     with torch.device("meta"):
         assert build_model("yolov5s", assign="ota").head.loss_config.assign == "ota"
         assert build_model("yolov7-w6", assign="anchor").head.loss_config.assign == "anchor"
+        for model in ("yolov3-tiny", "yolov5s", "yolov7-w6", "yolov8n"):
+            assert build_model(model, assign="rfla").head.assigner == "rfla"
+        assert build_model("yolov8n", assign="stal").head.assigner == "stal"
+
+
+@pytest.mark.parametrize("name", ["tal", "stal"])
+def test_an_assigner_of_points_is_refused_by_a_head_with_anchors(name):
+    with refused("unknown-name", f"assign '{name}'", "anchor, ota, rfla", "this head has anchors"):
+        build_model("yolov5n", assign=name)
 
 
 def conv(width: int, kernel: int, stride: int = 1, source: int = -1) -> list:
