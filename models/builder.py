@@ -17,7 +17,7 @@ from models.layers.conv import activation, default_activation
 from models.levels import Body, finer_level
 from models.necks import forks
 from models.necks.start import STARTS
-from models.registry import LayerType, choose, known_layers, known_necks
+from models.registry import LayerType, choose, known_layers, known_necks, lookup
 from models.rows import Row, aliases_of, find_layer, parse_row
 from utils.config import is_whole
 from utils.errors import UserError, nearest, shown
@@ -116,6 +116,7 @@ def _rows(config: dict[str, Any]) -> list[Row]:
     """The rows of a config as its lists have them, the head with the options that were asked for."""
     written = [*config.get("backbone", []), *config["head"]]
     rows = [parse_row(entry, f"{config['source']} row {i}") for i, entry in enumerate(written)]
+    _check_options(rows[-1], config["options"], aliases_of(config))
     rows[-1].options = {**rows[-1].options, **config["options"]}
     return rows
 
@@ -136,6 +137,16 @@ def _last_rows(config: dict[str, Any], rows: list[Row], body: _Assembly) -> list
     if config["neck"]:
         last.insert(-1, _neck_row(head, index + len(added), config["neck"], _lead(config, head)))
     return last
+
+
+def _check_options(head: Row, options: dict[str, Any], aliases: dict[str, Any]) -> None:
+    """Raises `UserError` for an option that the head's constructor does not have."""
+    module = str(aliases.get(head.module, head.module))
+    taken = [kind.signature.parameters for kind in lookup(module)] if module in known_layers() else []
+    for option, value in options.items():
+        if taken and not any(option in parameters for parameters in taken):
+            raise UserError(f"{head}: this head has no {option}; drop {option}={shown(value)}",
+                            code="bad-arguments")
 
 
 def _lead(config: dict[str, Any], head: Row) -> int:

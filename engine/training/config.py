@@ -7,7 +7,6 @@ from engine.optim.optimizer import OPTIMIZERS
 from engine.optim.rules import MOST
 from engine.training.recipe import Recipe
 from models.assign.by_name import ANCHOR_ASSIGNERS, POINT_ASSIGNERS
-from models.boxes.similarity import KINDS
 from models.catalogue import NO_NECK
 from models.config_checks import LEVELS
 from models.necks.start import STARTS
@@ -55,7 +54,8 @@ class TrainConfig(Options):
                                choices=STARTS)
     neck_lr: float | None = option(None, "learning rate of the neck put in by --neck, times the others'; default 1",
                                    type=number(float, 0, MOST), metavar="F")
-    box_loss: str | None = option(None, f"{', '.join(KINDS)}, or a plugin's; default ciou", metavar="NAME")
+    box_loss: str | None = option(None, "iou, giou, diou, ciou (default), sca, nwd, wiou, ...: docs/losses.md",
+                                  metavar="NAME")
     assign: str | None = option(None, f"heads with anchors: {', '.join(ANCHOR_ASSIGNERS)}; without: "
                                 f"{', '.join(POINT_ASSIGNERS)}", metavar="NAME")
     noautoanchor: bool = option(False, "keep the anchors of --cfg, however well they fit the data")

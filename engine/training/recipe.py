@@ -94,8 +94,10 @@ class Recipe:
         for key in self.head.keys() - head.recipe_options.keys():
             if key not in others or self.head[key] != others[key].neutral:
                 flag = " (or --label-smoothing)" if key == "label_smoothing" else ""
-                raise UserError(f"{key} in the recipe{flag}: this model's head has no such setting; drop it",
-                                code="unknown-key")
+                why = "the box loss of this training does not read it; drop it, or choose another with --box-loss"
+                if key not in (head if isinstance(head, type) else type(head)).recipe_options:
+                    why = "this model's head has no such setting; drop it"
+                raise UserError(f"{key} in the recipe{flag}: {why}", code="unknown-key")
         return replace(self, head={key: self.head.get(key, option.neutral)
                                    for key, option in head.recipe_options.items()})
 
@@ -114,8 +116,15 @@ class Recipe:
 
     def head_arguments(self, head: Head) -> dict[str, Any]:
         """Arguments for the constructor of that head, beside its gains; neutral options are left out."""
-        return {option.argument: self.head[key] for key, option in head.recipe_options.items()
-                if self.head.get(key, option.neutral) != option.neutral}
+        found: dict[str, Any] = {}
+        for key, option in head.recipe_options.items():
+            if self.head.get(key, option.neutral) != option.neutral:
+                name, _, inner = option.argument.partition(".")
+                if inner:
+                    found.setdefault(name, {})[inner] = self.head[key]
+                else:
+                    found[name] = self.head[key]
+        return found
 
     def values(self) -> dict[str, Any]:
         """Everything but the notes as one flat mapping, the content of a recipe file."""

@@ -19,7 +19,7 @@ from engine.training.autobatch import find_batch, optimizer_bytes, probe_step
 from engine.training.config import DEFAULT_MODEL, FRAME_RULES, HEAD_RULES, TrainConfig, resolve_settings
 from engine.training.recipe import Recipe, load_recipe
 from engine.training.state import NO_GROWTH, Training
-from models.catalogue import head_type, resolve, without_neck
+from models.catalogue import resolve, without_neck
 from models.detector import Detector, build_model
 from models.loading import load_model
 from models.necks.start import starts_as_identity
@@ -46,9 +46,23 @@ def family_recipe(config: TrainConfig, recipe_name: str | None) -> Recipe:
 
 def recipe_to_evolve(config: TrainConfig) -> Recipe:
     """The recipe that `--evolve` starts from: as in its file, before any flag or scaling."""
-    cfg = config.cfg or (load_model(config.weights).config if config.weights else DEFAULT_MODEL)
-    model_config = resolve(cfg, 1, ["item"], config.neck, {}, config.levels)
-    return family_recipe(config, model_config["recipe"]).for_head(head_type(model_config).cls)
+    start = load_model(config.weights) if config.weights else None
+    model_config, blank = _blank(config, ["item"], start)
+    return family_recipe(config, model_config["recipe"]).for_head(blank.head)
+
+
+def _blank(config: TrainConfig, names: list[str], start: Detector | None) -> tuple[dict[str, Any], Detector]:
+    """The model's config and the model without memory or initialisation, to know its head. start: that of --weights."""
+    cfg = config.cfg or (start.config if start else DEFAULT_MODEL)
+    head_flags = {"box_loss": config.box_loss, "assign": config.assign}
+    if not config.cfg and start and config.box_loss:  # options of another box loss go
+        cfg = {**cfg, "options": {key: value for key, value in cfg["options"].items() if key != "box_options"}}
+    try:
+        model_config = resolve(cfg, len(names), names, config.neck, head_flags, config.levels)
+        with torch.device("meta"):
+            return model_config, build_model(model_config)
+    except UserError as error:
+        raise _naming_flag(error, {"neck": config.neck, **head_flags}) from None
 
 
 def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Placement], np.ndarray],
@@ -59,18 +73,9 @@ def start_model(config: TrainConfig, names: list[str], sizes_at: Callable[[Place
     recipe: instead of the family's.
     """
     start = load_model(config.weights) if config.weights else None
-    cfg = config.cfg or (start.config if start else DEFAULT_MODEL)
-    head_flags = {"box_loss": config.box_loss, "assign": config.assign}
-    try:
-        model_config = resolve(cfg, len(names), names, config.neck, head_flags, config.levels)
-        _check_head_takes(head_flags, model_config)
-        recipe = recipe or family_recipe(config, model_config["recipe"])
-        with torch.device("meta"):  # no memory, no initialisation: only to know its head
-            blank = build_model(model_config)
-        config = _with_start(config, model_config, blank, start)
-    except UserError as error:
-        raise _naming_flag(error, {"neck": config.neck, **head_flags}) from None
-    head = blank.head
+    model_config, blank = _blank(config, names, start)
+    config = _with_start(config, model_config, blank, start)
+    recipe, head = recipe or family_recipe(config, model_config["recipe"]), blank.head
     check_flags(config, HEAD_RULES, head)
     check_flags(config, FRAME_RULES, blank.frame)
     config, recipe = resolve_settings(_with_size(config, recipe, blank.frame, model_config["source"]), recipe)
@@ -171,15 +176,6 @@ def _with_size(config: TrainConfig, recipe: Recipe, frame: Frame, name: str) -> 
             print(f"imgsz {other} of the recipe is left out: {name} takes images of {size[0]} x {size[1]} pixels alone")
         return config.replace(imgsz=size)
     return config.replace(imgsz=(frame.short,)) if frame.fits_images and "imgsz" not in recipe.run else config
-
-
-def _check_head_takes(flags: dict[str, str | None], model_config: dict[str, Any]) -> None:
-    """Raises `UserError` where a flag is given that is no option of the model's head."""
-    kind = head_type(model_config)
-    for name, value in flags.items():
-        if value and name not in kind.signature.parameters:
-            raise UserError(f"{flag_of(name)} {value}: {kind.name}, the head of {model_config['source']}, does not "
-                            "take this flag; the heads of YOLOv3 to v8 do", "flag-without-effect")
 
 
 def _naming_flag(error: UserError, flags: dict[str, str | None]) -> UserError:

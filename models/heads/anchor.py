@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models.assign.assignment import Assignment
 from models.boxes.decoding import decode_anchor
 from models.heads.base import Head, RecipeOption, merge_gains
+from models.heads.box_options import BOX_OPTIONS, options_in_use
 from models.layers.conv import with_bias
 from models.losses import GAIN_RULES, AllReduce, AnchorLossConfig, anchor_head_loss, scale_gains
 from models.losses.anchor_head import anchor_assignment
@@ -85,7 +86,7 @@ class AnchorDetect(Head):
                       "fl_gamma": RecipeOption("focal_gamma", 0.0, search=(0.0, 2.0)),
                       "anchor_t": RecipeOption("anchor_t", 4.0, (1.001, 1e3), (2.0, 8.0)),
                       "cls_pw": RecipeOption("cls_pw", 1.0, search=(0.5, 2.0)),
-                      "obj_pw": RecipeOption("obj_pw", 1.0, search=(0.5, 2.0))}
+                      "obj_pw": RecipeOption("obj_pw", 1.0, search=(0.5, 2.0)), **BOX_OPTIONS}
     signature = r"\.m\.\d\.weight$"
     prior_slack = 0.99999  # class prior 0.6 / (nc - slack)
     heads = 1  # how many read each level
@@ -95,7 +96,8 @@ class AnchorDetect(Head):
                  box_loss: str = "ciou", assign: str | None = None, gains: dict[str, float] | None = None,
                  label_smoothing: float = 0.0, focal_gamma: float = 0.0, anchor_t: float = 4.0, cls_pw: float = 1.0,
                  obj_pw: float = 1.0, balance: Sequence[float] | None = None,
-                 gain_rule: str = "yolov5", added_levels: int = 0) -> None:
+                 gain_rule: str = "yolov5", added_levels: int = 0,
+                 box_options: dict[str, float] | None = None) -> None:
         super().__init__()
         lead = len(channels) // self.heads
         if list(strides) != list(strides[:lead]) * self.heads:
@@ -108,7 +110,9 @@ class AnchorDetect(Head):
         self.gains = merge_gains(self.gains, gains)
         self.gain_rule = choose("gain_rule", gain_rule, GAIN_RULES)
         self.loss_config = AnchorLossConfig(self.gains, assign or self.assign_default, box_loss, balance,
-                                            label_smoothing, focal_gamma, anchor_t, cls_pw, obj_pw)
+                                            label_smoothing, focal_gamma, anchor_t, cls_pw, obj_pw, box_options)
+        self.recipe_options = options_in_use(self.recipe_options, self.loss_config.box)
+        self.mean_iou_loss = self.loss_config.box.new_mean()
         # Geometry belongs to the config, from which it is rebuilt; it is not learned, so it is no part of the state.
         self.register_buffer("anchors", torch.tensor(anchor_pairs(anchors, self.strides, added_levels)),
                              persistent=False)
@@ -148,7 +152,8 @@ class AnchorDetect(Head):
 
     def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
         """Weighted terms box, obj, cls, times the batch size; with `all_reduce` a part of the loss of all processes."""
-        return anchor_head_loss(raw, self.anchors, self.strides, targets, self.loss_config, all_reduce)
+        return anchor_head_loss(raw, self.anchors, self.strides, targets, self.loss_config, all_reduce,
+                                self.mean_iou_loss)
 
     @property
     def assigner(self) -> str:

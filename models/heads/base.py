@@ -16,8 +16,9 @@ from utils.structures import PackedTargets, Raw
 class RecipeOption:
     """A number of a recipe that is an argument of a head.
 
-    argument: its name in the constructor; neutral: the value that changes nothing, which a recipe may hold for any
-    head; bounds: least and greatest value; search: bounds of `--evolve`, None where it is not searched.
+    argument: its name in the constructor, or `name.key` for a key of a mapping there; neutral: the default, which a
+    recipe may hold for any head; bounds: least and greatest value; search: bounds of `--evolve`, None where it is not
+    searched.
     """
 
     argument: str
@@ -33,10 +34,11 @@ class Head(nn.Module):
     selection: how detections are chosen from what `decode` gives, a name in `utils.select.SELECTORS` or a static method
     (boxes, scores, config) -> detections; thresholds: of that, in an evaluation. gains: the terms of the loss and their
     default weights, in an instance those in use. recipe: name of a file in `cfg/train`, or of one beside the head's
-    file, with .yaml; None: the defaults of `engine.training.recipe.Recipe`. recipe_options: further keys of a recipe.
-    signature: a regular expression found in the names of a state dict that holds such a head. renames: for state dicts
-    of other code bases whose order is not ours, regular expressions found in their names and what stands for them here,
-    the row's name in the model file (`head`: the last row) and the name in the row; the first that is found counts.
+    file, with .yaml; None: the defaults of `engine.training.recipe.Recipe`. recipe_options: further keys of a recipe,
+    in an instance those that it reads. signature: a regular expression found in the names of a state dict that holds
+    such a head. renames: for state dicts of other code bases whose order is not ours, regular expressions found in
+    their names and what stands for them here, the row's name in the model file (`head`: the last row) and the name in
+    the row; the first that is found counts.
     hints: what `forward` takes by name beside its maps, among content (B, 2) (where in their frames the images lie),
     targets (`PackedTargets` in training, else None) and image_size (height, width) of the frame. free_size: whether an
     exported file can take other sizes than the one that it was traced at. level_parts: attributes that are lists of

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.assign.assignment import Assignment
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
 from models.heads.base import Head, merge_gains
+from models.heads.box_options import BOX_OPTIONS, options_in_use
 from models.layers.conv import Conv, DWConv
 from models.losses import AllReduce, DFLLossConfig, dfl_head_loss
 from models.losses.dfl_head import dfl_assignment
@@ -37,25 +38,28 @@ class DFLDetect(Head):
     """YOLOv8 head; learns by task-aligned assignment (TOOD, Feng et al. 2021), unless another is chosen, and DFL
     (Li et al. 2020).
 
-    channels, strides: of the levels read. assign: another assigner for points (`models.assign.by_name`). box_loss:
-    similarity of boxes (`models.losses.box_similarity`). gains: weights of the terms box, cls, dfl. class_branch:
-    "conv", two 3x3 convolutions, or "depthwise", a depthwise 3x3 and a 1x1 in place of each, as Ultralytics 8.3.0 to
-    8.3.15 built YOLOv8. The branches of all levels have the width that follows from the finest level of the base;
-    those of the `added_levels` before it, from their own.
+    channels, strides: of the levels read. assign: another assigner for points (`models.assign.by_name`). box_loss,
+    box_options: name and options of a `models.losses.box_loss.BoxLoss`. gains: weights of the terms box, cls, dfl.
+    class_branch: "conv", two 3x3 convolutions, or "depthwise", a depthwise 3x3 and a 1x1 in place of each, as
+    Ultralytics 8.3.0 to 8.3.15 built YOLOv8. The branches of all levels have the width that follows from the finest
+    level of the base; those of the `added_levels` before it, from their own.
     """
 
     gains = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
     recipe = "yolov8"
+    recipe_options = BOX_OPTIONS
     signature = r"\.cv3\.\d\.2\.weight$"  # the last convolutions of the class branch
     level_parts = ("cv2", "cv3")
 
     def __init__(self, channels: list[int], nc: int = 80, bins: int = 16, *, strides: list[int], box_loss: str = "ciou",
                  assign: str = "tal", gains: dict[str, float] | None = None, class_branch: str = "conv",
-                 added_levels: int = 0) -> None:
+                 added_levels: int = 0, box_options: dict[str, float] | None = None) -> None:
         super().__init__()
         self.num_classes, self.bins, self.strides = nc, bins, list(strides)
         self.gains = merge_gains(self.gains, gains)
-        self.loss_config = DFLLossConfig(self.gains, bins, box_loss, assign)
+        self.loss_config = DFLLossConfig(self.gains, bins, box_loss, assign, box_options=box_options)
+        self.recipe_options = options_in_use(self.recipe_options, self.loss_config.box)
+        self.mean_iou_loss = self.loss_config.box.new_mean()
         first = [channels[min(i, added_levels)] for i in range(len(channels))]  # what sets the width of each level
         self.cv2 = nn.ModuleList(self._branch(c, max(16, f // 4, 4 * bins), 4 * bins)
                                  for c, f in zip(channels, first, strict=True))
@@ -88,7 +92,7 @@ class DFLDetect(Head):
 
     def loss(self, raw: Raw, targets: PackedTargets, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
         """Weighted terms box, cls, dfl, times the batch size; with `all_reduce` a part of the loss of all processes."""
-        return dfl_head_loss(raw, self.strides, targets, self.loss_config, all_reduce)
+        return dfl_head_loss(raw, self.strides, targets, self.loss_config, all_reduce, self.mean_iou_loss)
 
     @property
     def assigner(self) -> str:

@@ -6,6 +6,7 @@ classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,10 @@ from models.assign.anchor_match import Positives, cell_corner, decode_relative, 
 from models.assign.assignment import Assignment
 from models.assign.by_name import ANCHOR_ASSIGNERS, AnchorHead, choose_assigner
 from models.assign.padded_indices import ignored_cells
-from models.boxes.similarity import KINDS, box_similarity, full_precision, upcast
+from models.boxes.similarity import full_precision, upcast
+from models.losses.box_loss import BoxLoss, MeanIoULoss, loss_sums
 from models.losses.checks import check_maps
-from models.losses.normalisers import AllReduce, normalisers
-from models.registry import choose
+from models.losses.normalisers import AllReduce, exchange
 from utils.structures import PackedTargets, Raw
 
 REACH, REACH_AUX = 0.5, 1.0  # cells from a centre to the neighbours that learn it too
@@ -32,10 +33,10 @@ class AnchorLossConfig:
     """What is the same for every batch. Raises `UserError` for an unknown assign or box_loss.
 
     gains: weights of the terms box, obj, cls; assign: one of `ANCHOR_ASSIGNERS`: "anchor" (every match is a positive),
-    "ota" (YOLOv7's choice among them), ...; box_loss: a kind of `box_similarity`; balance: weight of each level's
-    objectness (default 4, 1, .4 for three levels, else 4, 1, .25, .06, .02); label_smoothing: of the class targets;
-    focal_gamma: of the class and objectness terms; anchor_t: by how much a side of an anchor may differ from a box's;
-    cls_pw, obj_pw: weights of positive targets.
+    "ota" (YOLOv7's choice among them), ...; box_loss, box_options: name and options of a `BoxLoss`; balance: weight of
+    each level's objectness (default 4, 1, .4 for three levels, else 4, 1, .25, .06, .02); label_smoothing: of the class
+    targets; focal_gamma: of the class and objectness terms; anchor_t: by how much a side of an anchor may differ from a
+    box's; cls_pw, obj_pw: weights of positive targets.
     """
 
     gains: Mapping[str, float]
@@ -47,23 +48,39 @@ class AnchorLossConfig:
     anchor_t: float = 4.0
     cls_pw: float = 1.0
     obj_pw: float = 1.0
+    box_options: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         choose_assigner(self.assign, ANCHOR_ASSIGNERS)
-        choose("box_loss", self.box_loss, KINDS)
+        _ = self.box  # checked here
+
+    @cached_property
+    def box(self) -> BoxLoss:
+        return BoxLoss(self.box_loss, self.box_options)
 
     def level_balance(self, levels: int) -> Sequence[float]:
         return self.balance or ((4.0, 1.0, 0.4) if levels == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)[:levels])
 
 
 class _Level(NamedTuple):
-    """One level of a head: its map (B, na, h, w, 5+nc), anchors (na, 2) and stride in pixels, and the cells (B, h, w)
-    outside crowd regions."""
+    """One level of a head: its map (B, na, h, w, 5+nc), anchors (na, 2) and stride in pixels, the cells (B, h, w)
+    outside crowd regions, and height and width of the images."""
 
     logits: Tensor
     anchors: Tensor
     stride: int
     outside: Tensor
+    image_size: tuple[int, int]
+
+
+class _Terms(NamedTuple):
+    """Of one level: sums over its positives of the box and the class loss, the mean of the objectness loss, and what
+    `mean` is updated with (2,), where there is one."""
+
+    box: Tensor
+    objectness: Tensor
+    classes: Tensor
+    losses: Tensor
 
 
 class _Split(torch.autograd.Function):
@@ -88,15 +105,17 @@ class _Split(torch.autograd.Function):
 
 
 def anchor_head_loss(raw: Raw, anchors: Tensor, strides: Sequence[int], targets: PackedTargets,
-                     config: AnchorLossConfig, all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
+                     config: AnchorLossConfig, all_reduce: AllReduce | None = None,
+                     mean: MeanIoULoss | None = None) -> dict[str, Tensor]:
     """Weighted loss terms {"box", "obj", "cls"} of a batch, each already multiplied by the batch size.
 
     raw: maps "lead" of (B, na, h, w, 5+nc) logits per level, in any memory layout, and "aux", where there are auxiliary
     heads, which learn from five cells per anchor at a quarter of the weight, chosen by what the lead predicts; anchors:
     (L, na, 2) pixels; all_reduce: sums a tensor over processes, for this batch's part of their common loss
-    (`normalisers`). Means are per level. With one class there is no class loss. Computed in float32 (float64 stays).
-    Crowd regions (`targets.ignore`) are excluded: an anchor whose cell's centre lies inside one and that has no box has
-    no loss. Raises `ValueError` where maps, strides and image size disagree.
+    (`normalisers`); mean: of a box loss that has one, kept over batches (None: a new one). Means are per level. With
+    one class there is no class loss. Computed in float32 (float64 stays). Crowd regions (`targets.ignore`) are
+    excluded: an anchor whose cell's centre lies inside one and that has no box has no loss. Raises `ValueError` where
+    maps, strides and image size disagree.
     """
     maps = raw.maps["lead"]
     shapes = [(m.shape[2], m.shape[3]) for m in maps]
@@ -110,14 +129,19 @@ def anchor_head_loss(raw: Raw, anchors: Tensor, strides: Sequence[int], targets:
         for _, reach, _ in heads:
             positives += _assigned(raw, anchors, strides, targets, config, reach)
         kept = torch.stack([p.keep.sum() for p in positives]).to(zero.dtype)
-        counts, images = normalisers(kept, len(maps[0]), all_reduce)
-        sums, learners = [zero] * 3, zip(positives, counts, strict=True)
-        for head, _, weight in heads:
-            levels = zip(map(_Level, head, anchors, strides, outside), config.level_balance(len(maps)), strict=True)
-            for level, balance in levels:
-                terms = _level_terms(level, *next(learners), targets, config)
-                factors = weight, weight * balance, weight
-                sums = [total + term * factor for total, term, factor in zip(sums, terms, factors, strict=True)]
+        levels = [_Level(*level, raw.image_size) for head, _, _ in heads
+                  for level in zip(head, anchors, strides, outside, strict=True)]
+        found = [_level_terms(level, own, targets, config, mean) for level, own in zip(levels, positives, strict=True)]
+        losses = torch.stack([level.losses for level in found]).sum(0)
+        counts, images, losses = exchange(kept, len(maps[0]), losses, all_reduce)
+        if mean:
+            mean.update(losses)
+        sums, classes = [zero] * 3, maps[0].shape[-1] - 5
+        weights = [(weight, balance) for _, _, weight in heads for balance in config.level_balance(len(maps))]
+        for level, count, (weight, balance) in zip(found, counts, weights, strict=True):
+            terms = level.box / count, level.objectness, level.classes / (count * classes)
+            factors = weight, weight * balance, weight
+            sums = [total + term * factor for total, term, factor in zip(sums, terms, factors, strict=True)]
     scale = {"box": images, "obj": len(maps[0]), "cls": images}  # the mean of objectness is over this batch alone
     return {name: total * (config.gains[name] * n) for (name, n), total in zip(scale.items(), sums, strict=True)}
 
@@ -149,9 +173,8 @@ def _assigned(raw: Raw, anchors: Tensor, strides: Sequence[int], targets: Packed
     return ANCHOR_ASSIGNERS[config.assign](head, targets)
 
 
-def _level_terms(level: _Level, positives: Positives, count: Tensor, targets: PackedTargets,
-                 config: AnchorLossConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Box, objectness and class means of one level; those of the positives are over `count`."""
+def _level_terms(level: _Level, positives: Positives, targets: PackedTargets, config: AnchorLossConfig,
+                 mean: MeanIoULoss | None) -> _Terms:
     image, place, box, keep = positives
     shape = level.logits.shape[2:4]
     objectness, rows = _Split.apply(level.logits, *unravel(level.logits, image, place))
@@ -159,8 +182,9 @@ def _level_terms(level: _Level, positives: Positives, count: Tensor, targets: Pa
     keep = keep.to(logits.dtype)
     truth = targets.boxes[image, box].to(logits.dtype) / level.stride - cell_corner(place, shape)  # (P, 4) in cells
     predicted = decode_relative(logits, place, level.anchors, level.stride, shape)
-    similarity = box_similarity(predicted, truth, config.box_loss)  # (P,)
-    box_term = ((1 - similarity) * keep).sum() / count
+    box_loss, similarity = config.box(predicted, truth, level.stride, level.image_size, mean and mean.value)  # (P,)
+    box_term = (box_loss * keep).sum()
+    losses = loss_sums(similarity, keep) if mean else keep.new_zeros(0)
 
     # Where boxes share an anchor of a cell the best of them counts, in whatever order they come.
     places = level.logits.shape[1] * shape[0] * shape[1]
@@ -172,12 +196,12 @@ def _level_terms(level: _Level, positives: Positives, count: Tensor, targets: Pa
 
     classes = logits.shape[1] - 5
     if classes == 1:
-        return box_term, obj_term, logits.new_zeros(())
+        return _Terms(box_term, obj_term, logits.new_zeros(()), losses)
     label = targets.labels[image, box][:, None]
     smooth = 1 - config.label_smoothing / 2, config.label_smoothing / 2
     onehot = torch.where(torch.arange(classes, device=label.device) == label, *smooth).to(logits.dtype)  # (P, nc)
     cls_loss = _bce(logits[:, 5:], onehot, config.focal_gamma, config.cls_pw)
-    return box_term, obj_term, (cls_loss * keep[:, None]).sum() / (count * classes)
+    return _Terms(box_term, obj_term, (cls_loss * keep[:, None]).sum(), losses)
 
 
 def _bce(logits: Tensor, target: Tensor, gamma: float, positive: float) -> Tensor:

@@ -5,6 +5,7 @@ Legend: B images, N anchor points of all levels, P positives (padded on a GPU), 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,10 @@ from models.assign.by_name import POINT_ASSIGNERS, PointHead, choose_assigner
 from models.assign.padded_indices import ignored_cells, padded_nonzero
 from models.assign.task_aligned import PointAssignment, TalOptions
 from models.boxes.decoding import anchor_points, dfl_expectation, distances_to_boxes
-from models.boxes.similarity import KINDS, box_similarity, full_precision, upcast
+from models.boxes.similarity import full_precision, upcast
+from models.losses.box_loss import BoxLoss, MeanIoULoss, loss_sums
 from models.losses.checks import check_maps
-from models.losses.normalisers import AllReduce, normalisers
-from models.registry import choose
+from models.losses.normalisers import AllReduce, exchange
 from utils.structures import PackedTargets, Raw
 
 
@@ -26,8 +27,8 @@ from utils.structures import PackedTargets, Raw
 class DFLLossConfig:
     """What is the same for every batch. Raises `UserError` for an unknown assign or box_loss.
 
-    gains: weights of the terms box, cls, dfl; bins: of the distribution of each side; box_loss: a kind of
-    `box_similarity`; assign: one of `POINT_ASSIGNERS`; tal: options of task-aligned assignment.
+    gains: weights of the terms box, cls, dfl; bins: of the distribution of each side; box_loss, box_options: name and
+    options of a `BoxLoss`; assign: one of `POINT_ASSIGNERS`; tal: options of task-aligned assignment.
     """
 
     gains: Mapping[str, float]
@@ -35,20 +36,25 @@ class DFLLossConfig:
     box_loss: str = "ciou"
     assign: str = "tal"
     tal: TalOptions = TalOptions()
+    box_options: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         choose_assigner(self.assign, POINT_ASSIGNERS)
-        choose("box_loss", self.box_loss, KINDS)
+        _ = self.box  # checked here
+
+    @cached_property
+    def box(self) -> BoxLoss:
+        return BoxLoss(self.box_loss, self.box_options)
 
 
 def dfl_head_loss(raw: Raw, strides: Sequence[int], targets: PackedTargets, config: DFLLossConfig,
-                  all_reduce: AllReduce | None = None) -> dict[str, Tensor]:
+                  all_reduce: AllReduce | None = None, mean: MeanIoULoss | None = None) -> dict[str, Tensor]:
     """Weighted loss terms {"box", "cls", "dfl"} of a batch, each already multiplied by the batch size.
 
     raw: maps "box" of (B, 4*bins, h, w) logits per level, and "cls" of (B, nc, h, w); all_reduce: sums a tensor over
-    processes, for this batch's part of their common loss (`normalisers`). Computed in float32 (float64 stays). Crowd
-    regions (`targets.ignore`) are excluded: a point inside one that learns no box has no loss. Raises `ValueError`
-    where maps, strides and image size disagree.
+    processes, for this batch's part of their common loss (`normalisers`); mean: of a box loss that has one, kept over
+    batches (None: a new one). Computed in float32 (float64 stays). Crowd regions (`targets.ignore`) are excluded: a
+    point inside one that learns no box has no loss. Raises `ValueError` where maps, strides and image size disagree.
     """
     cls_maps = raw.maps["cls"]
     shapes = _shapes(raw, strides)
@@ -56,10 +62,14 @@ def dfl_head_loss(raw: Raw, strides: Sequence[int], targets: PackedTargets, conf
         box_levels, cls_levels = _levels(raw)
         points, steps = anchor_points(shapes, strides, cls_maps[0].device, cls_levels[0].dtype)
         assigned, _ = _assigned(box_levels, cls_levels, (points, steps), strides, targets, config)
-        # every term is per unit of target score
-        (total,), images = normalisers(assigned.score.sum()[None], len(cls_maps[0]), all_reduce)
         logits, weight, box, label_logit, place = _positives(box_levels, cls_levels, assigned, targets)
-        box_term, dfl_term = _box_terms(logits, box, points[place], steps[place], config)
+        box_term, dfl_term, similarity = _box_terms(logits, box, points[place], steps[place], raw.image_size, config,
+                                                    mean)
+        sums = loss_sums(similarity, weight) if mean else weight[:0]
+        # every term is per unit of target score
+        (total,), images, sums = exchange(assigned.score.sum()[None], len(cls_maps[0]), sums, all_reduce)
+        if mean:
+            mean.update(sums)
         weights = _background_weights(assigned, targets, shapes, strides)  # (B, N)
         # BCE(x, t) = softplus(x) - x*t and t is zero but at the positives: no (B, N, nc) target is ever built
         every = torch.cat([F.softplus(m).sum(1) for m in cls_levels], 1)  # (B, N)
@@ -119,9 +129,9 @@ def _positives(box_levels: Sequence[Tensor], cls_levels: Sequence[Tensor], assig
     return upcast(logits), weight, box.to(label_logit.dtype), label_logit, place
 
 
-def _box_terms(logits: Tensor, box: Tensor, points: Tensor, steps: Tensor,
-               config: DFLLossConfig) -> tuple[Tensor, Tensor]:
-    """1 - similarity (P,) and DFL (P,), in stride units about each point.
+def _box_terms(logits: Tensor, box: Tensor, points: Tensor, steps: Tensor, image_size: tuple[int, int],
+               config: DFLLossConfig, mean: MeanIoULoss | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Box loss (P,), DFL (P,) and similarity (P,), in stride units about each point.
 
     DFL (Li et al., Generalized Focal Loss, 2020, eq. 6): cross entropy against the two bins around the true distance.
     """
@@ -130,13 +140,14 @@ def _box_terms(logits: Tensor, box: Tensor, points: Tensor, steps: Tensor,
     distance = log_p.exp() @ torch.arange(bins, device=logits.device, dtype=logits.dtype)  # (P, 4)
     truth = (box - points.repeat(1, 2)) / steps  # (P, 4) xyxy about the point
     origin = torch.zeros_like(points)
-    box_term = 1 - box_similarity(distances_to_boxes(distance, origin), truth, config.box_loss)
+    box_term, similarity = config.box(distances_to_boxes(distance, origin), truth, steps[:, 0], image_size,
+                                      mean and mean.value)
     target = torch.cat((-truth[:, :2], truth[:, 2:]), -1).clamp(0, bins - 1 - 0.01)  # (P, 4) l t r b
     low = target.floor()
     index = low.long()[..., None]  # (P, 4, 1)
     below, above = log_p.gather(-1, index)[..., 0], log_p.gather(-1, index + 1)[..., 0]
     dfl = -(below * (low + 1 - target) + above * (target - low)).mean(-1)
-    return box_term, dfl
+    return box_term, dfl, similarity
 
 
 def _background_weights(assigned: PointAssignment, targets: PackedTargets, shapes: Sequence[tuple[int, int]],

@@ -10,6 +10,7 @@ from models.assign import padded_indices
 from models.heads.retina import RetinaDetect
 from models.heads.ssd import SSDDetect
 from models.losses import AllReduce, AnchorLossConfig, DFLLossConfig, anchor_head_loss, dfl_head_loss, multibox
+from models.losses.box_loss import MeanIoULoss
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import PackedTargets, Raw, Targets, pack_targets
 
@@ -86,8 +87,8 @@ def anchor_raw(lead: list[Tensor], size: int, aux: list[Tensor] | None = None) -
 
 
 def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, all_reduce: AllReduce | None = None,
-              **options) -> dict[str, Tensor]:
-    """The loss of one of `HEADS` or `PRIOR_HEADS` on maps by `head_maps` of square images."""
+              mean: MeanIoULoss | None = None, **options) -> dict[str, Tensor]:
+    """The loss of one of `HEADS` or `PRIOR_HEADS` on maps by `head_maps` of square images; mean: of the YOLO heads."""
     if head == "multibox":
         raw = Raw({"loc": tuple(maps[:3]), "conf": tuple(maps[3:])}, (size, size))
         classes = maps[3].shape[1] // 4 - 1
@@ -101,10 +102,11 @@ def head_loss(head: str, maps: list[Tensor], targets: PackedTargets, size: int, 
         return retina.loss(raw, targets, all_reduce)
     if head == "dfl":
         raw = Raw({"box": tuple(maps[:3]), "cls": tuple(maps[3:])}, (size, size))
-        return dfl_head_loss(raw, STRIDES, targets, DFLLossConfig(V8_GAINS, **options), all_reduce)
+        return dfl_head_loss(raw, STRIDES, targets, DFLLossConfig(V8_GAINS, **options), all_reduce, mean)
     anchors = V7_ANCHORS.to(maps[0].device)
     config = AnchorLossConfig(V7_GAINS, head.split()[0], **options)
-    return anchor_head_loss(anchor_raw(maps[:3], size, maps[3:]), anchors, STRIDES, targets, config, all_reduce)
+    return anchor_head_loss(anchor_raw(maps[:3], size, maps[3:]), anchors, STRIDES, targets, config, all_reduce,
+                            mean)
 
 
 def pad_as_on_cuda(monkeypatch) -> None:

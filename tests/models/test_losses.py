@@ -25,7 +25,8 @@ from tests.models.loss_cases import (
 from utils.errors import UserError
 from utils.structures import PackedTargets, Targets, pack_targets
 
-BOUNDS = {"iou": (0, 1), "giou": (-1, 1), "diou": (-1, 1), "ciou": (-2, 1), "sca": (-5, 1)}
+BOUNDS = {"iou": (0, 1), "giou": (-1, 1), "diou": (-1, 1), "ciou": (-2, 1), "sca": (-5, 1),
+          "eiou": (-3, 1), "siou": (-2, 1), "mpdiou": (-2, 1), "nwd": (0, 1)}
 SIZE = 256
 
 
@@ -53,11 +54,11 @@ boxes = st.tuples(corner, corner, side, side).map(lambda b: torch.tensor([b[0], 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(a=boxes, b=boxes)
 def test_similarity_is_bounded_symmetric_and_one_for_equals(kind, a, b):
-    score = box_similarity(a, b, kind)
+    score = box_similarity(a, b, kind, image_size=(1500, 1500))
     low, high = BOUNDS[kind]
     assert low - 1e-4 <= score <= high + 1e-4
-    torch.testing.assert_close(score, box_similarity(b, a, kind), rtol=1e-5, atol=1e-5)
-    assert box_similarity(a, a, kind) == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(score, box_similarity(b, a, kind, image_size=(1500, 1500)), rtol=1e-5, atol=1e-5)
+    assert box_similarity(a, a, kind, image_size=(1500, 1500)) == pytest.approx(1, abs=1e-4)
 
 
 def test_similarity_broadcasts_and_computes_in_float32():
