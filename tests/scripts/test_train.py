@@ -130,7 +130,7 @@ WRONG = {
     "anchors' assignment on a head without": (["--assign", "ota"], "--assign ota: "),
     "an assigner of points on a head with anchors": (["--cfg", "yolov5n", "--assign", "stal"], "--assign stal: "),
     "an assigner for a head that has its own": (["--cfg", "ssd300-r18", "--assign", "rfla"],
-                                                "--assign rfla: SSDDetect, the head of"),
+                                                "(SSDDetect): this head has no assign"),
     "a box loss for a head that has its own": (["--cfg", "retinanet-r18", "--box-loss", "nwd"],
                                                "--box-loss nwd: RetinaDetect, the head of"),
     "an unknown box loss": (["--box-loss", "ciuo"], "--box-loss ciuo: "),
