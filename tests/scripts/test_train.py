@@ -132,7 +132,7 @@ WRONG = {
     "an assigner for a head that has its own": (["--cfg", "ssd300-r18", "--assign", "rfla"],
                                                 "(SSDDetect): this head has no assign"),
     "a box loss for a head that has its own": (["--cfg", "retinanet-r18", "--box-loss", "nwd"],
-                                               "--box-loss nwd: RetinaDetect, the head of"),
+                                               "(RetinaDetect): this head has no box_loss"),
     "an unknown box loss": (["--box-loss", "ciuo"], "--box-loss ciuo: "),
     "an unknown neck": (["--neck", "asn"], "--neck asn: "),
 }
