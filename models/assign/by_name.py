@@ -8,18 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from models.assign.anchor_match import LevelMatches, Positives, all_matches, closest_anchors, match_anchors
 from models.assign.ota import assign_ota
+from models.assign.padded_indices import padded_nonzero
 from models.assign.receptive_field import RflaOptions, assign_receptive_field
+from models.assign.similarity_distance import SimdOptions, assign_similarity_distance
 from models.assign.task_aligned import PointAssignment, TalOptions, assign_task_aligned
 from models.boxes.decoding import anchor_points
 from models.registry import choose
 from utils.errors import UserError
 from utils.structures import PackedTargets
 
-RFLA = RflaOptions()
+RFLA, SIMD = RflaOptions(), SimdOptions()
 DECODED = 1.0  # strides from a cell's centre, below which an anchor head can place a box's centre (2 sigmoid - 0.5)
 
 
@@ -71,6 +74,13 @@ def _rfla_points(head: PointHead, targets: PackedTargets, _: TalOptions) -> Poin
     return PointAssignment(box, (box >= 0).to(head.boxes.dtype), RFLA.per_box)
 
 
+def _simd_points(head: PointHead, targets: PackedTargets, _: TalOptions) -> PointAssignment:
+    """The prior of a point is a square about it. Targets as in `_rfla_points`."""
+    half = head.steps * SIMD.side / 2  # (N, 1)
+    box = assign_similarity_distance(torch.cat((head.points - half, head.points + half), 1), targets, SIMD)
+    return PointAssignment(box, (box >= 0).to(head.boxes.dtype), SIMD.topk)
+
+
 def _anchor(head: AnchorHead, targets: PackedTargets) -> list[Positives]:
     return all_matches(head.matches(targets))
 
@@ -87,10 +97,28 @@ def _rfla_cells(head: AnchorHead, targets: PackedTargets) -> list[Positives]:
     return closest_anchors(owner, targets, head.anchors, head.shapes, RFLA.per_box)
 
 
+def _simd_anchors(head: AnchorHead, targets: PackedTargets) -> list[Positives]:
+    """The priors are the anchors about the centres of their cells, of those from which the box's centre can be
+    predicted."""
+    priors, reach, counts = [], [], []
+    for anchors, stride, shape in zip(head.anchors, head.strides, head.shapes, strict=True):
+        points, steps = anchor_points([shape], [stride], anchors.device)
+        half = anchors[:, None] / 2  # (na, 1, 2)
+        priors.append(torch.cat((points - half, points + half), 2).flatten(0, 1))  # (na*h*w, 4)
+        reach.append(steps[:, 0].repeat(len(anchors)) * DECODED)
+        counts.append(len(priors[-1]))
+    owner = assign_similarity_distance(torch.cat(priors), targets, SIMD, torch.cat(reach))
+    found = []
+    for level in owner.split(counts, 1):
+        image, place, keep = padded_nonzero(level >= 0, targets.boxes.shape[1] * SIMD.topk)
+        found.append(Positives(image, place, level[image, place].clamp(min=0), keep))
+    return found
+
+
 POINT_ASSIGNERS: dict[str, Callable[[PointHead, PackedTargets, TalOptions], PointAssignment]] = {
-    "tal": _tal, "stal": _stal, "rfla": _rfla_points}
+    "tal": _tal, "stal": _stal, "rfla": _rfla_points, "simd": _simd_points}
 ANCHOR_ASSIGNERS: dict[str, Callable[[AnchorHead, PackedTargets], list[Positives]]] = {
-    "anchor": _anchor, "ota": _ota, "rfla": _rfla_cells}
+    "anchor": _anchor, "ota": _ota, "rfla": _rfla_cells, "simd": _simd_anchors}
 
 
 def choose_assigner(name: str, own: dict[str, Callable]) -> str:
