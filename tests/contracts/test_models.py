@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import cache
 from math import ceil
 
 import pytest
@@ -26,6 +27,7 @@ SMALL = {"ssd300-r18", "assd300-r18", "retinanet-r18", "salience-detr-r18", "sal
 LARGE = 320  # px of a fixed frame, from which on random maps grow
 
 
+@cache
 def families() -> list[str]:
     """One name of each file that lists rows, and of each set of blocks that these rows may stand for: other members of
     a family differ in widths and depths."""
@@ -39,8 +41,14 @@ def families() -> list[str]:
 
 def marked(name: str, *rest: str) -> pytest.param:
     """These parameters, slow where the model is large and a smaller one has the same head."""
-    slow = "frame" in resolve(name) and name not in SMALL
+    slow = name not in SMALL and has_frame(name)
     return pytest.param((name, *rest), marks=[pytest.mark.slow] * slow, id="-".join((name, *rest)))
+
+
+@cache
+def has_frame(name: str) -> bool:
+    """Whether a model states the frame of its images."""
+    return "frame" in resolve(name)
 
 
 def narrow(name: str, neck: str | None = None, depth: float | None = None) -> dict:
