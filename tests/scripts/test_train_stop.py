@@ -86,9 +86,11 @@ groups: [{part: backbone, lr: 0.1}, {match: '^head.*bias$', decay: 0.0}]
 
 
 def test_steps_means_and_groups_without_averaging_go_on_too(place, monkeypatch):
+    """And the running mean of a box loss that keeps one."""
     (place / "steps.yaml").write_text(STEPS)
     torch.set_num_threads(1)
-    flags = {"--batch": 16, "--epochs": 2, "--noplots": "", "--hyp": place / "steps.yaml", "--device": "cpu"}
+    flags = {"--batch": 16, "--epochs": 2, "--noplots": "", "--hyp": place / "steps.yaml", "--device": "cpu",
+             "--box-loss": "wiou"}
     parse = train.build_parser().parse_args
     train.main(parse(words(place, "steps", **flags)))
     one_epoch = train.train_epoch

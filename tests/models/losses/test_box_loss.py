@@ -11,6 +11,7 @@ from models.boxes.similarity import KINDS, register_kind
 from models.detector import build_model
 from models.losses import box_similarity
 from models.losses.box_loss import BoxLoss, MeanIoULoss, loss_sums
+from tests.contracts.test_models import images, narrow, targets
 from tests.models.loss_cases import HEADS, head_loss, head_maps, random_targets
 from utils.errors import UserError
 
@@ -160,6 +161,20 @@ def test_every_head_learns_by_them(head, name):
     sum(losses.values()).backward()
     assert all(value.isfinite() and value > 0 for value in losses.values())
     assert all(m.grad.isfinite().all() for m in maps)
+
+
+@pytest.mark.parametrize("model", ["yolov3-tiny", "yolov5n", "yolov7-tiny", "yolov7-w6", "yolov8n"])
+def test_every_family_takes_them_by_name(model):
+    torch.manual_seed(0)
+    names = ["wiou", "focal-eiou", "nwd", "mpdiou", "inner-ciou", "ciou+nwd", "sca"]
+    with torch.device("meta"):
+        losses = [build_model(narrow(model), box_loss=name).head.loss_config.box_loss for name in names]
+    assert losses == names
+    model = build_model(narrow(model, depth=0.3), box_loss="inner-siou+nwd").train()
+    terms = model.loss(model(images(model)), targets())
+    sum(terms.values()).backward()
+    assert terms["box"].isfinite() and terms["box"] > 0
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("head", HEADS)
