@@ -5,7 +5,7 @@ import torch
 
 from models import build_model, known_models
 from models.catalogue import resolve, without_neck
-from tests.contracts.test_models import NECKS, families, images, marked, narrow, stirred, targets
+from tests.contracts.test_models import NECKS, all_models, families, images, marked, narrow, stirred, targets
 
 CASES = [marked(name, neck) for name in families() for neck in NECKS]
 OTHERS = [pytest.param((name, neck), marks=pytest.mark.slow) for name in known_models() for neck in NECKS
@@ -53,10 +53,10 @@ def test_every_base_with_every_neck_begins_as_the_base_and_learns(case):
     assert all(grad.any() for key, grad in grads.items() if key.endswith("conv.weight"))
 
 
-def test_the_widths_of_all_models_are_whole_blocks():
-    for name in known_models():
-        with torch.device("meta"):
-            assert all(width % BLOCK == 0 for width in read_widths(build_model(name))), name
+@pytest.mark.parametrize("name", all_models())
+def test_the_widths_of_all_models_are_whole_blocks(name):
+    with torch.device("meta"):
+        assert all(width % BLOCK == 0 for width in read_widths(build_model(name)))
 
 
 @pytest.mark.slow

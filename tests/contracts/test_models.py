@@ -46,6 +46,12 @@ def marked(name: str, *rest: str) -> pytest.param:
 
 
 @cache
+def all_models() -> list:
+    """Every model as a parameter, slow where another one stands for its family."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in families()), id=name) for name in known_models()]
+
+
+@cache
 def has_frame(name: str) -> bool:
     """Whether a model states the frame of its images."""
     return "frame" in resolve(name)
