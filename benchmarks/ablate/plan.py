@@ -92,13 +92,18 @@ def seeds_of(numbers: Sequence[int]) -> list[int]:
 
 
 def grid(values: Mapping[str, Sequence[str]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of a grid, and notes on combinations that are one and the same: without a neck there is no start of
-    one."""
+    """The rows of a grid, named by the flags with several values, and notes: on what all have in common, and on
+    combinations that are one and the same (without a neck there is no start of one)."""
     rows, notes = [], []
+    same = {name: texts[0] for name, texts in values.items() if len(texts) == 1}
+    if same and len(same) < len(values):
+        notes.append(f"the same in all arms: {' '.join(words_of(same))}")
     for combination in itertools.product(*values.values()):
         row = dict(zip(values, combination, strict=True))
         idle = [name for name in OF_NECKS if name in row] if not _has_neck(row) else []
         kept = {name: value for name, value in row.items() if name not in idle}
+        if len(same) < len(values):
+            kept["name"] = name_of({name: value for name, value in kept.items() if name not in same} or kept)
         if kept not in rows:
             rows.append(kept)
             if idle:

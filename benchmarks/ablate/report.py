@@ -27,8 +27,8 @@ from utils.reporting.plots import new_figure, write_figure
 
 @dataclass
 class Line:
-    """One arm: results of its finished runs, and its differences to the first by number. compared: how many runs these
-    are of; ms: of an image, if known."""
+    """One arm: results of its finished runs, and its differences to the first by number. compared: how many seeds these
+    are of, which both have; ms: of an image, if known."""
 
     arm: Arm
     runs: list[dict[str, Any]]
@@ -74,27 +74,26 @@ def _compare(plan: Plan, folder: Path, lines: list[Line], resamples: int) -> lis
     config = plan.arms[0].config
     protocols = [COCO] + [own for own in (chosen_protocol(config),) if own.rule == "coco" and own != COCO]
     index = load_index(config.data or "shapes", plan.split, single_cls=config.single_cls, max_pixels=config.max_pixels)
-    notes, numbers = [], {}
+    first, *others = lines
+    numbers, notes = {}, []  # of each arm by seed, a protocol after the other
     for line in lines:
-        founds = []
+        numbers[line.arm.name] = own = {}
         for run in line.runs:
             path = folder / "test" / run["run"] / "predictions.json"
             try:
-                founds.append(read_results(path, index.truth, index.names).found)
+                found = read_results(path, index.truth, index.names).found
             except UserError as error:
                 notes.append(f"not in the intervals: {error}")
-        line.compared = len(founds)
-        numbers[line.arm.name] = [np.stack([numbers_of(index.truth, found, precisions(protocol), resamples)
-                                            for found in founds]) for protocol in protocols if founds]
-    first = numbers[lines[0].arm.name]
-    for line in lines[1:]:
-        own = numbers[line.arm.name]
-        for protocol, ours, theirs in zip(protocols, first, own, strict=False):
-            gains = difference(ours, theirs)
-            line.gains |= {name: gain for name, gain in zip(precisions(protocol).names, gains, strict=True)
-                           if name not in line.gains}
-    notes.append(f"intervals: {LEVEL} %, {resamples} resamples of {len(index)} images (the same for all) and of seeds; "
-                 "one number in twenty of equal arms lies outside of its interval by chance")
+                continue
+            own[run["seed"]] = [numbers_of(index.truth, found, precisions(one), resamples) for one in protocols]
+    for line in others:
+        seeds = sorted(numbers[first.arm.name].keys() & numbers[line.arm.name].keys())
+        line.compared = len(seeds)
+        for k, protocol in enumerate(protocols if seeds else ()):
+            ours, theirs = (np.stack([numbers[one.arm.name][seed][k] for seed in seeds]) for one in (first, line))
+            line.gains = dict(zip(precisions(protocol).names, difference(ours, theirs), strict=True)) | line.gains
+    notes.append(f"intervals: {LEVEL} %, {resamples} resamples of {len(index)} images and of the seeds that both arms "
+                 "have, in pairs; one number in twenty of equal arms lies outside of its interval by chance")
     return notes
 
 
@@ -104,12 +103,12 @@ def verdicts(report: Report, name: str = "AP") -> list[str]:
     said = []
     for line in others:
         if name not in line.gains:
-            said.append(f"{line.arm.name}: no finished run to compare" if not (line.runs and first.runs) else
+            said.append(f"{line.arm.name}: no seed that both arms have finished" if not (line.runs and first.runs) else
                         f"{line.arm.name}: no interval")
             continue
-        gain, counts = line.gains[name], (first.compared, line.compared)
+        gain = line.gains[name]
         said.append(f"{line.arm.name}: {name} {gain.value:+.4f} against {first.arm.name}, {LEVEL} % interval "
-                    f"[{gain.low:+.4f}, {gain.high:+.4f}]: {verdict(gain, counts)}")
+                    f"[{gain.low:+.4f}, {gain.high:+.4f}]: {verdict(gain, line.compared)}")
     return said
 
 
@@ -152,8 +151,7 @@ def as_latex(report: Report) -> str:
     for line in report.lines:
         cells = [escaped(line.arm.name), str(len(line.runs))]
         for name in report.names:
-            clear = name in line.gains and verdict(line.gains[name], (report.lines[0].compared, line.compared)) in (
-                "better", "worse")
+            clear = name in line.gains and verdict(line.gains[name], line.compared) in ("better", "worse")
             cells.append(_cell(line.numbers(name), r" $\pm$ ").replace("-", "--") + "$^{\\dagger}$" * clear)
         lines.append(" & ".join([*cells, *_costs(line)[:3]]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
@@ -176,7 +174,7 @@ def plot(report: Report, path: Path, name: str = "AP") -> None:
     left.set_yticks(range(len(report.lines)), [f"{line.arm.name} ({len(line.runs)})" for line in report.lines])
     left.invert_yaxis()
     left.set_xlabel(f"{name} on {report.plan.split}: seeds and mean")
-    right.set_xlabel(f"{name} minus {report.lines[0].arm.name}, {LEVEL} % interval")
+    right.set_xlabel(f"{name} minus that of\n{report.lines[0].arm.name}, {LEVEL} % interval")
     write_figure(figure, path)
 
 

@@ -46,8 +46,18 @@ def test_a_grid_is_checked_costed_and_equal_arms_are_one(data):
 
 def test_without_a_neck_there_is_no_start_of_one():
     rows, notes = planning.grid({"neck": ["pan", "assn"], "start": ["identity", "published"]})
-    assert rows == [{"neck": "pan"}, {"neck": "assn", "start": "identity"}, {"neck": "assn", "start": "published"}]
+    assert [planning.words_of(row) for row in rows] == [("--neck", "pan"), ("--neck", "assn", "--start", "identity"),
+                                                        ("--neck", "assn", "--start", "published")]
     assert any("no added neck" in note for note in notes)
+
+
+def test_arms_of_a_grid_are_named_by_what_differs():
+    rows, notes = planning.grid({"cfg": ["yolov8n"], "neck": ["pan", "assn"], "start": ["identity", "published"]})
+    assert [planning.name_of(row) for row in rows] == ["pan", "assn-identity", "assn-published"]
+    assert notes[0] == "the same in all arms: --cfg yolov8n"
+    assert planning.words_of(rows[0]) == ("--cfg", "yolov8n", "--neck", "pan")
+    rows, notes = planning.grid({"cfg": ["yolov8n"]})
+    assert planning.name_of(rows[0]) == "yolov8n" and not notes
 
 
 @pytest.mark.parametrize("row, said", [({"assign": "ota"}, "ota"), ({"neck": "asn"}, "asn"), ({"data": "x"}, "--data"),
@@ -97,7 +107,7 @@ record = {"protocols": [{"protocol": "coco", "values": {"AP": 0.25}}], "run": {}
 def test_finished_runs_are_not_repeated_and_failed_ones_are(data, tmp_path):
     rows, _ = planning.grid({"cfg": ["yolov8n"], "neck": ["pan", "assn"]})
     plan = planning.make_plan(rows, words(data), [0, 1])
-    started, broken = [], ["yolov8n-assn-seed1"]
+    started, broken = [], ["assn-seed1"]
 
     def fake(command, log, environment, lock):
         started.append((command[0], command[command.index("--name") + 1]))
@@ -117,10 +127,10 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(data, tmp_path):
     started.clear()
     broken.clear()
     second = work()
-    assert not second.failed and started == [("train.py", "yolov8n-assn-seed1"), ("val.py", "yolov8n-assn-seed1")]
+    assert not second.failed and started == [("train.py", "assn-seed1"), ("val.py", "assn-seed1")]
     assert len(second.store.results()) == 4 and work().store.results() and len(started) == 2
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [event["run"] for event in events if "error" in event] == ["yolov8n-assn-seed1"]
+    assert [event["run"] for event in events if "error" in event] == ["assn-seed1"]
 
 
 def runs_of(values, resamples=400, images=0.01, seed=0):
@@ -130,26 +140,32 @@ def runs_of(values, resamples=400, images=0.01, seed=0):
 
 
 def test_equal_arms_are_not_told_apart_and_a_constructed_difference_is():
-    same, = difference(runs_of([0.50, 0.52, 0.54]), runs_of([0.50, 0.52, 0.54]))
-    assert same.value == 0 and same.low < 0 < same.high
-    clear, = difference(runs_of([0.50, 0.51, 0.52]), runs_of([0.70, 0.71, 0.72]))
+    same, = difference(runs_of([0.50, 0.52, 0.54]), runs_of([0.51, 0.51, 0.54]))
+    assert same.value == pytest.approx(0) and same.low < 0 < same.high
+    clear, = difference(runs_of([0.50, 0.51, 0.52]), runs_of([0.70, 0.72, 0.71]))
     assert clear.value == pytest.approx(0.2) and 0.15 < clear.low < 0.2 < clear.high < 0.25
     exact, = difference(runs_of([0.5]), runs_of([0.6]))  # the images are the same: their noise cancels
     assert (exact.low, exact.high) == pytest.approx((0.1, 0.1))
 
 
+def test_seeds_are_pairs_as_images_are():
+    """What a seed does to both arms cancels: seeds that vary ten times as much as the difference hide nothing."""
+    gain, = difference(runs_of([0.30, 0.40, 0.50]), runs_of([0.31, 0.41, 0.51]))
+    assert (gain.low, gain.high) == pytest.approx((0.01, 0.01))
+
+
 def test_few_seeds_are_widened_to_the_interval_of_student():
-    """Two seeds each, without noise of images: the drawn mean of {0, 1} deviates by at most 1/2, widened."""
-    gain, = difference(runs_of([0.0, 1.0], 4000, images=0), runs_of([0.0, 1.0], 4000, images=0))
-    factor = np.sqrt(2) * 4.302653 / 1.959964  # t with 2 degrees of freedom
-    assert widening(2, 2) == pytest.approx(factor, rel=1e-5) and gain.high == pytest.approx(factor, rel=1e-5)
+    """Two seeds, without noise of images: the drawn mean of differences 0 and 1 deviates by at most 1/2, widened."""
+    gain, = difference(runs_of([0.0, 0.0], 4000, images=0), runs_of([0.0, 1.0], 4000, images=0))
+    factor = np.sqrt(2) * 12.706205 / 1.959964  # t with 1 degree of freedom
+    assert widening(2) == pytest.approx(factor, rel=1e-5) and gain.high == pytest.approx(0.5 + factor / 2, rel=1e-5)
 
 
 def test_no_more_is_said_than_the_seeds_allow():
     better, unclear = Difference(0.1, 0.05, 0.15), Difference(0.1, -0.05, 0.25)
-    assert verdict(better, (1, 5)) == ONE_SEED and verdict(better, (5, 5)) == "better"
-    assert verdict(Difference(-0.1, -0.2, -0.05), (5, 5)) == "worse"
-    assert verdict(unclear, (3, 3)) == "not told apart with 3 seeds"
+    assert verdict(better, 1) == ONE_SEED and verdict(better, 5) == "better"
+    assert verdict(Difference(-0.1, -0.2, -0.05), 5) == "worse"
+    assert verdict(unclear, 3) == "not told apart with 3 seeds"
 
 
 @pytest.mark.slow
