@@ -124,7 +124,7 @@ def report(args: argparse.Namespace, plan: Plan, store: Store, folder: Path, dev
     ms = latencies(plan, folder, results, device, measure=not args.report and not missing)
     text = write_report(make_report(plan, folder, results, args.bootstrap, ms), folder)
     print(f"{text}{missing} of {len(plan.runs)} runs are not done\n" if missing else text, end="")
-    print(f"table.txt, table.csv, table.tex, runs.json and AP.png in {folder}")
+    print(f"table.txt, table.csv, table.tex, table.md, runs.json and AP.png in {folder}")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -40,6 +40,10 @@ class Line:
         """The number of each seed that has one."""
         return [run["values"][name] for run in self.runs if run["values"].get(name) is not None]
 
+    def differs(self, name: str) -> bool:
+        """Whether the seeds tell it apart from the first."""
+        return name in self.gains and verdict(self.gains[name], self.compared) in ("better", "worse")
+
 
 @dataclass
 class Report:
@@ -124,6 +128,19 @@ def as_text(report: Report) -> str:
     return "\n".join([*table, "", *said, "", *report.notes]) + "\n"
 
 
+def as_markdown(report: Report) -> str:
+    """Mean and deviation of each number, then the differences to the first with their intervals, bold where told
+    apart."""
+    first, *others = report.lines
+    heads = ["arm", "seeds", *report.names, "params (M)", "GFLOPs", "ms"]
+    rows = [[line.arm.name, str(len(line.runs)), *(_cell(line.numbers(name)) for name in report.names),
+             *_costs(line)[:3]] for line in report.lines]
+    gains = [[line.arm.name, *(_gain(line, name) for name in report.names)] for line in others]
+    tables = [(heads, rows), ([f"minus {first.arm.name}", *report.names], gains)]
+    return "\n\n".join("\n".join("| " + " | ".join(cells) + " |" for cells in (top, ["---"] * len(top), *body))
+                       for top, body in tables) + "\n"
+
+
 def as_csv(report: Report) -> str:
     """All digits: mean, standard deviation over seeds, difference to the first arm and its interval."""
     text = io.StringIO()
@@ -149,11 +166,9 @@ def as_latex(report: Report) -> str:
              " & ".join(["Arm", "Runs", *map(escaped, report.names), "Params (M)", "GFLOPs", "ms"]) + r" \\",
              "\\midrule"]
     for line in report.lines:
-        cells = [escaped(line.arm.name), str(len(line.runs))]
-        for name in report.names:
-            clear = name in line.gains and verdict(line.gains[name], line.compared) in ("better", "worse")
-            cells.append(_cell(line.numbers(name), r" $\pm$ ").replace("-", "--") + "$^{\\dagger}$" * clear)
-        lines.append(" & ".join([*cells, *_costs(line)[:3]]) + r" \\")
+        cells = [_cell(line.numbers(name), r" $\pm$ ").replace("-", "--") + "$^{\\dagger}$" * line.differs(name)
+                 for name in report.names]
+        lines.append(" & ".join([escaped(line.arm.name), str(len(line.runs)), *cells, *_costs(line)[:3]]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
@@ -179,11 +194,11 @@ def plot(report: Report, path: Path, name: str = "AP") -> None:
 
 
 def write_report(report: Report, folder: Path) -> str:
-    """Write table.txt, table.csv, table.tex, runs.json and AP.png; returns the text."""
+    """Write table.txt, table.csv, table.tex, table.md, runs.json and AP.png; returns the text."""
     text = as_text(report)
     runs = json.dumps([run for line in report.lines for run in line.runs], indent=1)
     for name, content in (("table.txt", text), ("table.csv", as_csv(report)), ("table.tex", as_latex(report)),
-                          ("runs.json", runs)):
+                          ("table.md", as_markdown(report)), ("runs.json", runs)):
         write_bytes(folder / name, content.encode())
     plot(report, folder / "AP.png")
     return text
@@ -194,6 +209,14 @@ def _cell(values: Sequence[float], pm: str = " ± ") -> str:
     if pair is None:
         return "-"
     return f"{pair[0]:.3f}" + ("" if math.isnan(pair[1]) else f"{pm}{pair[1]:.3f}")
+
+
+def _gain(line: Line, name: str) -> str:
+    gain = line.gains.get(name)
+    if gain is None or not math.isfinite(gain.low):
+        return "-"
+    text = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"**{text}**" if line.differs(name) else text
 
 
 def _costs(line: Line) -> list[str]:

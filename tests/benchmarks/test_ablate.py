@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from benchmarks.ablate import plan as planning
+from benchmarks.ablate.report import Line, Report, as_latex, as_markdown
 from benchmarks.ablate.runs import Machine, Runner
 from benchmarks.ablate.statistics import ONE_SEED, difference, verdict, widening
 from benchmarks.ablate.store import PATIENCE, Store
@@ -168,6 +169,20 @@ def test_no_more_is_said_than_the_seeds_allow():
     assert verdict(unclear, 3) == "not told apart with 3 seeds"
 
 
+def test_tables_mark_what_is_told_apart():
+    arms = [planning.Arm(name, (), None, 3_000_000, 2e9) for name in ("pan", "assn_x")]
+    runs = [[{"seed": seed, "seconds": 1.0, "values": {"AP": value, "AP_S": None}} for seed, value in enumerate(values)]
+            for values in ((0.1, 0.2), (0.3, 0.4))]
+    lines = [Line(arms[0], runs[0]), Line(arms[1], runs[1], {"AP": Difference(0.2, 0.1, 0.3)}, compared=2)]
+    report = Report(planning.Plan([], [], (), "test", {}), lines, ["AP", "AP_S"], [])
+    assert as_markdown(report).splitlines()[2:] == [
+        "| pan | 2 | 0.150 ± 0.071 | - | 3.00 | 2.00 | - |", "| assn_x | 2 | 0.350 ± 0.071 | - | 3.00 | 2.00 | - |", "",
+        "| minus pan | AP | AP_S |", "| --- | --- | --- |", "| assn_x | **+0.200 [+0.100, +0.300]** | - |"]
+    assert r"assn\_x & 2 & 0.350 $\pm$ 0.071$^{\dagger}$ & -- & 3.00 & 2.00 & - \\" in as_latex(report)
+    lines[1].compared = 1
+    assert "**" not in as_markdown(report) and "dagger" not in as_latex(report)
+
+
 @pytest.mark.slow
 def test_a_tiny_grid_from_end_to_end(data, tmp_path):
     command = [sys.executable, "-m", "benchmarks.ablate", "--cfg", "yolov8n", "--neck", "pan", "assn", "--seeds", "2",
@@ -177,7 +192,7 @@ def test_a_tiny_grid_from_end_to_end(data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "95 % interval" in done.stdout and "AP_8-16" in done.stdout
     written = {path.name for path in (tmp_path / "exp").iterdir()}
-    assert {"table.txt", "table.csv", "table.tex", "AP.png", "log.jsonl"} <= written
+    assert {"table.txt", "table.csv", "table.tex", "table.md", "AP.png", "log.jsonl"} <= written
     again = subprocess.run([*command[:-3], "--report", *command[-3:]], capture_output=True, text=True,
                            cwd=Path(__file__).parents[2])
     assert again.returncode == 0 and "taken" not in again.stdout
