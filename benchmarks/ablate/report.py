@@ -111,8 +111,9 @@ def verdicts(report: Report, name: str = "AP") -> list[str]:
                         f"{line.arm.name}: no interval")
             continue
         gain = line.gains[name]
-        said.append(f"{line.arm.name}: {name} {gain.value:+.4f} against {first.arm.name}, {LEVEL} % interval "
-                    f"[{gain.low:+.4f}, {gain.high:+.4f}]: {verdict(gain, line.compared)}")
+        ends = f", {LEVEL} % interval [{gain.low:+.4f}, {gain.high:+.4f}]" if math.isfinite(gain.low) else ""
+        said.append(f"{line.arm.name}: {name} {gain.value:+.4f} against {first.arm.name}{ends}: "
+                    f"{verdict(gain, line.compared)}")
     return said
 
 

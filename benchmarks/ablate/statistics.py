@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import norm, t
 
-from engine.evaluation.comparison.bootstrap import LEVEL, Difference, draw_weights, resampled
+from engine.evaluation.comparison.bootstrap import LEVEL, TOO_FEW, Difference, draw_weights, interval, resampled
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.protocol import Protocol
 from utils.truth import Truth
@@ -53,13 +53,8 @@ def difference(first: np.ndarray, other: np.ndarray, seed: int = 0) -> list[Diff
     centre = gains[:, 1:].mean(0)
     chosen = np.random.default_rng(seed).integers(0, n, (n, columns - 1))
     draws = centre + widening(n) * (gains[chosen, np.arange(1, columns)].mean(0) - centre)  # (B, S)
-    found = []
-    for value, column in zip(gains[:, 0].mean(0), draws.T, strict=True):
-        defined = column[np.isfinite(column)]
-        tail = (100 - LEVEL) / 2
-        low, high = np.percentile(defined, (tail, 100 - tail)) if len(defined) else (np.nan, np.nan)
-        found.append(Difference(float(value), float(low), float(high)))
-    return found
+    return [Difference(float(value), *interval(column))
+            for value, column in zip(gains[:, 0].mean(0), draws.T, strict=True)]
 
 
 def verdict(gain: Difference, seeds: int) -> str:
@@ -67,7 +62,7 @@ def verdict(gain: Difference, seeds: int) -> str:
     if seeds < 2:
         return ONE_SEED
     if not math.isfinite(gain.low):
-        return "not defined"
+        return TOO_FEW
     if gain.is_clear:
         return "better" if gain.low > 0 else "worse"
     return f"not told apart with {seeds} seeds"

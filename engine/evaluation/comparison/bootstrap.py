@@ -8,6 +8,7 @@ Legend: B resamples, n images, K classes, A area ranges, T IoU thresholds, N rig
 threshold, S numbers of the protocol.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from utils.truth import Truth
 
 RESAMPLES = 1000
 LEVEL = 95  # per cent
+TOO_FEW = "too few images with such objects for an interval"
 BLOCK = 128  # resamples that are worked on at a time, so that arrays fit into a core's cache
 # Per cent of recall at which each of the 101 is reached: some, such as 0.35, lie above k / 100 in double precision.
 LIMITS = np.arange(101, dtype=np.float32)
@@ -64,12 +66,20 @@ def differences_to_first(truth: Truth, founds: Sequence[Found], protocol: Protoc
         difference = other - first  # (1 + B, S)
         row = {}
         for name, column in zip(protocol.names, difference.T, strict=True):
-            defined = column[1:][np.isfinite(column[1:])]
-            tail = (100 - LEVEL) / 2
-            low, high = np.percentile(defined, (tail, 100 - tail)) if len(defined) else (np.nan, np.nan)
-            row[name] = Difference(float(column[0]), float(low), float(high))
+            row[name] = Difference(float(column[0]), *interval(column[1:]))
         told.append(row)
     return told
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """Percentiles of B numbers. NaN where more of these are NaN than lie beyond one end: then few images hold an object
+    that counts, and say nothing of others."""
+    tail = (100 - LEVEL) / 2
+    defined = draws[np.isfinite(draws)]
+    if len(defined) < (1 - tail / 100) * len(draws) or not len(defined):
+        return math.nan, math.nan
+    low, high = np.percentile(defined, (tail, 100 - tail))
+    return float(low), float(high)
 
 
 def resampled(truth: Truth, found: Found, protocol: Protocol, weights: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.evaluation.comparison.bootstrap import LEVEL, Difference
+from engine.evaluation.comparison.bootstrap import LEVEL, TOO_FEW, Difference
 from engine.evaluation.metrics.protocol import Protocol
 from utils.errors import printable
 
@@ -80,9 +80,10 @@ def format_differences(rows: Sequence[Row], protocols: Sequence[Protocol], how: 
                 continue
             lines.append(f"{row.name} minus {rows[0].name}, {protocol.name}: {LEVEL} % interval, {how}")
             for name, gain in row.differences[protocol.name].items():
-                if math.isfinite(gain.value) and math.isfinite(gain.low):
-                    told = "0 is outside" if gain.is_clear else "0 is inside"
-                    lines.append(f"  {name:<10} {gain.value:+.4f}  [{gain.low:+.4f}, {gain.high:+.4f}]  {told}")
+                if not math.isfinite(gain.value):
+                    continue
+                told = f"[{gain.low:+.4f}, {gain.high:+.4f}]  0 is {'outside' if gain.is_clear else 'inside'}"
+                lines.append(f"  {name:<10} {gain.value:+.4f}  {told if math.isfinite(gain.low) else TOO_FEW}")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.evaluation.comparison.bootstrap import differences_to_first, draw_weights, resampled
+from engine.evaluation.comparison.bootstrap import differences_to_first, draw_weights, interval, resampled
 from engine.evaluation.metrics.found import Found
 from engine.evaluation.metrics.judge import judge
 from engine.evaluation.metrics.matching import outcomes_of
@@ -104,3 +104,11 @@ def test_without_detections_or_objects_of_a_size_there_is_no_fault():
     assert gain["AP"].value == 0
     bare = replace(truth, crowd=np.ones(len(truth.image), bool))
     assert np.isnan(resampled(bare, random_found(truth, 1), COCO, np.ones((1, 8), np.float32))).all()
+
+
+def test_a_number_that_few_images_define_has_no_interval():
+    """One image with such objects: more than a third of the resamples are without it."""
+    draws = np.linspace(0, 1, 1000)
+    assert interval(draws) == pytest.approx((0.025, 0.975))
+    assert interval(np.where(np.arange(1000) < 20, np.nan, draws))[0] > 0
+    assert np.isnan(interval(np.where(np.arange(1000) < 30, np.nan, draws))).all()
