@@ -95,7 +95,9 @@ def report_sizes(args: argparse.Namespace) -> None:
     rows.append(seen_sizes.augmented(*settings))
     if policy.shows_others:
         rows.append(seen_sizes.augmented(*settings, mosaic=False))
-    rows.append(seen_sizes.labelled(f"validation at {last} px", val, val_frame, last))
+    where = f" in tiles of {args.tile}" if args.tile else ""
+    val = tile_index(val, args.tile) if args.tile else val  # as evaluation looks at it
+    rows.append(seen_sizes.labelled(f"validation{where} at {last} px", val, val_frame, last))
     said = seen_sizes.difference(next(row for row in rows if row.what == seen_sizes.IN_TRAINING), rows[-1])
     print(f"{train.source}: {args.samples:,} samples of {find_config(args.hyp, 'train')}: "
           f"{seen_sizes.describe(policy)}\n\n{seen_sizes.format_table(rows)}\n\n{said}")

@@ -7,12 +7,12 @@ from engine.training.preview import Preview
 
 
 def seen_sizes(preview: Preview, train: Audited, val: Audited) -> list[Seen]:
-    """Of the labels of the training split (of its windows with `--tile`), of the audited training batches, and of
-    validation, both as their loaders gave them."""
-    first, last = preview.config.imgsz[0], preview.config.imgsz[-1]
-    what = f"labels of train{' in tiles' * bool(preview.config.tile)} at {first} px"
-    return [labelled(what, preview.train_index, preview.model.frame, first),
-            Seen(IN_TRAINING, train.size, len(train.size)), Seen(f"validation at {last} px", val.size, len(val.size))]
+    """Of the labels of the training split, of the audited training batches, and of validation, the latter two as their
+    loaders gave them; with `--tile` all are of windows."""
+    first, last, where = preview.config.imgsz[0], preview.config.imgsz[-1], " in tiles" * bool(preview.config.tile)
+    return [labelled(f"labels of train{where} at {first} px", preview.train_index, preview.model.frame, first),
+            Seen(IN_TRAINING, train.size, len(train.size)),
+            Seen(f"validation{where} at {last} px", val.size, len(val.size))]
 
 
 def report_sizes(rows: list[Seen], preview: Preview) -> Section:

@@ -13,6 +13,8 @@ from torch import Tensor
 from data.index import Index
 from data.loading.loader import Loader
 from data.object_sizes import object_sizes
+from data.tiles import tile_index
+from engine.inference.view_flags import OVERLAP
 from engine.training.config import TrainConfig
 from engine.training.inputs import fixed_weights, open_loaders, open_splits, open_train
 from engine.training.multiscale import to_device
@@ -51,7 +53,7 @@ class Preview:
             yield *to_device(self.config, run, batch)[:2], batch
 
     def validation_batches(self) -> Iterator[tuple[Tensor, PackedTargets, Batch]]:
-        """All validation images, in the same form."""
+        """All validation images, in the same form; their windows with `--tile`."""
         run, plain = SimpleNamespace(device=self.device), SimpleNamespace(multi_scale=False)
         for batch in self.val_loader:
             yield *to_device(plain, run, batch)[:2], batch
@@ -61,6 +63,8 @@ def open_preview(config: TrainConfig, group: Group, device: torch.device) -> Pre
     """The model, weights, data, recipe and sizes of a training with these settings."""
     seed_everything(config.seed, device)
     train_index, val_index = open_splits(config, group)
+    if config.tile:
+        val_index = tile_index(val_index, config.tile, OVERLAP)  # evaluation looks at windows too
     model, config, recipe = start_model(config, train_index.names,
                                         lambda placement: object_sizes(train_index.records, placement))
     model = model.to(device, memory_format=torch.channels_last)

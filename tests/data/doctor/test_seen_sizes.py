@@ -84,6 +84,15 @@ def test_shares_by_bin_and_the_sentence():
     assert "validation has no object" in difference(small, Seen("validation", np.zeros(0), 0))
 
 
+def test_whole_images_of_validation_keep_their_sizes(tmp_path):
+    rows = {f"{k}.jpg": "0 .5 .5 .2 .3\n1 .3 .3 .1 .1\n" for k in range(3)}
+    yaml = makers.yolo(tmp_path, rows, val="images/train")
+    run(tmp_path, yaml, "--sizes", "--imgsz", 64, 128, "--samples", 3, "--noplots")
+    val = json.loads((tmp_path / "runs/set/sizes.json").read_text())["rows"][-1]
+    assert val["what"] == "validation at 128 px" and val["objects"] == 6
+    assert val["median"] == pytest.approx((np.sqrt(20 * 18) + np.sqrt(10 * 6)) / 2 * 1.28, rel=1e-3)
+
+
 def run(tmp_path, yaml, *words):
     words = (yaml, "--project", tmp_path / "runs", "--no-cache", *words)
     main(build_parser().parse_args([str(word) for word in words]))
@@ -99,9 +108,9 @@ def test_the_command_writes_table_and_picture(tmp_path, capsys):
     report = json.loads((folder / "sizes.json").read_text())
     assert [row["what"] for row in report["rows"]] == [
         "labels of train at 64 px", "its tiles of 48 at 64 px", "seen in training", "seen with mosaic closed",
-        "validation at 128 px"]
-    assert report["rows"][-1]["objects"] == 6 and report["rows"][-1]["median"] == pytest.approx(
-        (np.sqrt(20 * 18) + np.sqrt(10 * 6)) / 2 * 1.28, rel=1e-3)
+        "validation in tiles of 48 at 128 px"]  # as train.py --tile and val.py --slice look at it
+    tiles, val = report["rows"][1], report["rows"][-1]
+    assert val["objects"] == tiles["objects"] and val["median"] == pytest.approx(2 * tiles["median"], rel=1e-3)
     assert (folder / "sizes.png").stat().st_size > 5000 and not (folder / "report.json").exists()
 
 
