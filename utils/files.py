@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.signals import lives
 
 TEMPORARY = re.compile(r"\..*\.(\w+)-(\d+)\.\w+(?:\.\w+)?")  # what `prefix` begins
 DAY = 86400.0  # seconds
@@ -92,18 +93,8 @@ def sweep(folder: Path) -> None:
         left = [(entry, found) for entry in entries if (found := TEMPORARY.fullmatch(entry.name))]
     for entry, found in left:
         with contextlib.suppress(OSError):
-            if not (_lives(int(found[2])) if found[1] == _host() else time.time() - entry.stat().st_mtime < DAY):
+            if not (lives(int(found[2])) if found[1] == _host() else time.time() - entry.stat().st_mtime < DAY):
                 shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else Path(entry.path).unlink()
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's process
-        return True
-    return True
 
 
 def _set_aside(path: Path, keep: Path) -> None:

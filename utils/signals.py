@@ -1,4 +1,4 @@
-"""Stopping a program on SIGTERM or SIGINT at a point at which its work is kept."""
+"""Stopping a program on SIGTERM or SIGINT at a point at which its work is kept; whether a process still lives."""
 
 import contextlib
 import os
@@ -77,3 +77,14 @@ class Watched:
         for item in self.items:
             self.request.check()
             yield item
+
+
+def lives(pid: int) -> bool:
+    """Whether a process of this machine has not ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's process
+        return True
+    return True

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.training.study import load_optuna, open_study
 from utils.errors import UserError
+from utils.signals import lives
 
 PATIENCE, BEAT = 600.0, 60.0  # seconds until a silent machine counts as gone; between two signs of life
 
@@ -103,14 +104,4 @@ class Store:
             return False
         if facts["token"] == self.token:
             return True
-        return self.now() - facts["beat"] < PATIENCE and (facts["host"] != self.host or _lives(facts["pid"]))
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's process
-        return True
-    return True
+        return self.now() - facts["beat"] < PATIENCE and (facts["host"] != self.host or lives(facts["pid"]))
