@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from utils.cli import flag_of
 from utils.config import read_yaml
 from utils.errors import UserError, parse_words, short
 
-# Flags of train.py of which several values make arms; those that it does not have are left out.
-GRID = tuple(name for name in ("cfg", "neck", "levels", "box_loss", "assign", "start", "neck_lr", "hyp", "weights")
-             if name in {flag.name for flag in fields(TrainConfig)})
+# Flags of train.py of which several values make arms.
+GRID = ("cfg", "neck", "levels", "box_loss", "assign", "start", "neck_lr", "copy_paste_small", "hyp", "weights")
+NUMBERS = ("neck_lr", "copy_paste_small")  # are named with their flag
 OF_NECKS = ("start", "neck_lr")  # say nothing where there is no neck
 BUDGET = ("imgsz", "epochs", "batch_size", "tile")
 # What is measured, or how: must be the same for all arms.
@@ -148,7 +148,7 @@ def name_of(row: Mapping[str, Any]) -> str:
     for key, value in row.items():
         text = "-".join(Path(str(one)).stem if str(one).endswith((".yaml", ".yml", ".pt")) else str(one)
                         for one in (value if isinstance(value, list) else [value]))
-        parts.append(text if key in GRID and key != "neck_lr" else f"{key}-{text}" if value is not True else key)
+        parts.append(text if key in GRID and key not in NUMBERS else f"{key}-{text}" if value is not True else key)
     return slug("-".join(parts)) or "default"
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from engine.evaluation.protocol_flags import PROTOCOL_RULES, eval_iou_option, protocol_option, size_bins_option
 from engine.optim.optimizer import OPTIMIZERS
 from engine.optim.rules import MOST
-from engine.training.recipe import Recipe
+from engine.training.recipe import Recipe, augment_keys
 from models.assign.by_name import ANCHOR_ASSIGNERS, POINT_ASSIGNERS
 from models.catalogue import NO_NECK
 from models.config_checks import LEVELS
@@ -75,10 +75,11 @@ class TrainConfig(Options):
                                  metavar="F")
     oversample_small: float | None = option(None, "show images with small objects up to F times as often; F: 3",
                                             nargs="?", const=3.0, type=number(float, 1, 1000), metavar="F")
+    copy_paste_small: float | None = option(None, "paste copies of each object below 32 px, with probability P",
+                                            type=fraction, metavar="P")
     rare_classes: float | None = option(None, "repeat images of classes in less than the share T of images; T: 0.01",
                                         nargs="?", const=0.01, type=fraction, metavar="T")
     image_weights: bool = option(False, "show images of classes with a low AP more often")
-    multi_scale: bool = option(False, "every batch at a size of its own, 0.5 to 1.5 times --imgsz")
     rect: bool = option(False, "batches of like aspect with little padding, without mosaic")
     single_cls: bool = option(False, "treat all classes as one")
     strict: bool = option(False, "stop at labels that would otherwise be repaired or left out")
@@ -86,6 +87,7 @@ class TrainConfig(Options):
 
     epochs: int | None = option(None, "default 100", type=positive, metavar="N")
     hyp: str = option("", "recipe: name in cfg/train or a YAML that changes the model family's", metavar="NAME")
+    multi_scale: bool = option(False, "every batch at a size of its own, 0.5 to 1.5 times --imgsz")
     optimizer: str | None = option(None, "default: the recipe's", choices=OPTIMIZERS)
     cos_lr: bool = option(False, "cosine learning-rate schedule")
     linear_lr: bool = option(False, "linear learning-rate schedule")
@@ -203,7 +205,20 @@ def resolve_settings(config: TrainConfig, recipe: Recipe) -> tuple[TrainConfig, 
         smoothing = head.get("label_smoothing", 0.0)
     else:
         head = {**head, "label_smoothing": smoothing}
+    if config.copy_paste_small is not None:
+        _check_copies(config.replace(**run, **both), recipe)
+        recipe = replace(recipe, augment={**recipe.augment, "copy_paste_small": config.copy_paste_small})
     if config.cos_lr or config.linear_lr:
         recipe = replace(recipe, schedule="cosine" if config.cos_lr else "linear", milestones=[])
     return (config.replace(**run, **both, label_smoothing=smoothing),
             replace(recipe, head=head, **both))
+
+
+def _check_copies(config: TrainConfig, recipe: Recipe) -> None:
+    """Raises `UserError` where `--copy-paste-small` would paste nothing."""
+    said, epochs = f"--copy-paste-small {config.copy_paste_small:g}", config.epochs
+    if "copy_paste_small" not in augment_keys(recipe.policy):
+        raise UserError(f"{said}: policy {recipe.policy} pastes no copies; drop it", "flag-without-effect")
+    if config.copy_paste_small and epochs <= config.close_mosaic:
+        raise UserError(f"{said}: of {epochs} epochs the last {config.close_mosaic} paste none (--close-mosaic); give "
+                        f"--close-mosaic {epochs // 10} or more epochs", "flag-without-effect")

@@ -46,6 +46,17 @@ def test_a_file_changes_its_base_and_flags_change_both(tmp_path):
     assert config.optimizer == "SGD"
 
 
+def test_copies_by_flag_reach_the_policy_and_are_refused_where_there_are_none():
+    flag = ("--copy-paste-small", "0.4")
+    _, recipe = resolve_settings(parse(*flag, "--epochs", "11"), load_recipe("yolov8"))
+    assert recipe.make_policy().copy_paste_small == 0.4
+    with user_error("flag-without-effect", "--copy-paste-small 0.4", "policy ssd"):
+        resolve_settings(parse(*flag), load_recipe("ssd"))
+    with user_error("flag-without-effect", "of 10 epochs the last 10 paste none", "--close-mosaic 1"):
+        resolve_settings(parse(*flag, "--epochs", "10"), load_recipe("yolov8"))
+    resolve_settings(parse("--copy-paste-small", "0", "--epochs", "10"), load_recipe("yolov8"))
+
+
 def test_hyp_files_of_yolov7_read_and_what_has_no_effect_is_told(tmp_path):
     hyp = {"lr0": 0.01, "iou_t": 0.2, "anchor_t": 4.0, "fl_gamma": 0.0, "paste_in": 0.15, "loss_ota": 1}
     (tmp_path / "hyp.yaml").write_text(yaml.safe_dump(hyp))
