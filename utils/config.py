@@ -1,5 +1,7 @@
 """Safe loading of YAML files, with limits on their size and one-line errors."""
 
+import copy
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ CFG_ROOT = Path(__file__).resolve().parent.parent / "cfg"
 # Where the scripts lie; None for an installed package, which comes without pyproject.toml.
 SOURCE_TREE = CFG_ROOT.parent if (CFG_ROOT.parent / "pyproject.toml").is_file() else None
 MAX_BYTES = 1 << 20  # of a file: 20,000 class names take half of it
+CACHED = 1 << 16  # characters: longer texts are parsed each time, so that they are not kept
 MAX_CLASSES = 50_000  # of a dataset, model or checkpoint; the largest published vocabularies hold 13,000 to 22,000
 MAX_NODES = 100_000  # values, with aliases expanded; about 4 s
 MAX_DEPTH = 50  # lists and mappings within each other
@@ -98,22 +101,29 @@ def _keep_text(names: yaml.Node) -> None:
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """A YAML file as a dict. Raises `UserError` if it is missing, malformed, beyond the limits, or not a mapping."""
     path = Path(path)
-    loader = None
+    text = _text(path)
     try:
-        loader = LimitedLoader(_text(path))
-        content = loader.get_single_data()
+        content = copy.deepcopy(_parsed(text)) if len(text) < CACHED else _parsed.__wrapped__(text)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         problem = short(str(getattr(error, "problem", None) or getattr(error, "reason", error)).splitlines()[0])
         cure = next((f"; {cure}" for word, cure in CURES.items() if word in problem), "")
         raise UserError(f"{path}: not valid YAML{line}: {problem}{cure}", "invalid-yaml") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(content).__name__}", "invalid-yaml")
     return content
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """The value of a YAML text. Models have others as bases, so that one command reads a file dozens of times, at some
+    10 ms each; a copy of the value takes a tenth."""
+    loader = LimitedLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _text(path: Path) -> str:
