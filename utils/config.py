@@ -103,7 +103,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     text = _text(path)
     try:
-        content = copy.deepcopy(_parsed(text)) if len(text) < CACHED else _parsed.__wrapped__(text)
+        content = copy.deepcopy(_parsed(text)) if len(text) < CACHED else _parse(text)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
@@ -115,15 +115,19 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return content
 
 
-@lru_cache(maxsize=256)
-def _parsed(text: str) -> Any:
-    """The value of a YAML text. Models have others as bases, so that one command reads a file dozens of times, at some
-    10 ms each; a copy of the value takes a tenth."""
+def _parse(text: str) -> Any:
     loader = LimitedLoader(text)
     try:
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """The value of a YAML text. Models have others as bases, so that one command reads a file dozens of times, at some
+    10 ms each; a copy of the value takes a tenth."""
+    return _parse(text)
 
 
 def _text(path: Path) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.ablate.plan import Arm, Plan, budget
 from benchmarks.ablate.statistics import difference, numbers_of, precisions, verdict
+from benchmarks.record import table
 from benchmarks.table import spread
 from data import load_index
 from engine.evaluation.comparison.bootstrap import LEVEL, Difference
@@ -123,10 +124,10 @@ def as_text(report: Report) -> str:
     rows = [[line.arm.name, str(len(line.runs)), *(_cell(line.numbers(name)) for name in report.names),
              *_costs(line)] for line in report.lines]
     widths = [max(len(row[k]) for row in [heads, *rows]) for k in range(len(heads))]
-    table = ["  ".join(cell.ljust(w) if not k else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths)))
+    lines = ["  ".join(cell.ljust(w) if not k else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths)))
              for row in [heads, *rows]]
     said = [sentence for name in ("AP", "AP_S") if name in report.names for sentence in verdicts(report, name)]
-    return "\n".join([*table, "", *said, "", *report.notes]) + "\n"
+    return "\n".join([*lines, "", *said, "", *report.notes]) + "\n"
 
 
 def as_markdown(report: Report) -> str:
@@ -137,9 +138,7 @@ def as_markdown(report: Report) -> str:
     rows = [[line.arm.name, str(len(line.runs)), *(_cell(line.numbers(name)) for name in report.names),
              *_costs(line)[:3]] for line in report.lines]
     gains = [[line.arm.name, *(_gain(line, name) for name in report.names)] for line in others]
-    tables = [(heads, rows), ([f"minus {first.arm.name}", *report.names], gains)]
-    return "\n\n".join("\n".join("| " + " | ".join(cells) + " |" for cells in (top, ["---"] * len(top), *body))
-                       for top, body in tables) + "\n"
+    return "\n".join([*table(heads, rows), "", *table([f"minus {first.arm.name}", *report.names], gains)]) + "\n"
 
 
 def as_csv(report: Report) -> str:
